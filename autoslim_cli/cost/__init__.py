@@ -1,0 +1,1 @@
+"""Say what a network costs: closed forms over the layer table, and fvcore as the referee."""

@@ -1,0 +1,74 @@
+"""Read and write channel configs: the one contract between search, people and training."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from autoslim_cli.errors import ArtifactError, UsageError
+from autoslim_cli.files.atomic import write_json
+from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
+
+FORMAT = "autoslim.channels/1"
+COUNTED = "multiply-adds of conv and linear, batch 1; fvcore agrees"
+
+
+class Cost(Settings):
+    """Hold what the extracted network costs."""
+
+    flops: Positive = Field(description="Multiply-adds of convolutions and linear layers, batch 1")
+    params: Positive
+    counted: str = COUNTED
+
+
+class Holdout(Settings):
+    """Say which images scored the channels."""
+
+    images: Positive
+    seed: int
+
+
+class Found(Settings):
+    """Say how a search found the channels."""
+
+    budget: str
+    holdout: Holdout
+    loss: float
+    top1: float
+    step: int
+    supernet: str
+
+
+class ChannelConfig(Settings):
+    """One count for every unit of one model."""
+
+    format: Literal["autoslim.channels/1"] = FORMAT
+    model: ModelSettings
+    channels: dict[str, int]
+    cost: Cost | None = None
+    found: Found | None = None
+
+
+def read_config(path: Path) -> ChannelConfig:
+    """Read a channel config; its units and counts are checked against the network by `Space.check`.
+
+    Raises ArtifactError for a missing or damaged file, UsageError for a key that a config does not have.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such channel config; `autoslim search` writes them") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error}); write it again") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ArtifactError(f'{path}: not a channel config: it must be a JSON object with "format": "{FORMAT}"')
+    try:
+        return ChannelConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error, ChannelConfig)}") from None
+
+
+def write_config(path: Path, config: ChannelConfig) -> None:
+    """Write a channel config atomically, without empty keys."""
+    write_json(path, config.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,230 @@
+"""Define what a recipe may say: one frozen schema, checked before anything runs."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from autoslim_cli.errors import UsageError
+
+RECIPE_FILE = "recipe.yaml"
+FORMAT = "autoslim.recipe/1"
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Settings(BaseModel):
+    """Base of every section: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelSettings(Settings):
+    """Say which network is slimmed, at its base width."""
+
+    name: str = Field(
+        description="`torchvision/NAME`, `timm/NAME`, `autoslim/NAME` (built in), `package.module:factory` "
+        "or `./net.py:factory` (relative to the recipe)"
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory")
+    input: tuple[Positive, Positive, Positive] = Field(description="Channels, height and width of one image")
+    classes: Positive = Field(description="Number of classes, given to the factory as `num_classes`")
+    strides: dict[str, Positive] = Field(
+        default_factory=dict, description="Strides by layer name, set after building: for small images"
+    )
+
+
+class AugmentSettings(Settings):
+    """Say how training images are varied; every image draws its own crop and flip."""
+
+    crop: Literal["none", "pad", "resized"] = Field(
+        default="none", description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop"
+    )
+    padding: Annotated[int, Field(ge=0)] = Field(default=4, description="Pixels on each side, for `crop: pad`")
+    flip: bool = Field(default=False, description="Mirror half of the images")
+    scale: tuple[float, float] = Field(default=(0.25, 1.0), description="Area range of `crop: resized`")
+
+
+class DataSettings(Settings):
+    """Say where the images come from and which of them are the holdout."""
+
+    name: Literal["digits", "cifar10", "cifar100", "fashion-mnist", "svhn", "image-folder"]
+    path: str | None = Field(
+        default=None,
+        description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded",
+    )
+    download: bool = Field(default=True, description="Let torchvision download what is missing")
+    holdout: Positive = Field(description="Training images set aside by seed; every search score is measured on them")
+    limit: Positive | None = Field(default=None, description="Use this many training images, drawn by seed")
+    mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]")
+    std: tuple[float, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]")
+    augment: AugmentSettings = AugmentSettings()
+    workers: Annotated[int, Field(ge=0)] = Field(default=4, description="Processes that decode images too large to keep")
+    memory: Annotated[float, Field(ge=0)] = Field(
+        default=2.0, description="GiB of decoded images kept in memory; larger sets are decoded by workers"
+    )
+
+
+class SpaceSettings(Settings):
+    """Say how finely channel counts move."""
+
+    groups: Positive = Field(default=12, description="Slimming steps from a unit's largest count to zero, about")
+    divisor: Positive = Field(default=8, description="Counts are multiples of this")
+
+
+class SupernetSettings(Settings):
+    """Say how wide the supernet is and which sub-networks train in each step."""
+
+    width: Annotated[float, Field(gt=0)] = Field(default=1.5, description="Largest width, relative to the base network")
+    min_width: Annotated[float, Field(gt=0)] = Field(default=0.15, description="Smallest width, relative to the base")
+    samples: Annotated[int, Field(ge=2)] = Field(
+        default=4, description="Sub-networks per training step: the largest, the smallest and samples - 2 random ones"
+    )
+    sampling: Literal["per-unit", "uniform"] = Field(
+        default="per-unit", description="Draw random channels for each unit alone, or one width for all"
+    )
+    distill: bool = Field(default=True, description="Inplace distillation: the largest sub-network teaches the others")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_width >= self.width:
+            raise ValueError(f"min_width {self.min_width} must be below width {self.width}")
+        return self
+
+
+class TrainSettings(Settings):
+    """Say how weights are trained: SGD with the authors' weight-decay groups."""
+
+    epochs: Positive
+    batch: Positive = 256
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=1e-4, description="On dense convolution and linear weights only: none on depthwise, BN and bias"
+    )
+    schedule: Literal["linear", "cosine", "step"] = Field(default="linear", description="Learning rate per iteration")
+    milestones: tuple[Fraction, ...] = Field(
+        default=(0.3, 0.6, 0.9), description="Fractions of the run at which `schedule: step` divides the rate by ten"
+    )
+    warmup: Fraction = Field(default=0.0, description="Fraction of the run over which the rate rises linearly")
+    label_smoothing: Fraction = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Largest norm of the gradient")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of forward and backward")
+    save_minutes: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="Minutes between saved training states within an epoch"
+    )
+
+
+class CalibrateSettings(Settings):
+    """Say how many training images measure the BN statistics of a sub-network."""
+
+    images: Positive = 5120
+    batch: Positive = 1024
+
+
+class SearchSettings(Settings):
+    """Say how candidates are scored."""
+
+    images: Positive | None = Field(default=None, description="Holdout images per score; all of them by default")
+    batch: Positive = Field(
+        default=2048, description="Images in one forward: BN takes its batch statistics from them"
+    )
+    score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
+
+
+class Recipe(Settings):
+    """Say everything that the stages need: the model, the data, and how each stage works."""
+
+    format: Literal["autoslim.recipe/1"] = FORMAT
+    about: str = Field(default="", description="One line for `autoslim recipes list`")
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
+    model: ModelSettings
+    data: DataSettings
+    space: SpaceSettings = SpaceSettings()
+    supernet: SupernetSettings = SupernetSettings()
+    train: TrainSettings
+    calibrate: CalibrateSettings = CalibrateSettings()
+    search: SearchSettings = SearchSettings()
+    retrain: TrainSettings
+
+    def sections(self, *names: str) -> dict[str, Any]:
+        """Return the named sections as plain JSON values: what an artifact was made from."""
+        return {name: self.model_dump(mode="json")[name] for name in names}
+
+
+def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read `recipe.yaml` in `directory` and apply `key=value` overrides.
+
+    Raises UsageError naming the file, the key, and the nearest known key where one is unknown.
+    """
+    path = directory / RECIPE_FILE
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe; `autoslim recipes list` names the shipped ones") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of sections (model, data, train, ...)")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {explain(error, Recipe)}") from None
+
+
+def explain(error: ValidationError, schema: type[BaseModel]) -> str:
+    """Turn pydantic's first complaint into one line: key, value, and the nearest known key."""
+    first, *others = error.errors()
+    key = ".".join(str(part) for part in first["loc"]) or "(whole)"
+    if first["type"] == "extra_forbidden":
+        known = list(fields_at(schema, first["loc"][:-1]))
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]}?" if near else ""
+        text = f"unknown key {key}; {hint} known here: {', '.join(known)}"
+    elif first["type"] == "missing":
+        text = f"{key} is missing"
+    else:
+        text = f"{key}: {first['msg'].removeprefix('Value error, ')}, not {first['input']!r}"
+    return text + (f" (and {len(others)} more)" if others else "")
+
+
+def fields_at(schema: type[BaseModel], location: Iterable[int | str]) -> Mapping[str, Any]:
+    """Return the fields of the section that a location leads to."""
+    for part in location:
+        field = schema.model_fields.get(str(part))
+        if field is None:
+            return {}
+        section = next(
+            (t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, BaseModel)),
+            None,
+        )
+        if section is None:
+            return {}
+        schema = section
+    return schema.model_fields
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one dotted key of the raw recipe."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UsageError(f"{override!r} is not an override: write key=value, for example train.epochs=2")
+    *sections, last = key.split(".")
+    at = values
+    for section in sections:
+        inner = at.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{override!r}: {section} is a value, not a section")
+        at = inner
+    try:
+        at[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        at[last] = text

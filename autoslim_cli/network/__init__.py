@@ -1,0 +1,1 @@
+"""Read a network once; rebuild it at any channels."""

@@ -1,0 +1,128 @@
+"""Lay out the search space: which counts every unit may take. Pure arithmetic, no tensors."""
+
+import bisect
+import difflib
+import math
+import random
+from dataclasses import dataclass
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.network.table import Channels, LayerTable, Unit
+
+
+@dataclass(frozen=True)
+class UnitSpace:
+    """The counts of one unit, in ascending order; the last is the supernet's. A pinned unit has one."""
+
+    unit: Unit
+    counts: tuple[int, ...]
+    step: int
+
+    @property
+    def smallest(self) -> int:
+        """Return the smallest count."""
+        return self.counts[0]
+
+    @property
+    def largest(self) -> int:
+        """Return the supernet's count."""
+        return self.counts[-1]
+
+
+def scaled(base: int, width: float, quantum: int) -> int:
+    """Scale a count to a width: the nearest multiple of `quantum`, at least one; exactly `base` at width 1."""
+    if width == 1:
+        return base
+    return max(quantum, quantum * math.floor(base * width / quantum + 0.5))
+
+
+@dataclass(frozen=True)
+class Space:
+    """All channels between the smallest and the supernet's, on each unit's grid (AutoSlim, section 3.2)."""
+
+    units: dict[str, UnitSpace]
+    divisor: int
+
+    @classmethod
+    def of(cls, table: LayerTable, *, width: float, min_width: float, groups: int, divisor: int) -> "Space":
+        """Lay out the space of a supernet `width` times as wide as the network that was read.
+
+        A unit's step is its largest count over `groups`, rounded to a multiple of `divisor` and of the unit's granule.
+        """
+        units = {}
+        for unit in table.units:
+            if unit.pinned is not None:
+                units[unit.name] = UnitSpace(unit, (unit.base,), 0)
+                continue
+            quantum = math.lcm(divisor, unit.granule)
+            largest = scaled(unit.base, width, quantum)
+            smallest = min(scaled(unit.base, min_width, quantum), largest)
+            step = max(quantum, quantum * math.floor(largest / groups / quantum + 0.5))
+            grid = range(largest, smallest, -step)
+            units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step)
+        return cls(units, divisor)
+
+    @property
+    def largest(self) -> dict[str, int]:
+        """Return the supernet's channels."""
+        return {name: unit.largest for name, unit in self.units.items()}
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """Return the smallest channels."""
+        return {name: unit.smallest for name, unit in self.units.items()}
+
+    @property
+    def log10_size(self) -> float:
+        """Return the decimal logarithm of the number of points."""
+        return sum(math.log10(len(unit.counts)) for unit in self.units.values())
+
+    def uniform(self, width: float) -> dict[str, int]:
+        """Return the channels of one width for all units, within the space's bounds but not on its grid."""
+        channels = {}
+        for name, space in self.units.items():
+            count = scaled(space.unit.base, width, math.lcm(self.divisor, space.unit.granule))
+            channels[name] = min(max(count, space.smallest), space.largest)
+        return channels
+
+    def random(self, rng: random.Random, *, low: float = 0.0, high: float = math.inf) -> dict[str, int]:
+        """Draw each unit's count from its grid, between `low` and `high` times its base where the grid has such."""
+        channels = {}
+        for name, space in self.units.items():
+            fitting = [c for c in space.counts if low * space.unit.base <= c <= high * space.unit.base]
+            channels[name] = rng.choice(fitting or space.counts)
+        return channels
+
+    def slimmed(self, channels: Channels, unit: str) -> int | None:
+        """Return the next smaller count of a unit, None at its smallest."""
+        counts = self.units[unit].counts
+        place = bisect.bisect_left(counts, channels[unit])
+        return counts[place - 1] if place > 0 else None
+
+    def check(self, channels: Channels, where: str, *, bounded: bool = True) -> dict[str, int]:
+        """Return the channels in the network's order, pinned units filled in.
+
+        `bounded` also refuses counts beyond the supernet's. Raises UsageError naming the unit, the count and the range.
+        """
+        for name in channels:
+            if name not in self.units:
+                near = difflib.get_close_matches(name, self.units, n=1, cutoff=0.0)
+                raise UsageError(f"{where}: no unit {name!r} in this network; did you mean {near[0]!r}?")
+        complete = {}
+        for name, space in self.units.items():
+            unit = space.unit
+            if unit.pinned is not None:
+                count = channels.get(name, unit.base)
+                if count != unit.base:
+                    raise UsageError(f"{where}: unit {name!r} is pinned at {unit.base} ({unit.pinned}), not {count}")
+            elif name not in channels:
+                raise UsageError(f"{where}: unit {name!r} is missing; `autoslim units` lists them all")
+            else:
+                count = channels[name]
+                top = space.largest if bounded else None
+                if count < unit.granule or count % unit.granule or (top and count > top):
+                    span = f"{unit.granule}..{top}" if top else f"{unit.granule} or more"
+                    multiples = f" in multiples of {unit.granule}" if unit.granule > 1 else ""
+                    raise UsageError(f"{where}: unit {name!r} has {count} channels; the range is {span}{multiples}")
+            complete[name] = count
+        return complete

@@ -1,0 +1,136 @@
+"""Hold what was read of a network: the layer table and the channel units. Pure data, no tensors."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Channels = Mapping[str, int]
+"""One count for every unit: a point of the search space."""
+
+Range = tuple[int, int]
+"""Start and stop of a run of channels."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of features that one unit decides: `multiplicity` features per channel, or a fixed number."""
+
+    unit: str | None
+    base: int
+    multiplicity: int = 1
+
+    def features(self, channels: Channels) -> int:
+        """Return how many features the segment has at these channels."""
+        return self.base if self.unit is None else channels[self.unit] * self.multiplicity
+
+
+Layout = tuple[Segment, ...]
+"""The channel dimension of one tensor, segment after segment (several after a concat)."""
+
+
+def features(layout: Layout, channels: Channels) -> int:
+    """Return the size of the channel dimension at these channels."""
+    return sum(segment.features(channels) for segment in layout)
+
+
+def ranges(layout: Layout, held: Channels, used: Channels) -> list[Range]:
+    """Return which features of a tensor held at `held` channels are in use at `used`: each segment's first ones.
+
+    Neighbouring runs are joined, so an unsliced layout is one run.
+    """
+    runs: list[Range] = []
+    start = 0
+    for segment in layout:
+        stop = start + segment.features(used)
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], stop)
+        else:
+            runs.append((start, stop))
+        start += segment.features(held)
+    return runs
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer that holds weights: a line of the layer table.
+
+    `positions` are the output positions of one image, summed over calls (112 * 112 for a stem; 1 for a classifier);
+    `kernel` the taps per input channel (9 for 3x3); `group_inputs` the input channels of one group, 0 if ungrouped.
+    """
+
+    name: str
+    kind: Literal["conv", "linear", "norm"]
+    inputs: Layout
+    outputs: Layout
+    kernel: int = 1
+    positions: int = 0
+    group_inputs: int = 0
+    weight: bool = True
+    bias: bool = True
+
+    def fan_in(self, channels: Channels) -> int:
+        """Return how many weights make one output value."""
+        if self.kind == "norm":
+            return 1
+        return self.kernel * (self.group_inputs or features(self.inputs, channels))
+
+    def flops(self, channels: Channels) -> int:
+        """Return the multiply-adds for one image; zero for normalisation."""
+        if self.kind == "norm":
+            return 0
+        return self.positions * self.fan_in(channels) * features(self.outputs, channels)
+
+    def params(self, channels: Channels) -> int:
+        """Return the number of weights and biases."""
+        return features(self.outputs, channels) * (self.weight * self.fan_in(channels) + self.bias)
+
+    @property
+    def units(self) -> set[str]:
+        """Return the units that decide the layer's shape."""
+        return {segment.unit for segment in (*self.inputs, *self.outputs) if segment.unit is not None}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The layers whose channel counts must be equal, named after the first that produces them.
+
+    `granule`: counts must be multiples of it (the channels of one group of a grouped convolution).
+    `pinned`: why the count stays at base, or None.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    base: int
+    granule: int = 1
+    pinned: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """Everything that shapes and costs are computed from.
+
+    `other_params` counts weights outside the table (unread operations); their size never changes.
+    `notes` name the operations that were not understood.
+    """
+
+    rows: tuple[LayerRow, ...]
+    units: tuple[Unit, ...]
+    other_params: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> dict[str, int]:
+        """Return the channels of the network as it was read."""
+        return {unit.name: unit.base for unit in self.units}
+
+    @property
+    def free(self) -> Iterator[Unit]:
+        """Iterate over the units that a search may slim."""
+        return (unit for unit in self.units if unit.pinned is None)
+
+    def row(self, name: str) -> LayerRow:
+        """Return the row of one layer; KeyError if it has none."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
