@@ -26,10 +26,10 @@ class Candidate:
 
 
 class ForkedEvaluator:
-    """Run a supernet's graph in eval mode, BN in batch statistics, forking it for candidates."""
+    """Run a supernet's graph in eval mode (dropout and stochastic depth off), BN in batch statistics, and fork it."""
 
     def __init__(self, supernet: SlimmableNetwork) -> None:
-        self.supernet = supernet
+        self.supernet = supernet.eval()
         self.nodes: list[fx.Node] = list(supernet.reading.graph.nodes)
         self.layouts = supernet.reading.layouts
         self.dying = self._last_uses()
@@ -68,8 +68,8 @@ class ForkedEvaluator:
         """Run the graph from a node to its output."""
         for node in self.nodes[place:-1]:
             self._step(node, values, channels)
-        output: Tensor = fx.node.map_arg(self.nodes[-1].args[0], values.__getitem__)
-        return output
+        output: Any = fx.node.map_arg(self.nodes[-1].args[0], values.__getitem__)
+        return output  # type: ignore[no-any-return]
 
     def _step(self, node: fx.Node, values: Values, channels: Channels) -> None:
         """Compute one node and let go of the tensors that no later node needs."""
@@ -80,7 +80,8 @@ class ForkedEvaluator:
 
     def _compute(self, node: fx.Node, values: Values, channels: Channels) -> Any:
         """Compute one node at the given channels."""
-        args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+        held: Any = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+        args, kwargs = held
         target: Any = node.target
         if node.op == "call_function":
             return target(*args, **kwargs)
@@ -90,7 +91,7 @@ class ForkedEvaluator:
             return _attribute(self.supernet.body, target)
         layer = self.supernet.layers.get(target)
         if layer is not None:
-            return layer.compute(*args, layer.tensors(channels), batch_statistics=True)
+            return layer.compute(values[node.all_input_nodes[0]], layer.tensors(channels), batch_statistics=True)
         return self.modules[target](*args, **kwargs)
 
     def _sliced(self, values: Values, candidate: Candidate, channels: Channels) -> Values:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoslim_cli.network.table import Channels, Layout, LayerRow, LayerTable, Range, features, ranges
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Range, features, ranges
 
 Tensors = dict[str, Tensor]
 

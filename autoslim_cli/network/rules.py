@@ -142,7 +142,7 @@ def concat(walk: "Walk", node: fx.Node) -> Tagged | None:
     sources = node.args[0] if node.args else node.kwargs["tensors"]
     if not isinstance(sources, (tuple, list)) or not all(isinstance(n, fx.Node) for n in sources):
         return unknown(walk, node)
-    nodes: list[fx.Node] = list(sources)  # type: ignore[arg-type]
+    nodes: list[fx.Node] = [n for n in sources if isinstance(n, fx.Node)]
     dims = {tag.dim for n in nodes if (tag := walk.tag(n))}
     if not dims:
         return None
@@ -192,9 +192,7 @@ def reshape(walk: "Walk", node: fx.Node) -> Tagged | None:
     return _flattened(walk, node, tag, before, dim, len(before) - 1)
 
 
-def _flattened(
-    walk: "Walk", node: fx.Node, tag: Tagged, shape: tuple[int, ...], start: int, end: int
-) -> Tagged | None:
+def _flattened(walk: "Walk", node: fx.Node, tag: Tagged, shape: tuple[int, ...], start: int, end: int) -> Tagged | None:
     """Return the layout after dimensions start..end became one; channels must be the outermost of them."""
     if tag.dim != start and math.prod(shape[start : tag.dim]) != 1:
         return unknown(walk, node)
@@ -308,7 +306,8 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.permute: permute,
     operator.getitem: take_item,
     **dict.fromkeys(
-        (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div), combine
+        (operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div),
+        combine,
     ),
     **dict.fromkeys(
         (

@@ -1,16 +1,16 @@
 """Run one network at any channels: slimmable layers hold full-size weights and use the first k channels."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoslim_cli.network.pointwise import convolve
 from autoslim_cli.network.rebuild import Tensors, assemble, cut, replace, runs_in_use, tensors_of
 from autoslim_cli.network.table import Channels, LayerRow, Range
 from autoslim_cli.network.trace import Reading
-
-_CONVOLUTIONS: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class SlimmableLayer(nn.Module):
@@ -65,9 +65,7 @@ class SlimmableLayer(nn.Module):
         if self.row.kind == "linear":
             return F.linear(x, weight, bias)
         groups = x.shape[1] // self.row.group_inputs if self.row.group_inputs else 1
-        o = self.plain
-        result: Tensor = _CONVOLUTIONS[len(o.kernel_size)](x, weight, bias, o.stride, o.padding, o.dilation, groups)
-        return result
+        return convolve(self.plain, x, weight, bias, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute with the active channels."""
@@ -87,7 +85,8 @@ class SlimmableNetwork(nn.Module):
         object.__setattr__(self, "reading", reading)
         self.full = dict(full)
         self.body = body
-        for module in body.modules():
+        modules: Iterator[Any] = body.modules()
+        for module in modules:
             if getattr(module, "inplace", False):  # forks of an evaluation share their tensors
                 module.inplace = False
         self.layers: dict[str, SlimmableLayer] = {}
@@ -129,6 +128,8 @@ class SlimmableNetwork(nn.Module):
             for name, tensor in plain.state_dict().items():
                 if not name.startswith(read):  # weights of operations that were not understood
                     tensor.copy_(here[name])
+        device = next(self.body.parameters()).device
+        plain.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return plain.train(self.training)
 
 

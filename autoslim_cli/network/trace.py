@@ -17,7 +17,7 @@ from torch import fx, nn
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network import rules
 from autoslim_cli.network.open_units import OpenLayout, OpenRow, OpenSegment, OpenUnit, Tagged, merge, pin
-from autoslim_cli.network.table import Layout, LayerRow, LayerTable, Segment, Unit
+from autoslim_cli.network.table import LayerRow, LayerTable, Layout, Segment, Unit
 
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,

@@ -91,7 +91,8 @@ def _own(name: str, directory: Path) -> Factory:
             if not path.is_file():
                 raise UsageError(f"model.name: {name}: no file {path}")
             spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)
@@ -107,14 +108,14 @@ def _own(name: str, directory: Path) -> Factory:
 
 def _set_strides(network: nn.Module, strides: dict[str, int]) -> None:
     """Set strides by layer name; the nearest names help with a wrong one."""
-    modules = dict(network.named_modules())
+    modules: dict[str, Any] = dict(network.named_modules())
     strided = [name for name, module in modules.items() if hasattr(module, "stride")]
     for name, stride in strides.items():
         module = modules.get(name)
         if module is None or not isinstance(getattr(module, "stride", None), (int, tuple)):
             raise UsageError(f"model.strides: no layer {name!r} with a stride{_near(name, strided)}")
         pair = isinstance(module.stride, tuple)
-        module.stride = (stride,) * len(module.stride) if pair else stride  # type: ignore[arg-type]
+        module.stride = (stride,) * len(module.stride) if pair else stride
 
 
 def _near(name: str, known: list[str]) -> str:
