@@ -43,7 +43,7 @@ class Found(Settings):
 class ChannelConfig(Settings):
     """One count for every unit of one model."""
 
-    format: Literal["autoslim.channels/1"] = FORMAT
+    format: Literal["autoslim.channels/1"] = "autoslim.channels/1"
     model: ModelSettings
     channels: dict[str, int]
     cost: Cost | None = None

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autoslim_cli.errors import UsageError
 
 RECIPE_FILE = "recipe.yaml"
-FORMAT = "autoslim.recipe/1"
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -63,7 +62,9 @@ class DataSettings(Settings):
     mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]")
     std: tuple[float, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]")
     augment: AugmentSettings = AugmentSettings()
-    workers: Annotated[int, Field(ge=0)] = Field(default=4, description="Processes that decode images too large to keep")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=4, description="Processes that decode images too large to keep"
+    )
     memory: Annotated[float, Field(ge=0)] = Field(
         default=2.0, description="GiB of decoded images kept in memory; larger sets are decoded by workers"
     )
@@ -131,16 +132,14 @@ class SearchSettings(Settings):
     """Say how candidates are scored."""
 
     images: Positive | None = Field(default=None, description="Holdout images per score; all of them by default")
-    batch: Positive = Field(
-        default=2048, description="Images in one forward: BN takes its batch statistics from them"
-    )
+    batch: Positive = Field(default=2048, description="Images in one forward: BN takes its batch statistics from them")
     score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
 
 
 class Recipe(Settings):
     """Say everything that the stages need: the model, the data, and how each stage works."""
 
-    format: Literal["autoslim.recipe/1"] = FORMAT
+    format: Literal["autoslim.recipe/1"] = "autoslim.recipe/1"
     about: str = Field(default="", description="One line for `autoslim recipes list`")
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
@@ -203,7 +202,11 @@ def fields_at(schema: type[BaseModel], location: Iterable[int | str]) -> Mapping
         if field is None:
             return {}
         section = next(
-            (t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type) and issubclass(t, BaseModel)),
+            (
+                t
+                for t in (field.annotation, *get_args(field.annotation))
+                if isinstance(t, type) and issubclass(t, BaseModel)
+            ),
             None,
         )
         if section is None:

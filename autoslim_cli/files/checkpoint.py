@@ -1,0 +1,107 @@
+"""Read and write weights as safetensors, and training states that a killed command continues from."""
+
+import io
+import json
+import pickle
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.atomic import write_bytes
+
+SUPERNET = "autoslim.supernet/1"
+MODEL = "autoslim.model/1"
+_KEY = "autoslim"
+
+
+def save(path: Path, format_name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors with one JSON object of facts as their metadata, atomically.
+
+    One metadata key, sorted: the same contents give the same bytes.
+    """
+    metadata = {_KEY: json.dumps({"format": format_name, **facts}, sort_keys=True)}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(plain, metadata))
+
+
+def read_facts(path: Path, format_name: str, make: str) -> dict[str, Any]:
+    """Return the facts of a checkpoint without reading its tensors.
+
+    `make` is the command that makes such a file. Raises ArtifactError if it is missing, damaged or foreign.
+    """
+    facts = read_any(path, make)
+    if facts["format"] != format_name:
+        raise ArtifactError(f"{path}: holds {facts['format']}, not {format_name}; `{make}` makes such a file")
+    return facts
+
+
+def read_any(path: Path, make: str = "autoslim") -> dict[str, Any]:
+    """Return the facts of a checkpoint of any format; errors as in `read_facts`."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such checkpoint; `{make}` makes it") from None
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged or not a checkpoint ({error}); make it again with `{make}`") from None
+    try:
+        facts = json.loads(metadata[_KEY])
+    except (KeyError, json.JSONDecodeError):
+        raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file") from None
+    if not isinstance(facts, dict) or "format" not in facts:
+        raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file")
+    return facts
+
+
+def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the facts of a checkpoint; errors as in `read_facts`."""
+    facts = read_facts(path, format_name, make)
+    try:
+        return safetensors.torch.load_file(path), facts
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: damaged ({error}); make it again with `{make}`") from None
+
+
+@torch.no_grad()
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy a checkpoint's tensors into a network. Raises ArtifactError naming the first that does not fit."""
+    own = network.state_dict()
+    for name in (*own, *tensors):
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+            here = list(own[name].shape) if name in own else "no such tensor"
+            there = list(tensors[name].shape) if name in tensors else "no such tensor"
+            raise ArtifactError(f"{path}: {name} is {there} in the file and {here} in the network")
+        own[name].copy_(tensors[name])
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state (tensors and plain values), atomically."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state; nothing in it is executed. Raises ArtifactError if it is damaged."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"{path}: damaged training state ({reason}); remove it and start again") from None
+    if not isinstance(state, dict):
+        raise ArtifactError(f"{path}: not a training state; remove it and start again")
+    return state
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that an artifact was made with."""
+    from autoslim_cli import __version__
+
+    return {"autoslim": __version__, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -1,0 +1,42 @@
+"""Show progress on stderr: a bar on a terminal, a line per event elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Bar(Protocol):
+    """Something that counts."""
+
+    def __call__(self, done: int, text: str = "") -> None:
+        """Say how much is done, and what there is to know about it."""
+        ...
+
+
+class Reporter:
+    """Tell the person at the terminal what happens. stdout is for results: all of this goes to stderr."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(escape(text))
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Bar]:
+        """Show a bar with the time that is left, on a terminal."""
+        if not self.console.is_terminal:
+            yield lambda done, text="": None
+            return
+        columns: list[Any] = [
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+            *(TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[text]}")),
+        ]
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(escape(title), total=total, text="")
+            yield lambda done, text="": progress.update(task, completed=done, text=escape(text))
