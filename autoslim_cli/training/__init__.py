@@ -1,0 +1,1 @@
+"""Train, calibrate and measure networks: data, steps, schedules."""

@@ -1,0 +1,182 @@
+"""Train weights epoch by epoch: the one loop that the supernet and the retrained network share."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoslim_cli.errors import ArtifactError, AutoslimError
+from autoslim_cli.files.checkpoint import fill, load_state, save_state
+from autoslim_cli.files.recipe import TrainSettings
+from autoslim_cli.network.pointwise import sidestepped
+from autoslim_cli.progress import Reporter
+from autoslim_cli.training.data import Images
+from autoslim_cli.training.optimise import schedule, sgd
+from autoslim_cli.training.runtime import seed_from
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+"""Given images, labels and the step's number, leave gradients and return the loss."""
+
+EPOCH_LINES = 20
+"""About how many epochs get a line of their own."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that one run of the loop needs.
+
+    `made_from` is what the result depends on: a saved state from anything else is refused.
+    `after_epoch` returns a few words for the epoch's line.
+    """
+
+    network: nn.Module
+    images: Images
+    settings: TrainSettings
+    seed: int
+    state: Path
+    made_from: dict[str, Any]
+    step: Step
+    zero_gradients: Callable[[], None]
+    after_epoch: Callable[[], str]
+    key: str
+
+
+def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
+    """Train to the end, saving a state after each epoch, every few minutes, and when interrupted.
+
+    Every random draw depends on (seed, step) alone, so a run that resumes ends as an uninterrupted one ends: to the
+    bit on the CPU. Raises AutoslimError on a loss that is not finite, KeyboardInterrupt after saving at Ctrl-C.
+    """
+    settings, network = training.settings, training.network
+    per_epoch = training.images.steps(settings.batch)
+    total = settings.epochs * per_epoch
+    optimizer = sgd(network, settings)
+    scheduler = schedule(optimizer, settings, total)
+    done = _restore(training, optimizer, scheduler, reporter) if resume else 0
+    amp = torch.autocast(training.images.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    network.train()
+    saved_at = time.monotonic()
+    with (
+        sidestepped(network),
+        _stop_signals() as stop,
+        reporter.bar(f"training {settings.epochs} epochs", total) as bar,
+    ):
+        while done < total:
+            epoch = done // per_epoch
+            started, losses = time.monotonic(), list[Tensor]()
+            for images, labels in training.images.training(settings.batch, training.seed, epoch, done % per_epoch):
+                # 1. One optimizer step on the gradients that the step function leaves.
+                torch.manual_seed(seed_from(training.seed, "step", done))
+                training.zero_gradients()
+                with amp:
+                    losses.append(training.step(images, labels, done))
+                if settings.clip is not None:
+                    nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+                rate = float(scheduler.get_last_lr()[0])
+                optimizer.step()
+                scheduler.step()
+                done += 1
+                # 2. Refuse to go on from a broken loss; the state on disk is still a sound one.
+                if len(losses) % 20 == 0 or done == total or done % per_epoch == 0:
+                    _check(losses, done, epoch, rate, training.key)
+                speed = len(losses) * len(labels) / (time.monotonic() - started)
+                bar(done, f"{speed:.0f} images/s  loss {losses[-1].item():.3f}  lr {rate:.4f}")
+                # 3. Keep what was done.
+                if stop or time.monotonic() - saved_at > settings.save_minutes * 60:
+                    _save(training, optimizer, scheduler, done)
+                    saved_at = time.monotonic()
+                if stop:
+                    reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
+                    raise KeyboardInterrupt
+            words = training.after_epoch()
+            network.train()
+            if (epoch + 1) % max(1, settings.epochs // EPOCH_LINES) == 0 or done == total:
+                mean = torch.stack(losses).mean().item()
+                line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {words}"
+                reporter.say(line.rstrip())
+            _save(training, optimizer, scheduler, done)
+            saved_at = time.monotonic()
+
+
+def _check(losses: list[Tensor], done: int, epoch: int, rate: float, key: str) -> None:
+    """Raise AutoslimError if a loss of this epoch is not finite."""
+    if not all(math.isfinite(value) for value in torch.stack(losses[-20:]).tolist()):
+        raise AutoslimError(
+            f"the loss is not finite near step {done} (epoch {epoch + 1}, learning rate {rate:g}); "
+            f"lower {key}.lr, or set {key}.warmup=0.05 or {key}.clip=1"
+        )
+
+
+def _save(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, done: int) -> None:
+    """Write the state that `--resume` continues from."""
+    state = {
+        "made_from": training.made_from,
+        "done": done,
+        "network": training.network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": _plain(scheduler.state_dict()),
+    }
+    save_state(training.state, state)
+
+
+def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, reporter: Reporter) -> int:
+    """Load the saved state if there is one; return the number of steps already done."""
+    if not training.state.exists():
+        reporter.say("nothing to resume: starting from the beginning")
+        return 0
+    state = load_state(training.state)
+    if state.get("made_from") != training.made_from:
+        raise ArtifactError(
+            f"{training.state}: made with other settings; restore them, or start again without --resume"
+        )
+    fill(training.network, state["network"], training.state)
+    optimizer.load_state_dict(state["optimizer"])
+    _load_plain(scheduler, state["scheduler"])
+    reporter.say(f"resuming after step {state['done']}")
+    return int(state["done"])
+
+
+def _plain(state: Any) -> Any:
+    """Turn a scheduler's state into plain values that load with weights_only."""
+    if isinstance(state, dict):
+        return {str(key): _plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [_plain(value) for value in state]
+    return state
+
+
+def _load_plain(scheduler: Any, state: dict[str, Any]) -> None:
+    """Load a scheduler's state from plain values (MultiStepLR counts its milestones in a Counter)."""
+    inner = [scheduler, *getattr(scheduler, "_schedulers", ())]
+    states = [state, *state.get("_schedulers", ())]
+    for one, values in zip(inner, states, strict=False):
+        milestones = getattr(one, "milestones", None)
+        one.__dict__.update({k: v for k, v in values.items() if k not in ("_schedulers", "milestones")})
+        if milestones is not None:
+            one.milestones = milestones
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step ends before the command does."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:  # asked twice: stop now
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
