@@ -1,0 +1,76 @@
+"""Cut sub-networks out of the supernet and give each its own BN statistics (US-Nets, section 3.3)."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.checkpoint import MODEL
+from autoslim_cli.stages.currency import is_current
+from autoslim_cli.stages.train_supernet import calibration_batches
+from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
+from autoslim_cli.training.measure import calibrate, evaluate
+
+MOST_WIDTHS = 1000
+
+
+def parse_widths(text: str) -> list[float]:
+    """Read widths: `0.5`, `0.25,0.5,1.0`, or `start:stop:step` with both ends included."""
+    if not re.fullmatch(r"[\d.,:]+", text):
+        raise UsageError(f"--widths: {text!r} is not a list of widths: write 0.25,0.5 or 0.25:1.0:0.25")
+    widths = []
+    for part in text.split(","):
+        try:
+            numbers = [float(number) for number in part.split(":")]
+        except ValueError:
+            raise UsageError(f"--widths: {part!r} is not a width or start:stop:step") from None
+        if len(numbers) == 1:
+            widths += numbers
+        elif len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
+            start, stop, step = numbers
+            count = int((stop - start) / step + 1e-6) + 1
+            if count > MOST_WIDTHS:
+                raise UsageError(f"--widths: {part!r} is {count} widths; {MOST_WIDTHS} at most")
+            widths += [round(start + place * step, 6) for place in range(count)]
+        else:
+            raise UsageError(f"--widths: {part!r} is not start:stop:step with start <= stop and step > 0")
+    return widths
+
+
+def calibrate_bn(
+    shop: Workshop, widths: list[float], configs: list[Path], *, resume: bool = False
+) -> list[dict[str, Any]]:
+    """Write `subnet-<name>.safetensors` for each width and channel config; return a row of figures for each.
+
+    Raises UsageError for a width or channels beyond the supernet.
+    """
+    wanted = {_width_name(shop, width): shop.space.uniform(width) for width in widths}
+    for path in configs:
+        wanted[path.stem.removeprefix("arch-")] = shop.read_channels(path, bounded=True)
+    supernet = shop.load_supernet()
+    parents = shop.sha256_of(shop.path(SUPERNET_FILE))
+    made_from = shop.made_from("data", "calibrate", parents=parents)
+    rows = []
+    with shop.reporter.bar("calibrating", len(wanted)) as bar:
+        for done, (name, channels) in enumerate(wanted.items()):
+            path = shop.path(f"subnet-{name}.safetensors")
+            kept = is_current(path, MODEL, made_from, channels) if resume else None
+            if kept is None:
+                # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
+                network = supernet.extract(channels)
+                calibrate(network, calibration_batches(shop, shop.recipe.calibrate.images))
+                score = evaluate(network, shop.holdout.evaluation(512))
+                kept = {"made_from": made_from, "holdout": {"loss": score.loss, "top1": score.top1}}
+                shop.save_model(path, network, shop.config(channels, network=network), kept)
+            cost = {"flops": shop.flops(channels), "params": shop.params(channels)}
+            rows.append({"name": name, "path": str(path), **cost, **kept["holdout"]})
+            bar(done + 1, f"{name}: top-1 {kept['holdout']['top1']:.1%}")
+    return rows
+
+
+def _width_name(shop: Workshop, width: float) -> str:
+    """Name a width's file; refuse a width that the supernet does not hold."""
+    supernet = shop.recipe.supernet
+    if not supernet.min_width <= width <= supernet.width:
+        raise UsageError(f"width {width:g} is outside the supernet's {supernet.min_width:g} to {supernet.width:g}")
+    return f"width-{width:g}"

@@ -1,0 +1,51 @@
+"""Measure a deployable checkpoint on the recipe's test set."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.channel_config import ChannelConfig
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+from autoslim_cli.network.zoo import build
+from autoslim_cli.stages.workshop import Workshop
+from autoslim_cli.training import measure
+
+MAKE = "autoslim retrain"
+
+
+def load_model(path: Path, directory: Path | None = None) -> tuple[nn.Module, ChannelConfig]:
+    """Return the plain network that a `model-*` or `subnet-*` checkpoint holds, in eval mode, and its channel config.
+
+    Raises ArtifactError if the file is missing, damaged or foreign.
+    """
+    tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
+    config = ChannelConfig.model_validate(facts["config"])
+    with torch.random.fork_rng(devices=[]):
+        reading = read(build(config.model, directory or path.parent), config.model.input)
+        space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
+        channels = space.check(config.channels, str(path), bounded=False)
+        network = fresh(reading.module, reading.table, channels)
+    checkpoint.fill(network, tensors, path)
+    return network.eval(), config
+
+
+def evaluate(shop: Workshop, path: Path) -> dict[str, Any]:
+    """Return loss and top-1 on the test set, FLOPs and parameters of a checkpoint."""
+    network, config = load_model(path, shop.directory)
+    expected, given = config.model, shop.recipe.model
+    if (expected.input, expected.classes) != (given.input, given.classes):
+        raise ArtifactError(
+            f"{path}: takes {list(expected.input)} and gives {expected.classes} classes, but the recipe's data is "
+            f"{list(given.input)} and {given.classes}; name its recipe with --recipe"
+        )
+    network.to(shop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    score = measure.evaluate(network, shop.test_images().evaluation(512))
+    assert config.cost is not None
+    cost = {"flops": config.cost.flops, "params": config.cost.params}
+    return {"path": str(path), **cost, "loss": score.loss, "top1": score.top1}

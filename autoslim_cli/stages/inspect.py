@@ -1,0 +1,90 @@
+"""Describe networks: their layer table and units, what they cost, and how they differ from the base network."""
+
+from pathlib import Path
+from typing import Any
+
+from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.referee import fvcore_flops
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.table import Channels, features
+from autoslim_cli.network.trace import read
+from autoslim_cli.network.zoo import build
+from autoslim_cli.stages.workshop import Workshop, check_cost, describe
+
+
+def units(shop: Workshop) -> list[dict[str, Any]]:
+    """Return every channel unit of the recipe's network, in the network's order."""
+    return [
+        {
+            "name": name,
+            "layers": list(unit.unit.layers),
+            "base": unit.unit.base,
+            "supernet": unit.largest,
+            "min": unit.smallest,
+            "step": unit.step,
+            "pinned": unit.unit.pinned,
+        }
+        for name, unit in shop.space.units.items()
+    ]
+
+
+def info(what: str, model: ModelSettings | None) -> dict[str, Any]:
+    """Describe a channel config, a checkpoint, or (with `model`) a network by name.
+
+    Returns its layer table, FLOPs and parameters, its base network's, and fvcore's count of the built network.
+    """
+    path = Path(what)
+    settings, channels, directory = (model, None, Path()) if model else _from_file(path)
+    reading = read(build(settings, directory), settings.input)
+    table, base = reading.table, reading.table.base
+    chosen: Channels = base
+    if channels is not None:
+        space = Space.of(table, width=1.0, min_width=0.5, groups=1, divisor=1)
+        chosen = space.check(channels.channels, what, bounded=False)
+        check_cost(path, channels, flops(table, chosen), params(table, chosen))
+    network = fresh(reading.module, table, chosen)
+    counted, theirs = flops(table, chosen), fvcore_flops(network, settings.input)
+    return {
+        "model": describe(settings),
+        "flops": counted,
+        "params": params(table, chosen),
+        "fvcore_flops": theirs,
+        "agrees": counted == theirs,
+        "base": {"flops": flops(table, base), "params": params(table, base)},
+        "notes": list(table.notes),
+        "layers": [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "inputs": features(row.inputs, chosen),
+                "outputs": features(row.outputs, chosen),
+                "base_outputs": features(row.outputs, base),
+                "groups": features(row.inputs, chosen) // row.group_inputs if row.group_inputs else 1,
+                "flops": row.flops(chosen),
+                "params": row.params(chosen),
+            }
+            for row in table.rows
+        ],
+    }
+
+
+def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, Path]:
+    """Return the model and channels that a file holds: a channel config or a checkpoint."""
+    if not path.exists():
+        raise UsageError(
+            f"{path}: neither a file nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, ./net.py:factory)"
+        )
+    if path.suffix == ".json":
+        config = read_config(path)
+        return config.model, config, path.parent
+    facts = checkpoint.read_any(path)
+    if facts["format"] == checkpoint.MODEL:
+        config = ChannelConfig.model_validate(facts["config"])
+    else:
+        config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})
+    return config.model, config, path.parent

@@ -1,0 +1,67 @@
+"""Draw what a run found: channels per unit, and the slimming curve."""
+
+import json
+from typing import Any
+
+from autoslim_cli.cost.budget import short
+from autoslim_cli.files.atomic import write_bytes, write_json
+from autoslim_cli.stages.search import LOG_FILE, SearchResult
+from autoslim_cli.stages.workshop import Workshop
+
+TABLE_FILE, PLOT_FILE = "report.json", "report.png"
+
+
+def write_report(shop: Workshop, found: SearchResult, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Write `report.json`, and `report.png` where matplotlib is installed; return their paths."""
+    write_json(shop.path(TABLE_FILE), {"networks": rows, "evaluations": found.evaluations})
+    written: dict[str, Any] = {"report": str(shop.path(TABLE_FILE)), "plot": None}
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        shop.reporter.say("no plot: pip install 'autoslim[plot]' draws one")
+        return written
+    mpl.use("agg")
+    write_bytes(shop.path(PLOT_FILE), _draw(shop, found))
+    written["plot"] = str(shop.path(PLOT_FILE))
+    return written
+
+
+def _draw(shop: Workshop, found: SearchResult) -> bytes:
+    """Return the two charts as PNG bytes."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    units = [name for name, unit in shop.space.units.items() if len(unit.counts) > 1]
+    base = [shop.space.units[name].unit.base for name in units]
+    figure = Figure(figsize=(max(8.0, 0.36 * len(units) + 4), 8), layout="constrained")
+    bars, curve = figure.subplots(2, 1)
+    # 1. Channels per unit, searched against base.
+    places = list(range(len(units)))
+    bars.bar(places, base, width=0.85, color="0.88", label="base network")
+    width = 0.85 / len(found.configs)
+    for number, config in enumerate(found.configs):
+        channels = json.loads(shop.path(config["path"].rsplit("/", 1)[-1]).read_text())["channels"]
+        at = [place - 0.425 + width * (number + 0.5) for place in places]
+        bars.bar(at, [channels[name] for name in units], width=width * 0.8, label=f"searched, {config['budget']}")
+    bars.set_xticks(places, units, rotation=60, ha="right", fontsize=8)
+    bars.set_ylabel("channels")
+    bars.set_title(f"{shop.recipe.model.name}: channels per unit")
+    bars.legend()
+    # 2. The slimming curve.
+    lines = shop.path(LOG_FILE).read_text().splitlines()
+    steps = [json.loads(line) for line in lines[1:]]
+    curve.plot([step["flops"] for step in steps], [step["loss"] for step in steps], color="C3", lw=1.5)
+    for number, config in enumerate(found.configs):
+        curve.plot(config["flops"], config["loss"], "o", color=f"C{number}", label=f"{config['budget']}")
+    curve.invert_xaxis()
+    curve.xaxis.set_major_formatter(lambda value, _: short(value))
+    curve.set_xlabel("FLOPs (multiply-adds)")
+    curve.set_ylabel("loss on the holdout, before retraining")
+    curve.set_title(f"slimming curve: {len(steps)} steps, {found.evaluations} evaluations")
+    curve.legend()
+    for axes in (bars, curve):
+        axes.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

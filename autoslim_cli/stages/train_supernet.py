@@ -1,0 +1,95 @@
+"""Train a supernet: every sub-network works once its BN statistics are calibrated (US-Nets; AutoSlim, section 3.1)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoslim_cli.files import checkpoint
+from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
+from autoslim_cli.training.loop import Training, fit
+from autoslim_cli.training.measure import Score, calibrate, evaluate
+from autoslim_cli.training.runtime import python_random
+from autoslim_cli.training.sandwich import draw_subnetworks, sandwich_step
+
+STATE_FILE = "supernet.resume.pt"
+SECTIONS = ("data", "space", "supernet", "train")
+GLANCE_IMAGES = 1024
+"""Training images that calibrate the three widths after each epoch: enough for a glance."""
+
+
+def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
+    """Train the recipe's supernet and write `supernet.safetensors`; return its scores at three widths.
+
+    Raises AutoslimError on a loss that is not finite.
+    """
+    recipe, space, images = shop.recipe, shop.space, shop.training_images
+    made_from = shop.made_from(*SECTIONS)
+    supernet = shop.fresh_supernet()
+    scores: dict[str, Score] = {}
+
+    def step(batch: Tensor, labels: Tensor, number: int) -> Tensor:
+        others = draw_subnetworks(space, recipe.supernet, python_random(recipe.seed, "subnetworks", number))
+        return sandwich_step(
+            supernet,
+            batch,
+            labels,
+            others,
+            distill=recipe.supernet.distill,
+            label_smoothing=recipe.train.label_smoothing,
+        )
+
+    def after_epoch() -> str:
+        for name, channels in widths.items():
+            scores[name] = score_subnetwork(shop, supernet, channels, GLANCE_IMAGES)
+        return "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
+
+    widths = {"largest": space.largest, "base": space.uniform(1.0), "smallest": space.smallest}
+    costs = "  ".join(f"{name} {shop.flops(channels) / 1e6:.2f}M" for name, channels in widths.items())
+    shop.reporter.say(f"supernet of {recipe.model.name} on {shop.device}: FLOPs {costs}; {len(images)} images")
+    training = Training(
+        network=supernet.body,
+        images=images,
+        settings=recipe.train,
+        seed=recipe.seed,
+        state=shop.path(STATE_FILE),
+        made_from=made_from,
+        step=step,
+        zero_gradients=supernet.zero_gradients,
+        after_epoch=after_epoch,
+        key="train",
+    )
+    fit(training, shop.reporter, resume=resume)
+    if not scores:  # resumed after the last step
+        after_epoch()
+    path = shop.path(SUPERNET_FILE)
+    facts = {"model": recipe.sections("model")["model"], "channels": supernet.full, "made_from": made_from}
+    checkpoint.save(path, checkpoint.SUPERNET, supernet.body.state_dict(), facts)
+    training.state.unlink(missing_ok=True)
+    return {
+        "supernet": str(path),
+        "widths": {
+            name: {
+                "flops": shop.flops(widths[name]),
+                "params": shop.params(widths[name]),
+                "loss": score.loss,
+                "top1": score.top1,
+            }
+            for name, score in scores.items()
+        },
+    }
+
+
+@torch.no_grad()
+def score_subnetwork(shop: Workshop, supernet: Any, channels: dict[str, int], images: int) -> Score:
+    """Return the holdout score of one calibrated sub-network."""
+    network = supernet.extract(channels)
+    calibrate(network, calibration_batches(shop, images))
+    return evaluate(network, shop.holdout.evaluation(512))
+
+
+def calibration_batches(shop: Workshop, images: int) -> Any:
+    """Yield batches of equal size of training images with evaluation transforms."""
+    some = shop.training_images.first(images)
+    batch = min(shop.recipe.calibrate.batch, len(some))
+    return some.first(len(some) // batch * batch).evaluation(batch)

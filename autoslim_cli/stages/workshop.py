@@ -1,0 +1,191 @@
+"""Open a recipe for work: its network, its search space, its images and its files."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.referee import agree
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.atomic import sha256
+from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, read_config
+from autoslim_cli.files.recipe import Recipe
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.table import Channels
+from autoslim_cli.network.trace import Reading, read
+from autoslim_cli.network.zoo import build
+from autoslim_cli.progress import Reporter
+from autoslim_cli.training import data
+from autoslim_cli.training.runtime import choose_device, keep_freed_memory, seed_from
+
+SUPERNET_FILE = "supernet.safetensors"
+TRAIN_SUPERNET = "autoslim train-supernet"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A recipe, its directory, and what follows from them."""
+
+    recipe: Recipe
+    directory: Path
+    reporter: Reporter
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Return the device to work on; choosing it also sets the process up for it."""
+        keep_freed_memory()
+        return choose_device(self.recipe.device)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Return the network as it was read, freshly initialised by the recipe's seed."""
+        torch.manual_seed(seed_from(self.recipe.seed, "init"))
+        return read(build(self.recipe.model, self.directory), self.recipe.model.input)
+
+    @cached_property
+    def space(self) -> Space:
+        """Return the search space."""
+        supernet, space = self.recipe.supernet, self.recipe.space
+        return Space.of(
+            self.reading.table,
+            width=supernet.width,
+            min_width=supernet.min_width,
+            groups=space.groups,
+            divisor=space.divisor,
+        )
+
+    def path(self, name: str) -> Path:
+        """Return the path of one of the recipe's files."""
+        return self.directory / name
+
+    # -- images -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _training(self) -> tuple[data.Images, data.Images]:
+        recipe = self.recipe
+        return data.load_training(recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+
+    @property
+    def training_images(self) -> data.Images:
+        """Return the training images less the holdout."""
+        return self._training[0]
+
+    @property
+    def holdout(self) -> data.Images:
+        """Return the holdout."""
+        return self._training[1]
+
+    def all_training_images(self) -> data.Images:
+        """Return all training images, the holdout's among them."""
+        recipe = self.recipe
+        return data.load_all_training(recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+
+    def test_images(self) -> data.Images:
+        """Return the test images."""
+        recipe = self.recipe
+        return data.load_test(recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+
+    # -- networks ---------------------------------------------------------------------------------------------------
+
+    def flops(self, channels: Channels) -> int:
+        """Return the multiply-adds at `channels`."""
+        return flops(self.reading.table, channels)
+
+    def params(self, channels: Channels) -> int:
+        """Return the parameters at `channels`."""
+        return params(self.reading.table, channels)
+
+    def fresh_network(self, channels: Channels) -> nn.Module:
+        """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
+        torch.manual_seed(seed_from(self.recipe.seed, "resize"))
+        network = fresh(self.reading.module, self.reading.table, channels)
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def fresh_supernet(self) -> SlimmableNetwork:
+        """Return a newly initialised supernet on the device."""
+        return SlimmableNetwork(self.fresh_network(self.space.largest), self.reading, self.space.largest)
+
+    def load_supernet(self) -> SlimmableNetwork:
+        """Return the trained supernet. Raises ArtifactError if it was made for another model or space."""
+        path = self.path(SUPERNET_FILE)
+        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
+        if facts["model"] != self.recipe.sections("model")["model"] or facts["channels"] != self.space.largest:
+            raise ArtifactError(
+                f"{path}: trained for another model or supernet than the recipe now describes; "
+                f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
+            )
+        supernet = self.fresh_supernet()
+        checkpoint.fill(supernet.body, tensors, path)
+        supernet.activate(supernet.full)
+        return supernet
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def made_from(self, *sections: str, parents: dict[str, str] | None = None) -> dict[str, Any]:
+        """Return what an artifact records of its origin: recipe, seed, parents' sha256, versions."""
+        return {
+            "recipe": {"seed": self.recipe.seed, **self.recipe.sections("model", *sections)},
+            "parents": parents or {},
+            "versions": checkpoint.versions(),
+        }
+
+    def config(
+        self, channels: Channels, *, network: nn.Module | None = None, found: Found | None = None
+    ) -> ChannelConfig:
+        """Return the channel config of `channels`, its cost agreed by fvcore on the extracted network."""
+        if network is None:
+            network = fresh(self.reading.module, self.reading.table, channels)
+        counted = agree(network, self.reading.table, channels, self.recipe.model.input)
+        cost = Cost(flops=counted, params=self.params(channels))
+        return ChannelConfig(model=self.recipe.model, channels=dict(channels), cost=cost, found=found)
+
+    def read_channels(self, path: Path, *, bounded: bool) -> dict[str, int]:
+        """Return the checked channels of a channel config for this recipe's model."""
+        config = read_config(path)
+        if config.model != self.recipe.model:
+            raise ArtifactError(
+                f"{path}: a config for {describe(config.model)}, but the recipe's model is "
+                f"{describe(self.recipe.model)}; name its recipe with --recipe"
+            )
+        channels = self.space.check(config.channels, str(path), bounded=bounded)
+        check_cost(path, config, self.flops(channels), self.params(channels))
+        return channels
+
+    def save_model(self, path: Path, network: nn.Module, config: ChannelConfig, facts: dict[str, Any]) -> None:
+        """Write a plain network as a deployable checkpoint: its weights and its channel config."""
+        values = {"config": config.model_dump(mode="json", exclude_none=True), **facts}
+        checkpoint.save(path, checkpoint.MODEL, network.state_dict(), values)
+
+    def sha256_of(self, *paths: Path) -> dict[str, str]:
+        """Return the sha256 of artifacts by file name."""
+        return {path.name: sha256(path) for path in paths}
+
+
+def check_cost(path: Path, config: ChannelConfig, counted: int, held: int) -> None:
+    """Raise ArtifactError if a config's cost does not recompute."""
+    if config.cost and (config.cost.flops, config.cost.params) != (counted, held):
+        raise ArtifactError(
+            f"{path}: says {config.cost.flops} FLOPs and {config.cost.params} parameters, but its channels give "
+            f"{counted} and {held}; correct cost, or leave it out"
+        )
+
+
+def describe(model: Any) -> str:
+    """Name a model with what sets it apart."""
+    details = [f"{key}={value}" for key, value in model.args.items()]
+    details += [f"input={list(model.input)}", f"classes={model.classes}"]
+    details += [f"strides={model.strides}"] if model.strides else []
+    return f"{model.name} ({', '.join(details)})"
+
+
+def slug(text: str) -> str:
+    """Return text fit for a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
