@@ -1,0 +1,1 @@
+"""Parse, call, print. Nothing here imports torch before a command runs."""

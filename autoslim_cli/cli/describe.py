@@ -1,0 +1,96 @@
+"""Define the commands that describe networks."""
+
+from typing import Annotated, Any
+
+import typer
+
+from autoslim_cli.cli.options import Json, Overrides, Recipe, open_workshop, print_json, print_table
+from autoslim_cli.errors import UsageError
+
+
+def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False) -> None:
+    """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
+    from autoslim_cli.stages.inspect import units as stage
+
+    shop = open_workshop(recipe, overrides)
+    rows = stage(shop)
+    if as_json:
+        print_json({"model": shop.recipe.model.model_dump(mode="json"), "units": rows})
+        return
+    print_table(
+        ["unit", "layers", "base", "supernet", "min", "step", "pinned"],
+        (
+            (
+                r["name"],
+                str(len(r["layers"])),
+                *(str(r[k]) for k in ("base", "supernet", "min", "step")),
+                r["pinned"] or "",
+            )
+            for r in rows
+        ),
+        title=f"{shop.recipe.model.name}: channel units, named after the first layer that produces them",
+    )
+
+
+def info(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="A channel config, a checkpoint, or a model name.")],
+    shape: Annotated[str, typer.Option("--input", help="Channels, height and width, for a model name.")] = "3,224,224",
+    classes: Annotated[int, typer.Option(help="Number of classes, for a model name.")] = 1000,
+    arg: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a network's layer table, FLOPs and parameters, its difference from the base network, fvcore's verdict."""
+    from autoslim_cli.stages.inspect import info as stage
+
+    result = stage(what, _model(what, shape, classes, arg or []))
+    if as_json:
+        print_json(result)
+        return
+    print_table(
+        ["layer", "kind", "in", "out", "base out", "groups", "FLOPs", "params"],
+        (
+            (
+                r["name"],
+                r["kind"],
+                *(f"{r[k]:,}" for k in ("inputs", "outputs", "base_outputs", "groups", "flops", "params")),
+            )
+            for r in result["layers"]
+            if r["kind"] != "norm"
+        ),
+        title=result["model"],
+    )
+    for key in ("flops", "params"):
+        count, base = result[key], result["base"][key]
+        print(f"{key:7}{count:>15,}   {count / base - 1:+.1%} against the base network's {base:,}")
+    verdict = "agrees" if result["agrees"] else f"counts {result['fvcore_flops']:,}"
+    print(f"fvcore {verdict}: multiply-adds of convolutions and linear layers, batch 1")
+    for note in result["notes"]:
+        print(f"pinned: {note}")
+
+
+def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:
+    """Return the model settings that a model name asks for; None for a file."""
+    import yaml
+
+    from autoslim_cli.files.recipe import ModelSettings
+
+    if what.endswith((".json", ".safetensors")):
+        return None
+    is_name = what.startswith(("torchvision/", "timm/", "autoslim/")) or ":" in what
+    if not is_name:
+        return None
+    try:
+        channels, height, width = (int(size) for size in shape.split(","))
+    except ValueError:
+        raise UsageError(f"--input: {shape!r} is not channels,height,width, for example 3,224,224") from None
+    if min(channels, height, width, classes) < 1:
+        raise UsageError(f"--input {shape} and --classes {classes} must be positive")
+    pairs = {}
+    for text in args:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--arg: {text!r} is not KEY=VALUE, for example width_mult=0.75")
+        pairs[key] = yaml.safe_load(value)
+    return ModelSettings(name=what, args=pairs, input=(channels, height, width), classes=classes)

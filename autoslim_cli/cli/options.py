@@ -1,0 +1,63 @@
+"""Define the options that several commands share."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from autoslim_cli.stages.workshop import Workshop
+
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="NAME|DIR",
+        help="A recipe directory, a name in recipes/, or a shipped recipe (copied to recipes/NAME). "
+        "Default: the current directory if it holds recipe.yaml, else digits.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Recipe values to override, as train.epochs=2.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
+
+
+def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None) -> "Workshop":
+    """Open a recipe for work."""
+    from autoslim_cli.files import catalogue
+    from autoslim_cli.files.recipe import load_recipe
+    from autoslim_cli.progress import Reporter
+    from autoslim_cli.stages.workshop import Workshop
+
+    reporter = Reporter()
+    directory = catalogue.find(None if recipe is None else str(recipe), reporter.say)
+    return Workshop(load_recipe(directory, overrides or ()), directory, reporter)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(columns: list[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> None:
+    """Print a table on stdout; the first column is text, the others are figures."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold", no_wrap=place > 0)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(table)

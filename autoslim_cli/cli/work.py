@@ -1,0 +1,199 @@
+"""Define the commands that make something: one per stage."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, print_json, print_table
+from autoslim_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoslim_cli.cost.budget import Budget
+    from autoslim_cli.stages.workshop import Workshop
+
+Flops = Annotated[
+    str,
+    typer.Option(
+        "--flops", metavar="BUDGETS", help="Multiply-adds: 300M, or several as 300M,200M, or 50% of the base network."
+    ),
+]
+
+
+def train_supernet(
+    overrides: Overrides = None, recipe: Recipe = None, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train a supernet whose sub-networks all work (sandwich rule, inplace distillation)."""
+    from autoslim_cli.stages.train_supernet import train_supernet as stage
+
+    result = stage(open_workshop(recipe, overrides), resume=resume)
+    if as_json:
+        print_json(result)
+        return
+    rows = [(name, *_figures(row)) for name, row in result["widths"].items()]
+    print_table(["width", "FLOPs", "params", "loss", "top-1"], rows, title=f"{result['supernet']}, on the holdout")
+
+
+def calibrate_bn(
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    widths: Annotated[
+        str | None, typer.Option(metavar="WIDTHS", help="Widths: 0.25,0.5 or start:stop:step as 0.25:1.0:0.25.")
+    ] = None,
+    channels: Annotated[
+        list[Path] | None, typer.Option(metavar="CONFIG", help="A channel config; may be repeated.")
+    ] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Cut sub-networks out of the supernet, each with its own BN statistics: deployable without retraining."""
+    from autoslim_cli.stages import calibrate_bn as stage
+
+    configs = channels or []
+    if not widths and not configs:
+        raise UsageError("name what to cut: --widths 0.25:1.0:0.25, --channels arch-300M.json, or both")
+    shop = open_workshop(recipe or _recipe_of(configs[0] if configs else None), overrides)
+    rows = stage.calibrate_bn(shop, stage.parse_widths(widths) if widths else [], configs, resume=resume)
+    if as_json:
+        print_json({"subnetworks": rows})
+        return
+    print_table(
+        ["sub-network", "FLOPs", "params", "loss", "top-1", "file"],
+        ((row["name"], *_figures(row), row["path"]) for row in rows),
+        title="calibrated sub-networks, on the holdout",
+    )
+
+
+def search(
+    flops: Flops, overrides: Overrides = None, recipe: Recipe = None, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Slim the supernet greedily, layer by layer, until each budget holds; write arch-BUDGET.json."""
+    from dataclasses import asdict
+
+    from autoslim_cli.stages.search import search as stage
+
+    shop = open_workshop(recipe, overrides)
+    result = asdict(stage(shop, _budgets(shop, flops), resume=resume))
+    if as_json:
+        print_json(result)
+        return
+    print_table(
+        ["channel config", "FLOPs", "params", "loss", "top-1"],
+        ((row["path"], *_figures(row)) for row in result["configs"]),
+        title=f"found with {result['evaluations']} evaluations in {result['seconds']:.0f} s, scored on the holdout",
+    )
+
+
+def retrain(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="A channel config: arch-300M.json.", show_default=False)
+    ] = None,
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    width: Annotated[float | None, typer.Option(help="Train the uniform network of this width instead.")] = None,
+    uniform_flops: Annotated[
+        str | None, typer.Option(metavar="BUDGET", help="Train the widest uniform network within these FLOPs instead.")
+    ] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network from scratch at found channels; measure it on the test set at the end."""
+    from autoslim_cli.stages.retrain import retrain as stage
+
+    values = list(overrides or ())
+    if config is not None and "=" in config and not Path(config).exists():
+        values.insert(0, config)
+        config = None
+    if sum(choice is not None for choice in (config, width, uniform_flops)) != 1:
+        raise UsageError("name one network: a channel config, --width 0.5, or --uniform-flops 30M")
+    path = Path(config) if config else None
+    shop = open_workshop(recipe or _recipe_of(path), values)
+    name, channels = _network(shop, path, width, uniform_flops)
+    result = stage(shop, name, channels, resume=resume)
+    if as_json:
+        print_json(result)
+        return
+    _print_test([result])
+
+
+def run(flops: Flops, overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False) -> None:
+    """Run all stages of a recipe, skipping what is there and current; set the result beside the uniform network."""
+    from autoslim_cli.stages.run import run as stage
+
+    shop = open_workshop(recipe, overrides)
+    result = stage(shop, _budgets(shop, flops))
+    if as_json:
+        print_json(result)
+        return
+    print_table(
+        ["network", "FLOPs", "params", "test loss", "test top-1", "file"],
+        ((row["network"], *_figures(row), row["path"]) for row in result["networks"]),
+        title=f"{shop.recipe.model.name}, retrained from scratch",
+    )
+    for name in ("report", "plot"):
+        if result[name]:
+            print(f"{name}: {result[name]}")
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="A model-*.safetensors or subnet-*.safetensors.")],
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a deployable checkpoint on the recipe's test set."""
+    from autoslim_cli.stages.evaluate import evaluate as stage
+
+    result = stage(open_workshop(recipe or _recipe_of(file), overrides), file)
+    if as_json:
+        print_json(result)
+        return
+    _print_test([result])
+
+
+def _budgets(shop: "Workshop", text: str) -> "list[Budget]":
+    """Read --flops; percentages are of the base network."""
+    from autoslim_cli.cost.budget import parse_many
+
+    return parse_many(text, shop.flops(shop.reading.table.base))
+
+
+def _network(
+    shop: "Workshop", path: Path | None, width: float | None, uniform_flops: str | None
+) -> tuple[str, dict[str, int]]:
+    """Return the name and the channels that retrain's arguments ask for."""
+    from autoslim_cli.stages.run import uniform_channels
+
+    if path is not None:
+        return path.stem.removeprefix("arch-"), shop.read_channels(path, bounded=False)
+    if width is not None:
+        supernet = shop.recipe.supernet
+        if not supernet.min_width <= width <= supernet.width:
+            raise UsageError(
+                f"--width {width:g} is outside {supernet.min_width:g} to {supernet.width:g} (supernet.width)"
+            )
+        return f"width-{width:g}", shop.space.uniform(width)
+    assert uniform_flops is not None
+    (budget,) = _budgets(shop, uniform_flops)[:1]
+    return f"uniform-{budget.label}", uniform_channels(shop, budget.flops)[1]
+
+
+def _recipe_of(path: Path | None) -> str | None:
+    """Return the recipe directory that a file lies in, if it lies in one (or in its published/)."""
+    if path is None:
+        return None
+    for directory in (path.parent, path.parent.parent):
+        if (directory / "recipe.yaml").is_file():
+            return str(directory)
+    return None
+
+
+def _figures(row: dict[str, Any]) -> tuple[str, ...]:
+    """Write FLOPs, parameters, loss and top-1."""
+    return (f"{row['flops']:,}", f"{row['params']:,}", f"{row['loss']:.4f}", f"{row['top1']:.2%}")
+
+
+def _print_test(rows: list[dict[str, Any]]) -> None:
+    """Print figures on the test set."""
+    columns = ["network", "FLOPs", "params", "test loss", "test top-1"]
+    print_table(columns, ((row["path"], *_figures(row)) for row in rows))
