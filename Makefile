@@ -1,0 +1,50 @@
+# `make help` lists the targets. Everything runs in .venv, which any target sets up when it is missing or stale.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP := .venv/.installed
+# The script that unpacks CIFAR-10 images into a directory, where such an archive is at hand.
+CIFAR10_UNPACK ?= ../shared/data/unpack
+# The demo's budget: a third of the base network's FLOPs.
+BUDGET ?= 33%
+
+.PHONY: help setup lint format types test demo smoke clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(SETUP) ## create .venv and install the package with its development tools
+
+$(SETUP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $(SETUP)
+
+lint: $(SETUP) ## check style (ruff) and types (mypy, strict)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(SETUP) ## format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(SETUP) ## check types alone
+	$(BIN)/mypy
+
+test: lint ## check style and types, then run the tests
+	$(BIN)/pytest
+
+demo: $(SETUP) ## run the whole job on the embedded digits
+	$(BIN)/autoslim run --recipe digits --flops $(BUDGET)
+
+smoke: $(SETUP) ## run all stages on CIFAR-10 images
+	@if [ ! -d data/cifar10-jpeg ]; then \
+	  if [ -x $(CIFAR10_UNPACK) ]; then $(CIFAR10_UNPACK) data; \
+	  else echo "put CIFAR-10 images into data/cifar10-jpeg/{train,test}/<class>/, or set CIFAR10_UNPACK"; exit 2; fi; fi
+	$(BIN)/python scripts/smoke.py
+
+clean: ## remove what was made from recipes, caches and runs (the environment and the data stay)
+	git clean -fdXq recipes runs
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	find autoslim_cli tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,114 @@
+"""The two equalities and the count, on real architectures.
+
+Supernet at full width = plain network; supernet at random channels = extracted network (logits, 1e-5, eval mode);
+closed-form FLOPs and parameters = fvcore's and the network's own, to the unit.
+"""
+
+import copy
+import random
+
+import pytest
+import torch
+import torchvision
+from conftest import randomise_norms
+
+from autoslim_cli.cost import closed_form
+from autoslim_cli.cost.referee import fvcore_flops
+from autoslim_cli.network.forked import Candidate, ForkedEvaluator
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+
+SHAPE = (3, 64, 64)
+FREE_UNITS = {
+    "mobilenet_v2": 25,
+    "mobilenet_v3_small": 27,
+    "mnasnet1_0": 25,
+    "resnet18": 12,
+    "resnet50": 37,
+    "vgg11_bn": 10,
+    "densenet121": 120,
+    "squeezenet1_1": 25,
+    "efficientnet_b0": 40,
+    "regnet_y_400mf": 37,
+    "resnext50_32x4d": 21,
+}
+GOLDEN_FLOPS = {"mobilenet_v2": 300_774_272, "resnet50": 4_089_184_256, "mnasnet1_0": 314_415_872}
+
+
+def opened(name):
+    network = torchvision.models.get_model(name, num_classes=10)
+    if name == "vgg11_bn":  # 102 million weights in one layer: the same structure, a tenth of the size
+        network.classifier[0] = torch.nn.Linear(25088, 256)
+        network.classifier[3] = torch.nn.Linear(256, 256)
+        network.classifier[6] = torch.nn.Linear(256, 10)
+    randomise_norms(network)
+    reading = read(network, SHAPE)
+    space = Space.of(reading.table, width=1.5, min_width=0.15, groups=12, divisor=8)
+    return network, reading, space
+
+
+@pytest.mark.parametrize("name", FREE_UNITS)
+def test_equalities_and_counts(name):
+    network, reading, space = opened(name)
+    table = reading.table
+    assert len(list(table.free)) == FREE_UNITS[name]
+    assert table.notes == ()
+    images = torch.randn(2, *SHAPE)
+
+    # 1. At full width, base and widened, the supernet is the plain network.
+    for channels in (table.base, space.largest):
+        plain = fresh(network, table, channels)
+        randomise_norms(plain)
+        supernet = SlimmableNetwork(copy.deepcopy(plain), reading, channels)
+        same_logits(supernet, plain, images)
+
+    # 2. At random channels it is the extracted network, whose cost is the closed form's and fvcore's.
+    for seed in (1, 2):
+        channels = space.random(random.Random(seed))
+        extracted = supernet.extract(channels)
+        supernet.activate(channels)
+        same_logits(supernet, extracted, images)
+        assert closed_form.flops(table, channels) == fvcore_flops(extracted, SHAPE)
+        assert closed_form.params(table, channels) == sum(p.numel() for p in extracted.parameters())
+
+
+def same_logits(one, other, images):
+    with torch.inference_mode():
+        expected = other.eval()(images)
+        torch.testing.assert_close(one.eval()(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", GOLDEN_FLOPS)
+def test_flops_at_224_are_the_literature_s(name):
+    table = read(torchvision.models.get_model(name), (3, 224, 224)).table
+    assert closed_form.flops(table, table.base) == GOLDEN_FLOPS[name]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "densenet121", "resnext50_32x4d"])
+def test_forked_evaluation_gives_the_losses_of_whole_forward_passes(name):
+    network, reading, space = opened(name)
+    supernet = SlimmableNetwork(fresh(network, reading.table, space.largest), reading, space.largest).eval()
+    channels = space.random(random.Random(3), low=0.5)
+    options = [Candidate(unit, count) for unit in space.units if (count := space.slimmed(channels, unit))]
+    options = random.Random(4).sample(options, 8)
+    evaluator = ForkedEvaluator(supernet)
+    images = torch.randn(16, *SHAPE)
+    forked = dict(evaluator.forked_logits(images, channels, options))
+    assert set(forked) == set(options)
+    for option, logits in forked.items():
+        whole = evaluator.logits(images, {**channels, option.unit: option.count})
+        torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+    assert not torch.equal(*list(forked.values())[:2])
+
+
+def test_batch_statistics_are_those_of_the_extracted_network_in_training_mode():
+    network, reading, space = opened("resnet18")
+    supernet = SlimmableNetwork(fresh(network, reading.table, space.largest), reading, space.largest)
+    channels = space.random(random.Random(5))
+    images = torch.randn(8, *SHAPE)
+    logits = ForkedEvaluator(supernet).logits(images, channels)
+    with torch.no_grad():
+        expected = supernet.extract(channels).train()(images)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)

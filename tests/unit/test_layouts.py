@@ -1,0 +1,127 @@
+"""Layouts, runs of channels, and the walk's rules on small networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.network.table import Segment, features, ranges
+from autoslim_cli.network.trace import read
+
+
+def test_runs_after_a_concat():
+    layout = (Segment("a", 4), Segment(None, 3), Segment("b", 8, 4))
+    held, used = {"a": 4, "b": 2}, {"a": 3, "b": 1}
+    assert features(layout, held) == 15
+    assert ranges(layout, held, used) == [(0, 3), (4, 11)]
+    assert ranges(layout, held, held) == [(0, 15)]
+
+
+def net(**layers):
+    return type("Net", (nn.Module,), {"__init__": _init(layers.pop("layers")), "forward": layers["forward"]})()
+
+
+def _init(layers):
+    def init(self):
+        nn.Module.__init__(self)
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    return init
+
+
+def units(network, shape=(3, 8, 8)):
+    return {unit.name: unit for unit in read(network, shape).table.units}
+
+
+def test_residual_sums_and_gates_share_a_unit():
+    def forward(self, x):
+        x = self.a(x)
+        y = self.b(x) + x
+        gate = torch.sigmoid(self.fc(y.mean([2, 3], keepdim=True).flatten(1))).unsqueeze(-1).unsqueeze(-1)
+        return self.out((y * gate).mean([2, 3]))
+
+    layers = {
+        "a": nn.Conv2d(3, 8, 3, padding=1),
+        "b": nn.Conv2d(8, 8, 1),
+        "fc": nn.Linear(8, 8),
+        "out": nn.Linear(8, 4),
+    }
+    found = units(net(layers=layers, forward=forward))
+    assert found["a"].layers[:2] == ("a", "b")
+    assert found["out"].pinned == "the network's output"
+
+
+def test_an_unknown_operation_pins_what_it_touches_and_says_so():
+    def forward(self, x):
+        x = torch.cumsum(self.a(x), 1)
+        return self.out(self.b(x).mean([2, 3]))
+
+    layers = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(8, 8, 1), "out": nn.Linear(8, 4)}
+    found = units(net(layers=layers, forward=forward))
+    assert found["a"].pinned == "cumsum at cumsum is not understood"
+    assert found["b"].pinned is None
+
+
+def test_a_size_written_into_the_code_pins():
+    def forward(self, x):
+        return self.out(self.a(x).view(-1, 8 * 36))
+
+    found = units(net(layers={"a": nn.Conv2d(3, 8, 3), "out": nn.Linear(288, 4)}, forward=forward))
+    assert "view" in found["a"].pinned
+
+
+@pytest.mark.parametrize(
+    "flat", [lambda x: x.view(x.size(0), -1), lambda x: x.flatten(1), lambda x: x.reshape(x.shape[0], -1)]
+)
+def test_flattening_multiplies(flat):
+    def forward(self, x):
+        return self.out(flat(self.a(x)))
+
+    reading = read(net(layers={"a": nn.Conv2d(3, 8, 3), "out": nn.Linear(288, 4)}, forward=forward), (3, 8, 8))
+    assert reading.table.units[0].pinned is None
+    assert reading.table.rows[-1].inputs == (Segment("a", 288, 36),)
+
+
+def test_a_layer_called_twice_shares_its_units():
+    def forward(self, x):
+        return self.out(self.b(self.b(self.a(x))).mean([2, 3]))
+
+    layers = {"a": nn.Conv2d(3, 8, 3, padding=1), "b": nn.Conv2d(8, 8, 3, padding=1), "out": nn.Linear(8, 4)}
+    reading = read(net(layers=layers, forward=forward), (3, 8, 8))
+    assert [unit.name for unit in reading.table.units] == ["a", "out"]
+    assert reading.table.rows[1].positions == 128
+
+
+def test_groups_give_a_granule():
+    def forward(self, x):
+        return self.out(self.b(self.a(x)).mean([2, 3]))
+
+    layers = {"a": nn.Conv2d(3, 16, 3), "b": nn.Conv2d(16, 32, 3, groups=4), "out": nn.Linear(32, 4)}
+    reading = read(net(layers=layers, forward=forward), (3, 8, 8))
+    assert reading.table.units[0].granule == 4
+    assert reading.table.rows[1].outputs == (Segment("a", 32, 2),)
+
+
+def test_branching_on_values_is_refused():
+    def forward(self, x):
+        return self.out(x.mean([2, 3])) if x.sum() > 0 else x
+
+    with pytest.raises(UsageError, match=r"torch\.fx cannot trace"):
+        units(net(layers={"out": nn.Linear(3, 4)}, forward=forward))
+
+
+def test_weights_that_never_run_are_refused():
+    def forward(self, x):
+        return self.out(x.mean([2, 3]))
+
+    with pytest.raises(UsageError, match=r"never runs the weight spare\.weight"):
+        units(net(layers={"out": nn.Linear(3, 4), "spare": nn.Linear(3, 4)}, forward=forward))
+
+
+def test_an_input_of_the_wrong_shape_is_refused():
+    def forward(self, x):
+        return self.out(x.flatten(1))
+
+    with pytest.raises(UsageError, match=r"does not run on an image of \[3, 8, 8\]"):
+        units(net(layers={"out": nn.Linear(7, 4)}, forward=forward))

@@ -1,0 +1,101 @@
+"""The search space: grids, widths, and the checks on channels that people write."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.network.space import Space, scaled
+from autoslim_cli.network.table import LayerTable, Unit
+
+units = st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, 1, 1, 4, 8])), min_size=1, max_size=6).map(
+    lambda pairs: tuple(Unit(f"u{i}", (f"u{i}",), base * granule, granule) for i, (base, granule) in enumerate(pairs))
+)
+
+
+def space_of(units, **options):
+    values = {"width": 1.5, "min_width": 0.15, "groups": 12, "divisor": 8, **options}
+    return Space.of(LayerTable(rows=(), units=units), **values)
+
+
+@given(units, st.integers(1, 20), st.integers(1, 16), st.floats(0.05, 0.9))
+def test_grids_hold_whole_granules_and_end_at_both_bounds(units, groups, divisor, min_width):
+    space = space_of(units, groups=groups, divisor=divisor, min_width=min_width)
+    for unit in units:
+        grid = space.units[unit.name]
+        assert list(grid.counts) == sorted(set(grid.counts))
+        assert all(count > 0 and count % unit.granule == 0 and count % divisor == 0 for count in grid.counts)
+        assert grid.counts[0] == space.smallest[unit.name]
+        assert grid.counts[-1] == space.largest[unit.name]
+        gaps = [b - a for a, b in zip(grid.counts, grid.counts[1:], strict=False)]
+        assert all(gap == grid.step for gap in gaps[1:])
+        assert all(0 < gap <= grid.step for gap in gaps[:1])
+
+
+@given(units, st.randoms(use_true_random=False))
+def test_slimming_ends_at_the_smallest(units, rng):
+    space = space_of(units)
+    channels = space.random(rng)
+    for name in space.units:
+        while (count := space.slimmed(channels, name)) is not None:
+            assert count < channels[name]
+            channels[name] = count
+    assert channels == space.smallest
+
+
+@given(units, st.floats(0.15, 1.5), st.floats(0.15, 1.5))
+def test_uniform_channels_grow_with_the_width(units, first, second):
+    space = space_of(units)
+    low, high = sorted((first, second))
+    if 1.0 in (low, high):
+        return
+    narrow, wide = space.uniform(low), space.uniform(high)
+    assert all(narrow[name] <= wide[name] for name in space.units)
+
+
+def test_width_one_is_the_base_network_exactly():
+    assert scaled(37, 1.0, 8) == 37
+    assert scaled(37, 1.5, 8) == 56
+    assert scaled(3, 0.1, 8) == 8
+
+
+def test_the_paper_s_mobilenet_grid():
+    # AutoSlim, section 4.1: 1.5x, about 12 groups, counts in multiples of 8, smallest 0.15x.
+    space = space_of(
+        (Unit("stem", ("stem",), 32), Unit("tail", ("tail",), 1280), Unit("fc", ("fc",), 1000, 1, "output"))
+    )
+    assert space.units["stem"].counts == (8, 16, 24, 32, 40, 48)
+    assert (space.units["tail"].largest, space.units["tail"].step, space.units["tail"].smallest) == (1920, 160, 192)
+    assert space.units["fc"].counts == (1000,)
+
+
+def test_random_channels_differ_by_unit():
+    space = space_of(tuple(Unit(f"u{i}", (f"u{i}",), 256) for i in range(8)))
+    drawn = space.random(random.Random(0))
+    assert len(set(drawn.values())) > 1
+
+
+CHECKED = (Unit("a", ("a",), 32), Unit("b", ("b",), 64, 4), Unit("fc", ("fc",), 10, 1, "the network's output"))
+
+
+def test_check_fills_in_pinned_units_in_order():
+    assert list(space_of(CHECKED).check({"b": 16, "a": 5}, "x")) == ["a", "b", "fc"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        ({"a": 32}, ["'b' is missing"]),
+        ({"a": 32, "b": 64, "q": 1}, ["no unit 'q'", "did you mean"]),
+        ({"a": 0, "b": 64}, ["'a' has 0", "1..48"]),
+        ({"a": 49, "b": 64}, ["'a' has 49", "1..48"]),
+        ({"a": 32, "b": 30}, ["'b' has 30", "multiples of 4"]),
+        ({"a": 32, "b": 64, "fc": 9}, ["'fc' is pinned at 10", "not 9"]),
+    ],
+)
+def test_check_names_the_unit_the_count_and_the_range(channels, words):
+    with pytest.raises(UsageError) as error:
+        space_of(CHECKED).check(channels, "arch.json")
+    assert all(word in str(error.value) for word in ["arch.json", *words])

@@ -1,0 +1,268 @@
+"""Gradients in place, the sandwich rule, calibration, schedules, augmentation."""
+
+import copy
+import itertools
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.recipe import AugmentSettings, DataSettings, ModelSettings, SupernetSettings, TrainSettings
+from autoslim_cli.network.built_in import cifar_resnet
+from autoslim_cli.network.pointwise import sidestepped
+from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
+from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+from autoslim_cli.training import data
+from autoslim_cli.training.augment import flip_and_crop
+from autoslim_cli.training.measure import calibrate, evaluate
+from autoslim_cli.training.optimise import schedule, sgd
+from autoslim_cli.training.sandwich import draw_subnetworks, sandwich_step
+
+
+class Joined(nn.Module):
+    """A network with a concat: its second layer reads two runs of channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.c = nn.Conv2d(16, 8, 1, stride=2)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(torch.cat([self.a(x), self.b(x)], 1)))
+        return self.fc(self.c(x).mean([2, 3]))
+
+
+def supernet_of(network, shape):
+    reading = read(network, shape)
+    space = Space.of(reading.table, width=1.5, min_width=0.25, groups=6, divisor=2)
+    return SlimmableNetwork(fresh(network, reading.table, space.largest), reading, space.largest), space
+
+
+@pytest.mark.parametrize("build", [Joined, lambda: cifar_resnet(5, depth=8, width=8)])
+def test_gradients_of_sub_networks_add_up_in_place(build):
+    supernet, space = supernet_of(build(), (3, 8, 8))
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(5, (8,))
+    others = [space.random(random.Random(1)), space.smallest]
+    supernet.zero_gradients()
+    places = {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()}
+    sandwich_step(supernet, images, labels, others, distill=True, label_smoothing=0.0)
+    assert {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()} == places
+
+    # The same by plain autograd on the extracted networks, added up at their places.
+    expected = {name: torch.zeros_like(p) for name, p in supernet.body.named_parameters()}
+    target = None
+    for channels in (space.largest, *others):
+        network = supernet.extract(channels).train()
+        with sidestepped(network):
+            logits = network(images)
+        F.cross_entropy(logits, labels if target is None else target).backward()
+        target = logits.detach().softmax(1) if target is None else target
+        for row in supernet.reading.table.rows:
+            layer = supernet.layers[row.name]
+            for name, p in network.get_submodule(row.name).named_parameters():
+                full = getattr(layer, name)
+                index = torch.arange(full.numel()).view(full.shape)
+                held = indices_in_use(layer, name, index, channels)
+                expected[f"{row.name}.{name}"].view(-1)[held] += p.grad.flatten()
+    for name, p in supernet.body.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def indices_in_use(layer, name, index, channels):
+    return cut(index, runs_in_use(layer.row, name, index, layer.full, channels)).flatten()
+
+
+def test_the_sandwich_holds_the_smallest_and_the_right_number():
+    _, space = supernet_of(cifar_resnet(5, depth=8, width=8), (3, 8, 8))
+    drawn = draw_subnetworks(space, SupernetSettings(samples=5), random.Random(0))
+    assert len(drawn) == 4
+    assert drawn[-1] == space.smallest
+    uniform = draw_subnetworks(space, SupernetSettings(sampling="uniform"), random.Random(0))
+    ratios = [uniform[0][name] / space.units[name].unit.base for name in ("layer3.0.conv1", "layer3.0.conv2")]
+    assert ratios[0] == ratios[1]
+
+
+def test_calibration_is_the_exact_average_over_batches():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5), nn.BatchNorm2d(3))
+    network[0].running_mean.fill_(99.0)
+    batches = [(torch.randn(16, 3, 4, 4) * 3 + 1, torch.zeros(16)) for _ in range(5)]
+    calibrate(network, batches)
+    means = torch.stack([images.mean((0, 2, 3)) for images, _ in batches]).mean(0)
+    variances = torch.stack([images.var((0, 2, 3)) for images, _ in batches]).mean(0)
+    torch.testing.assert_close(network[0].running_mean, means)
+    torch.testing.assert_close(network[0].running_var, variances)
+    assert network[0].momentum == 0.1
+    assert not any(module.training for module in network.modules())
+    # Dropout was off: the second layer saw normalised values.
+    torch.testing.assert_close(network[2].running_var, torch.ones(3), rtol=0.1, atol=0.1)
+
+
+def test_evaluation_weighs_images_not_batches():
+    network = nn.Flatten()
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    score = evaluate(network, [(logits[:2], torch.tensor([0, 0])), (logits[2:], torch.tensor([0]))])
+    assert score.top1 == pytest.approx(2 / 3)
+    assert score.loss == pytest.approx(F.cross_entropy(logits, torch.zeros(3, dtype=torch.long)).item())
+
+
+def test_weight_decay_spares_depthwise_norms_and_biases():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Linear(8, 2))
+    decayed, spared = sgd(network, TrainSettings(epochs=1)).param_groups
+    assert [p.shape for p in decayed["params"]] == [network[0].weight.shape, network[3].weight.shape]
+    assert decayed["weight_decay"] == 1e-4
+    assert spared["weight_decay"] == 0
+    assert len(spared["params"]) == 6
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
+def test_the_learning_rate_rises_then_falls(kind):
+    settings = TrainSettings(epochs=1, lr=0.5, schedule=kind, warmup=0.1)
+    optimizer = sgd(nn.Linear(2, 2), settings)
+    scheduler = schedule(optimizer, settings, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert max(rates) == pytest.approx(0.5)
+    assert rates[0] < 0.06
+    assert rates[10] == pytest.approx(0.5)
+    assert rates[-1] < 0.02
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_each_image_has_its_own_crop_and_flip():
+    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(500, 1, 1, 1)
+    settings = AugmentSettings(crop="pad", padding=2, flip=True)
+    varied = flip_and_crop(images, settings, torch.Generator().manual_seed(0))
+    assert varied.shape == images.shape
+    assert varied.dtype == torch.uint8
+    assert len({tuple(image.flatten().tolist()) for image in varied}) == 50  # 5 x 5 places, mirrored or not
+    again = flip_and_crop(images, settings, torch.Generator().manual_seed(0))
+    assert torch.equal(varied, again)
+    assert torch.equal(flip_and_crop(images, AugmentSettings(), torch.Generator()), images)
+
+
+DIGITS = ModelSettings(name="autoslim/cifar_resnet", input=(1, 8, 8), classes=10)
+
+
+def test_the_holdout_is_apart_from_training_and_fixed_by_seed(tmp_path):
+    settings = DataSettings(name="digits", holdout=200)
+    device = torch.device("cpu")
+    training, holdout = data.load_training(settings, DIGITS, 3, tmp_path, device)
+    again = data.load_training(settings, DIGITS, 3, tmp_path, device)[1]
+    other = data.load_training(settings, DIGITS, 4, tmp_path, device)[1]
+    assert (len(training), len(holdout)) == (1237, 200)
+    assert not set(training.indices.tolist()) & set(holdout.indices.tolist())
+    assert torch.equal(holdout.indices, again.indices)
+    assert not torch.equal(holdout.indices, other.indices)
+    assert len(data.load_all_training(settings, DIGITS, 3, tmp_path, device)) == 1437
+    assert len(data.load_test(settings, DIGITS, 3, tmp_path, device)) == 360
+
+
+def test_an_epoch_that_starts_late_hands_out_what_is_left(tmp_path):
+    settings = DataSettings(name="digits", holdout=200, augment=AugmentSettings(crop="pad", flip=True))
+    images, _ = data.load_training(settings, DIGITS, 0, tmp_path, torch.device("cpu"))
+    whole, late = list(images.training(64, 0, 5)), list(images.training(64, 0, 5, start=4))
+    assert len(whole) == 1237 // 64
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[4:], late, strict=True))
+    assert not torch.equal(whole[0][0], next(images.training(64, 0, 6))[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"holdout": 1437}, "data.holdout"), ({"mean": (0.1, 0.2)}, "data.mean"),
+     ({"name": "image-folder", "path": "nowhere"}, "nowhere has no directory train/")],
+)  # fmt: skip
+def test_wrong_data_settings_are_named(tmp_path, changes, words):
+    settings = DataSettings(**{"name": "digits", "holdout": 100, **changes})
+    with pytest.raises(UsageError, match=words):
+        data.load_training(settings, DIGITS, 0, tmp_path, torch.device("cpu"))
+
+
+def write_folder(root, size, count=12):
+    from PIL import Image
+
+    for part in ("train", "val"):
+        for label in ("cat", "dog"):
+            (root / part / label).mkdir(parents=True)
+            for number in range(count):
+                colour = (number * 10, 200 if label == "dog" else 20, 50)
+                Image.new("RGB", (size, size), colour).save(root / part / label / f"{number}.png")
+
+
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_an_image_folder_in_memory_and_by_workers(tmp_path, crop):
+    write_folder(tmp_path / "set", 20)
+    model = ModelSettings(name="x", input=(3, 16, 16), classes=2)
+    settings = DataSettings(
+        name="image-folder", path="set", holdout=4, workers=1, augment=AugmentSettings(crop=crop, flip=True)
+    )
+    images, holdout = data.load_training(settings, model, 0, tmp_path, torch.device("cpu"))
+    assert isinstance(images.source, data.MemorySource if crop == "pad" else data.WorkerSource)
+    batches = list(images.training(5, 0, 0))
+    assert [tuple(x.shape) for x, _ in batches] == [(5, 3, 16, 16)] * 4
+    assert all(((x[:, 1].mean((1, 2)) > 0) == (y == 1)).all() for x, y in holdout.evaluation(2))
+    late = list(images.training(5, 0, 0, start=2))
+    assert torch.equal(late[0][0], batches[2][0])
+    assert len(data.load_test(settings, model, 0, tmp_path, torch.device("cpu"))) == 24
+
+
+def test_torchvision_arrays_of_every_shape_become_uint8_images(tmp_path, monkeypatch):
+    import numpy as np
+    import torchvision
+
+    class Fake:
+        def __init__(self, root, download, **part):
+            self.data, self.targets = {
+                "CIFAR10": (np.zeros((6, 32, 32, 3), np.uint8), [0, 1, 2, 3, 4, 9]),
+                "FashionMNIST": (torch.zeros(6, 28, 28, dtype=torch.uint8), torch.arange(6)),
+                "SVHN": (np.zeros((6, 3, 32, 32), np.uint8), np.arange(6)),
+            }[kind]
+            if kind == "SVHN":
+                self.labels = self.targets
+                del self.targets
+                assert part == {"split": "train"}
+
+    for name, kind in (("cifar10", "CIFAR10"), ("fashion-mnist", "FashionMNIST"), ("svhn", "SVHN")):
+        monkeypatch.setattr(torchvision.datasets, kind, Fake)
+        settings = DataSettings(name=name, holdout=2)
+        for shape in ((3, 32, 32), (1, 28, 28)):
+            model = ModelSettings(name="x", input=shape, classes=10)
+            images = data.load_all_training(settings, model, 0, tmp_path, torch.device("cpu"))
+            batch, labels = next(images.evaluation(6))
+            assert tuple(batch.shape) == (6, *shape)
+            assert labels.dtype == torch.int64
+
+
+def test_strided_pointwise_convolutions_compute_the_same_when_sidestepped():
+    network = nn.Sequential(nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 8, 3, stride=2)).to(
+        memory_format=torch.channels_last
+    )
+    images = torch.randn(2, 4, 9, 9)
+    expected = network(images)
+    plain = copy.deepcopy(network)
+    with sidestepped(network):
+        torch.testing.assert_close(network(images), expected)
+        assert "forward" in vars(network[0])
+        assert "forward" not in vars(network[1])
+    assert "forward" not in vars(network[0])
+    torch.testing.assert_close(plain(images), expected)
+
+
+def test_slim_strided_pointwise_gradients_are_right():
+    # oneDNN's own kernel hangs or errs on this shape in channels-last memory (see network/pointwise.py).
+    layer = nn.Conv2d(4, 24, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
+    images = torch.randn(64, 4, 32, 32).contiguous(memory_format=torch.channels_last)
+    with sidestepped(layer):
+        layer(images).pow(2).sum().backward()
+    weight = layer.weight.detach().double().flatten(1)
+    seen = images[..., ::2, ::2].permute(1, 0, 2, 3).flatten(1).double()
+    torch.testing.assert_close(layer.weight.grad.double().flatten(1), 2 * weight @ seen @ seen.T, rtol=1e-3, atol=1e-2)
