@@ -1,6 +1,7 @@
 """Show progress on stderr: a bar on a terminal, a line per event elsewhere."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -8,12 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+REFRESH = 0.2
+"""Seconds between two looks at the words beside a bar: on a GPU a look waits for the work in flight."""
+
 
 class Bar(Protocol):
     """Something that counts."""
 
-    def __call__(self, done: int, text: str = "") -> None:
-        """Say how much is done, and what there is to know about it."""
+    def __call__(self, done: int, words: Callable[[], str]) -> None:
+        """Say how much is done; `words` tells what there is to know about it, and is called only when it shows."""
         ...
 
 
@@ -31,7 +35,7 @@ class Reporter:
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """Show a bar with the time that is left, on a terminal."""
         if not self.console.is_terminal:
-            yield lambda done, text="": None
+            yield lambda done, words: None
             return
         columns: list[Any] = [
             *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
@@ -39,4 +43,12 @@ class Reporter:
         ]
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(escape(title), total=total, text="")
-            yield lambda done, text="": progress.update(task, completed=done, text=escape(text))
+            shown = 0.0
+
+            def show(done: int, words: Callable[[], str]) -> None:
+                nonlocal shown
+                if done == total or time.monotonic() - shown > REFRESH:
+                    progress.update(task, completed=done, text=escape(words()))
+                    shown = time.monotonic()
+
+            yield show

@@ -2,7 +2,8 @@
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -10,28 +11,48 @@ from typer.core import TyperGroup
 
 from autoslim_cli import __version__
 from autoslim_cli.cli import describe, recipes, work
-from autoslim_cli.errors import AutoslimError
+from autoslim_cli.errors import AutoslimError, UsageError
 
 INTERRUPTED = 130
+_WrongWords: type[Any] = typer.BadParameter.__mro__[1]
+"""The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
 
 
 class Commands(TyperGroup):
     """Print the commands in the order of the work; end every failure in one line on stderr."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse what stands before the command."""
+        with _one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command with the exit codes of README.md."""
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except AutoslimError as error:
-            _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _fail(f"no space left on the disk ({error.filename or error}); free some, then use --resume", 1)
-            if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-                _fail(f"{error.filename}: cannot be written ({error.strerror}); use another directory", 1)
-            raise
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turn failures that a user can meet into one line and an exit code; a bug keeps its traceback."""
+    try:
+        yield
+    except AutoslimError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+    except _WrongWords as error:
+        command = error.ctx.command_path if error.ctx else "autoslim"
+        _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", UsageError.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"no space left on the disk ({error.filename or error.strerror}); free some, then use --resume", 1)
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            _fail(f"{error.filename}: cannot be written ({error.strerror}); use another directory", 1)
+        raise
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -48,7 +69,7 @@ def _version(wanted: bool) -> None:
 
 app = typer.Typer(
     cls=Commands,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find how many channels each layer of a convolutional network should have under a FLOPs budget.",
@@ -57,11 +78,13 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (

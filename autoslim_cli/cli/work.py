@@ -109,7 +109,7 @@ def retrain(
     path = Path(config) if config else None
     shop = open_workshop(recipe or _recipe_of(path), values)
     name, channels = _network(shop, path, width, uniform_flops)
-    result = stage(shop, name, channels, resume=resume)
+    result = stage(shop, name, channels, config=path, resume=resume)
     if as_json:
         print_json(result)
         return

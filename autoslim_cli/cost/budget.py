@@ -11,13 +11,18 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG%]?)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Budget:
-    """An upper bound on FLOPs; `label` names its files."""
+    """An upper bound on FLOPs, as it was written; `label` names its files."""
 
-    label: str
+    text: str
     flops: int
 
+    @property
+    def label(self) -> str:
+        """Return the text fit for a file name."""
+        return self.text.replace("%", "pct")
+
     def __str__(self) -> str:
-        return f"flops<={self.label}"
+        return f"flops<={self.text}"
 
 
 def parse(text: str, base: int) -> Budget:
@@ -30,7 +35,7 @@ def parse(text: str, base: int) -> Budget:
         raise UsageError(f"{text!r} is not a budget: write 300M, 1.5G, 250K, 12345678 or 50% (of the base network)")
     number, unit = match[1], match[2].upper()
     if unit == "%":
-        return Budget(f"{_short(float(number))}pct", int(base * float(number) / 100))
+        return Budget(f"{_short(float(number))}%", int(base * float(number) / 100))
     return Budget(f"{_short(float(number))}{unit}", round(float(number) * _UNITS[unit]))
 
 

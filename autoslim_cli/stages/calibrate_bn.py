@@ -1,12 +1,13 @@
 """Cut sub-networks out of the supernet and give each its own BN statistics (US-Nets, section 3.3)."""
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.stages.currency import is_current
+from autoslim_cli.stages.currency import current_facts
 from autoslim_cli.stages.train_supernet import calibration_batches
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.measure import calibrate, evaluate
@@ -54,17 +55,16 @@ def calibrate_bn(
     with shop.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
             path = shop.path(f"subnet-{name}.safetensors")
-            kept = is_current(path, MODEL, made_from, channels) if resume else None
+            kept = current_facts(path, MODEL, made_from, channels) if resume else None
             if kept is None:
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 network = supernet.extract(channels)
                 calibrate(network, calibration_batches(shop, shop.recipe.calibrate.images))
                 score = evaluate(network, shop.holdout.evaluation(512))
-                kept = {"made_from": made_from, "holdout": {"loss": score.loss, "top1": score.top1}}
+                kept = {"made_from": made_from, "holdout": asdict(score)}
                 shop.save_model(path, network, shop.config(channels, network=network), kept)
-            cost = {"flops": shop.flops(channels), "params": shop.params(channels)}
-            rows.append({"name": name, "path": str(path), **cost, **kept["holdout"]})
-            bar(done + 1, f"{name}: top-1 {kept['holdout']['top1']:.1%}")
+            rows.append({"name": name, "path": str(path), **shop.cost(channels), **kept["holdout"]})
+            bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
     return rows
 
 

@@ -14,6 +14,7 @@ from autoslim_cli.cost.budget import Budget, short
 from autoslim_cli.errors import ArtifactError, AutoslimError, BudgetError
 from autoslim_cli.files.atomic import sha256, write_text
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
+from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.network.forked import Candidate, ForkedEvaluator
 from autoslim_cli.network.space import Space
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
@@ -38,6 +39,10 @@ class SlimmingStep:
     top1: float
     evaluations: int
     seconds: float
+
+    def words(self) -> str:
+        """Say where the step led."""
+        return f"{short(self.flops)} FLOPs  loss {self.loss:.3f}  top-1 {self.top1:.1%}"
 
 
 @dataclass
@@ -71,7 +76,7 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
             result.seconds += step.seconds
             while waiting and step.flops <= waiting[0].flops:
                 result.configs.append(_write(shop, waiting.pop(0), channels, step, log))
-            bar(first_cost - step.flops, f"{short(step.flops)} FLOPs  loss {step.loss:.3f}  top-1 {step.top1:.1%}")
+            bar(first_cost - step.flops, step.words)
             if not waiting:
                 break
     return result
@@ -177,7 +182,7 @@ class SearchLog:
                 raise ArtifactError(
                     f"{self.path}: line {place + 1} is damaged; search again without --resume"
                 ) from None
-        if not rows or rows[0] != self.header:
+        if not rows or _without_versions(rows[0]) != _without_versions(self.header):
             raise ArtifactError(
                 f"{self.path}: logs a search of another supernet, holdout or space; search again without --resume"
             )
@@ -197,10 +202,16 @@ class SearchLog:
             os.fsync(file.fileno())
 
 
+def _without_versions(header: dict[str, Any]) -> dict[str, Any]:
+    """Return what two headers must agree on for one search to continue the other."""
+    return {key: value for key, value in header.items() if key != "versions"}
+
+
 def _header(shop: Workshop, images: int) -> dict[str, Any]:
     """Return what determines the path of a search."""
     return {
         "format": FORMAT,
+        "versions": versions(),
         "supernet": sha256(shop.path(SUPERNET_FILE)),
         "recipe": {"seed": shop.recipe.seed, **shop.recipe.sections("model", "data", "space", "search")},
         "holdout": images,
@@ -222,7 +233,7 @@ def _check_reach(shop: Workshop, budgets: list[Budget]) -> None:
     for budget in budgets:
         if not low <= budget.flops < high:
             raise BudgetError(
-                f"--flops {budget.label} ({budget.flops}) is out of reach: this supernet goes from {low} "
+                f"--flops {budget.text} ({budget.flops}) is out of reach: this supernet goes from {low} "
                 f"({short(low)}) to {high} ({short(high)}) FLOPs; change the budget, or supernet.width and "
                 "supernet.min_width"
             )

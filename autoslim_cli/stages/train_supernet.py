@@ -1,11 +1,13 @@
 """Train a supernet: every sub-network works once its BN statistics are calibrated (US-Nets; AutoSlim, section 3.1)."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from autoslim_cli.files import checkpoint
+from autoslim_cli.stages.currency import current_facts, refuse_to_lose
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import Score, calibrate, evaluate
@@ -13,7 +15,6 @@ from autoslim_cli.training.runtime import python_random
 from autoslim_cli.training.sandwich import draw_subnetworks, sandwich_step
 
 STATE_FILE = "supernet.resume.pt"
-SECTIONS = ("data", "space", "supernet", "train")
 GLANCE_IMAGES = 1024
 """Training images that calibrate the three widths after each epoch: enough for a glance."""
 
@@ -21,10 +22,19 @@ GLANCE_IMAGES = 1024
 def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     """Train the recipe's supernet and write `supernet.safetensors`; return its scores at three widths.
 
+    `resume` continues a stopped training, and keeps a supernet that is already there and current.
     Raises AutoslimError on a loss that is not finite.
     """
-    recipe, space, images = shop.recipe, shop.space, shop.training_images
-    made_from = shop.made_from(*SECTIONS)
+    recipe, space = shop.recipe, shop.space
+    made_from = shop.made_from("data", "space", "supernet", "train")
+    path, state = shop.path(SUPERNET_FILE), shop.path(STATE_FILE)
+    if not resume:
+        refuse_to_lose(state)
+    elif facts := current_facts(path, checkpoint.SUPERNET, made_from, space.largest):
+        shop.reporter.say(f"{path} is there and current")
+        state.unlink(missing_ok=True)
+        return {"supernet": str(path), "widths": facts["holdout"]}
+    images = shop.training_images
     supernet = shop.fresh_supernet()
     scores: dict[str, Score] = {}
 
@@ -52,7 +62,7 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
         images=images,
         settings=recipe.train,
         seed=recipe.seed,
-        state=shop.path(STATE_FILE),
+        state=state,
         made_from=made_from,
         step=step,
         zero_gradients=supernet.zero_gradients,
@@ -62,22 +72,11 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     fit(training, shop.reporter, resume=resume)
     if not scores:  # resumed after the last step
         after_epoch()
-    path = shop.path(SUPERNET_FILE)
-    facts = {"model": recipe.sections("model")["model"], "channels": supernet.full, "made_from": made_from}
-    checkpoint.save(path, checkpoint.SUPERNET, supernet.body.state_dict(), facts)
-    training.state.unlink(missing_ok=True)
-    return {
-        "supernet": str(path),
-        "widths": {
-            name: {
-                "flops": shop.flops(widths[name]),
-                "params": shop.params(widths[name]),
-                "loss": score.loss,
-                "top1": score.top1,
-            }
-            for name, score in scores.items()
-        },
-    }
+    holdout = {name: {**shop.cost(widths[name]), **asdict(score)} for name, score in scores.items()}
+    facts = {"model": recipe.sections("model")["model"], "channels": supernet.full, "holdout": holdout}
+    checkpoint.save(path, checkpoint.SUPERNET, supernet.body.state_dict(), {**facts, "made_from": made_from})
+    state.unlink(missing_ok=True)
+    return {"supernet": str(path), "widths": holdout}
 
 
 @torch.no_grad()

@@ -103,6 +103,10 @@ class Workshop:
         """Return the parameters at `channels`."""
         return params(self.reading.table, channels)
 
+    def cost(self, channels: Channels) -> dict[str, int]:
+        """Return what every result says of a network's cost: FLOPs and parameters."""
+        return {"flops": self.flops(channels), "params": self.params(channels)}
+
     def fresh_network(self, channels: Channels) -> nn.Module:
         """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
         torch.manual_seed(seed_from(self.recipe.seed, "resize"))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,8 @@ from autoslim_cli.training.runtime import seed_from
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """Given images, labels and the step's number, leave gradients and return the loss."""
 
+CHECK_EVERY = 20
+"""Steps between two looks at the loss: on a GPU a look waits for the work in flight."""
 EPOCH_LINES = 20
 """About how many epochs get a line of their own."""
 
@@ -84,31 +87,37 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
                 optimizer.step()
                 scheduler.step()
                 done += 1
-                # 2. Refuse to go on from a broken loss; the state on disk is still a sound one.
-                if len(losses) % 20 == 0 or done == total or done % per_epoch == 0:
-                    _check(losses, done, epoch, rate, training.key)
                 speed = len(losses) * len(labels) / (time.monotonic() - started)
-                bar(done, f"{speed:.0f} images/s  loss {losses[-1].item():.3f}  lr {rate:.4f}")
+                bar(done, partial(_words, speed, rate, losses[-1]))
+                # 2. Refuse to go on from a broken loss; the state on disk is still a sound one.
+                saving = bool(stop) or time.monotonic() - saved_at > settings.save_minutes * 60
+                if saving or len(losses) % CHECK_EVERY == 0 or done % per_epoch == 0:
+                    _check(losses, done, epoch, rate, training.key)
                 # 3. Keep what was done.
-                if stop or time.monotonic() - saved_at > settings.save_minutes * 60:
+                if saving:
                     _save(training, optimizer, scheduler, done)
                     saved_at = time.monotonic()
                 if stop:
                     reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
                     raise KeyboardInterrupt
-            words = training.after_epoch()
+            outcome = training.after_epoch()
             network.train()
             if (epoch + 1) % max(1, settings.epochs // EPOCH_LINES) == 0 or done == total:
                 mean = torch.stack(losses).mean().item()
-                line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {words}"
+                line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
                 reporter.say(line.rstrip())
             _save(training, optimizer, scheduler, done)
             saved_at = time.monotonic()
 
 
+def _words(speed: float, rate: float, loss: Tensor) -> str:
+    """Say how the training goes."""
+    return f"{speed:.0f} images/s  loss {loss.item():.3f}  lr {rate:.4f}"
+
+
 def _check(losses: list[Tensor], done: int, epoch: int, rate: float, key: str) -> None:
-    """Raise AutoslimError if a loss of this epoch is not finite."""
-    if not all(math.isfinite(value) for value in torch.stack(losses[-20:]).tolist()):
+    """Raise AutoslimError if one of the latest losses is not finite."""
+    if not all(math.isfinite(value) for value in torch.stack(losses[-CHECK_EVERY:]).tolist()):
         raise AutoslimError(
             f"the loss is not finite near step {done} (epoch {epoch + 1}, learning rate {rate:g}); "
             f"lower {key}.lr, or set {key}.warmup=0.05 or {key}.clip=1"
@@ -130,12 +139,12 @@ def _save(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, 
 def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, reporter: Reporter) -> int:
     """Load the saved state if there is one; return the number of steps already done."""
     if not training.state.exists():
-        reporter.say("nothing to resume: starting from the beginning")
+        reporter.say("starting from the beginning")
         return 0
     state = load_state(training.state)
     if state.get("made_from") != training.made_from:
         raise ArtifactError(
-            f"{training.state}: made with other settings; restore them, or start again without --resume"
+            f"{training.state}: a training with other settings; restore them, or remove it to start anew"
         )
     fill(training.network, state["network"], training.state)
     optimizer.load_state_dict(state["optimizer"])
