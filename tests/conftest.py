@@ -1,6 +1,7 @@
 """Share tiny networks, recipes and a way to run the command line in this process."""
 
 import json
+import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -33,33 +34,67 @@ def _seeded() -> None:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A recipe directory that trains in seconds."""
-    directory = tmp_path / "tiny"
+    return write_recipe(tmp_path / "tiny")
+
+
+def write_recipe(directory: Path) -> Path:
     directory.mkdir()
     (directory / "recipe.yaml").write_text(textwrap.dedent(TINY_RECIPE))
     return directory
 
 
+@pytest.fixture(scope="session")
+def _worked_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = write_recipe(tmp_path_factory.mktemp("worked") / "tiny")
+    run_autoslim("train-supernet", "-r", directory)
+    run_autoslim("search", "--flops", "60%,30%", "-r", directory)
+    run_autoslim("retrain", directory / "arch-60pct.json")
+    return directory
+
+
+@pytest.fixture
+def worked(_worked_once: Path, tmp_path: Path) -> Path:
+    """A copy of a tiny recipe whose supernet is trained, searched for 60 % and 30 %, and retrained at 60 %."""
+    return Path(shutil.copytree(_worked_once, tmp_path / "tiny"))
+
+
+def run_autoslim(*arguments: str | Path, code: int = 0) -> Result:
+    from autoslim_cli.cli.app import app
+
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert result.exit_code == code, f"{result.exit_code}: {result.stdout}\n{result.stderr}\n{result.exception!r}"
+    return result
+
+
 @pytest.fixture
 def autoslim() -> Callable[..., Result]:
     """Run `autoslim ...` in this process; the exit code must be the expected one."""
-    from autoslim_cli.cli.app import app
+    return run_autoslim
 
-    def run(*arguments: str | Path, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        assert result.exit_code == code, f"{result.exit_code}: {result.stdout}\n{result.stderr}\n{result.exception!r}"
-        return result
+
+@pytest.fixture
+def autoslim_json() -> Callable[..., dict[str, Any]]:
+    """Run a command with --json; stdout must be one JSON object and nothing else."""
+
+    def run(*arguments: str | Path) -> dict[str, Any]:
+        value = json.loads(run_autoslim(*arguments, "--json").stdout)
+        assert isinstance(value, dict)
+        return value
 
     return run
 
 
 @pytest.fixture
-def autoslim_json(autoslim: Callable[..., Result]) -> Callable[..., dict[str, Any]]:
-    """Run a command with --json; stdout must be one JSON object and nothing else."""
+def refuse() -> Callable[..., str]:
+    """Run a command that must fail with an exit code: one line on stderr, nothing on stdout. Returns the line."""
 
-    def run(*arguments: str | Path) -> dict[str, Any]:
-        value = json.loads(autoslim(*arguments, "--json").stdout)
-        assert isinstance(value, dict)
-        return value
+    def run(code: int, *arguments: str | Path) -> str:
+        result = run_autoslim(*arguments, code=code)
+        assert result.stdout == ""
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, result.stderr
+        assert result.stderr.splitlines()[-1] == errors[0]
+        return errors[0]
 
     return run
 

@@ -75,9 +75,10 @@ def info(what: str, model: ModelSettings | None) -> dict[str, Any]:
 
 def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, Path]:
     """Return the model and channels that a file holds: a channel config or a checkpoint."""
-    if not path.exists():
+    if not path.exists() and path.suffix not in (".json", ".safetensors"):
         raise UsageError(
-            f"{path}: neither a file nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, ./net.py:factory)"
+            f"{path}: neither a file nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
+            f"package.module:factory or ./net.py:factory); did you mean torchvision/{path}?"
         )
     if path.suffix == ".json":
         config = read_config(path)

@@ -184,7 +184,7 @@ class SearchLog:
                 ) from None
         if not rows or _without_versions(rows[0]) != _without_versions(self.header):
             raise ArtifactError(
-                f"{self.path}: logs a search of another supernet, holdout or space; search again without --resume"
+                f"{self.path}: logs a search of another supernet, holdout or space; search anew without --resume"
             )
         try:
             steps = [SlimmingStep(**row) for row in rows[1:]]

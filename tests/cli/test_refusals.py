@@ -1,0 +1,182 @@
+"""What users get wrong: one line that says what to do, the right exit code, no half-written file."""
+
+import json
+
+import pytest
+import torch
+
+from autoslim_cli.files import atomic
+
+
+def files(directory):
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["search"], 2, ["Missing option '--flops'", "search --help`"]),
+        (["serch", "--flops", "3M"], 2, ["serch", "search"]),
+        (["units", "--recpe", "digits"], 2, ["--recpe", "--recipe"]),
+        (["units", "-r", "digitz"], 2, ["no recipe 'digitz'", "did you mean digits?"]),
+        (["info", "torchvision/resnet19"], 2, ["resnet19", "resnet18"]),
+        (["info", "resnet18"], 2, ["neither a file nor a model name", "torchvision/resnet18"]),
+        (["info", "arch-9M.json"], 4, ["arch-9M.json", "autoslim search"]),
+        (["info", "model-9M.safetensors"], 4, ["model-9M.safetensors", "no such checkpoint"]),
+        (["info", "torchvision/resnet18", "--input", "3,224"], 2, ["--input", "3,224,224"]),
+        (["info", "torchvision/resnet18", "--arg", "width=2"], 2, ["model.args", "width"]),
+        (["recipes", "validate", "digits", "train.epoch=2"], 2, ["train.epoch", "did you mean epochs?"]),
+    ],
+)
+def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
+    line = refuse(code, *arguments)
+    assert all(word in line for word in words), line
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["train-supernet", "trian.epochs=1"], ["unknown key trian", "did you mean train?"]),
+        (["train-supernet", "device=cuda:9"], ["device", "cuda:9"]),
+        (["train-supernet", "model.name=torchvision/resnet19"], ["model.name", "resnet19"]),
+        (["train-supernet", "data.name=image-folder", "data.path=nowhere"], ["data.path", "nowhere"]),
+        (["calibrate-bn"], ["--widths", "--channels"]),
+        (["calibrate-bn", "--widths", "0.1:9"], ["--widths"]),
+        (["retrain"], ["--width", "--uniform-flops"]),
+        (["retrain", "--width", "9"], ["--width 9", "0.25 to 1.5"]),
+        (["search", "--flops", "3X"], ["'3X' is not a budget"]),
+    ],
+)
+def test_wrong_settings(refuse, recipe, command, words):
+    line = refuse(2, *command, "-r", recipe)
+    assert all(word in line for word in words), line
+    assert files(recipe) == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("flops", ["1%", "100G", "50%,1"])
+def test_a_budget_out_of_reach_gives_the_range(refuse, worked, flops):
+    before = files(worked), (worked / "search.jsonl").read_bytes()
+    line = refuse(3, "search", "--flops", flops, "-r", worked)
+    assert "this supernet goes from" in line
+    assert (files(worked), (worked / "search.jsonl").read_bytes()) == before
+
+
+def test_a_uniform_budget_out_of_reach(refuse, recipe):
+    assert "the smallest has" in refuse(3, "retrain", "--uniform-flops", "1%", "-r", recipe)
+
+
+def test_stages_before_their_parents(refuse, recipe):
+    for command in (["search", "--flops", "50%"], ["calibrate-bn", "--widths", "0.5"]):
+        assert "`autoslim train-supernet` makes it" in refuse(4, *command, "-r", recipe)
+    assert files(recipe) == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "foreign"])
+def test_a_checkpoint_that_is_none(refuse, worked, damage):
+    path = worked / "supernet.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("not weights")
+    else:
+        path.write_bytes((worked / "model-60pct.safetensors").read_bytes())
+    line = refuse(4, "search", "--flops", "50%", "-r", worked)
+    assert "supernet.safetensors" in line
+    assert "autoslim train-supernet" in line
+
+
+def test_a_pickle_is_never_executed(refuse, worked, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    torch.save({"made_from": Trap()}, worked / "supernet.resume.pt")
+    (worked / "supernet.safetensors").unlink()
+    assert "damaged training state" in refuse(4, "train-supernet", "-r", worked, "--resume")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_supernet_of_another_space(refuse, worked):
+    assert "another model or supernet" in refuse(4, "search", "--flops", "50%", "-r", worked, "supernet.width=1.25")
+
+
+def test_resuming_with_other_settings(refuse, worked):
+    state = {"made_from": {"recipe": "another"}, "done": 1}
+    torch.save(state, worked / "supernet.resume.pt")
+    line = refuse(4, "train-supernet", "-r", worked, "--resume", "train.epochs=1")
+    assert "other settings" in line
+    assert "another supernet, holdout or space" in refuse(
+        4, "search", "--flops", "50%", "-r", worked, "--resume", "search.batch=150"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"channels": {"conv1": 9999}}, 2, ["conv1", "9999", "1..12"]),
+        ({"channels": {"conv9": 8}}, 2, ["conv9", "did you mean"]),
+        ({"channels": {"conv1": None}}, 2, ["conv1"]),
+        ({"channels": {"fc": 3}}, 2, ["'fc' is pinned at 10"]),
+        ({"cost": {"flops": 1, "params": 1}}, 4, ["says 1 FLOPs", "correct cost"]),
+        ({"model": {"classes": 7}}, 4, ["classes=7", "classes=10"]),
+        ({"format": "autoslim.channels/9"}, 4, ["not a channel config"]),
+        ({"chanels": {}}, 2, ["unknown key chanels", "did you mean channels?"]),
+    ],
+)
+def test_a_config_that_does_not_fit(refuse, worked, change, code, words):
+    path = worked / "arch-60pct.json"
+    config = json.loads(path.read_text())
+    for key, value in change.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(config))
+    line = refuse(code, "calibrate-bn", "--channels", path)
+    assert all(word in line for word in ["arch-60pct.json", *words]), line
+    assert not list(worked.glob("subnet-*"))
+
+
+def test_a_config_cut_short(refuse, worked):
+    path = worked / "arch-60pct.json"
+    path.write_text(path.read_text()[:40])
+    assert "not valid JSON" in refuse(4, "retrain", path)
+
+
+def test_an_untraceable_network(refuse, recipe):
+    (recipe / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Linear(1, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(x.mean((2, 3))) if x.sum() > 0 else None\n"
+    )
+    line = refuse(2, "units", "-r", recipe, "model.name=./net.py:Net", "model.args={}")
+    assert "torch.fx cannot trace Net" in line
+
+
+def test_a_loss_that_is_not_finite(refuse, recipe):
+    line = refuse(1, "train-supernet", "-r", recipe, "train.lr=1e30", "train.warmup=0")
+    assert "loss is not finite" in line
+    assert "train.lr" in line
+    assert files(recipe) == ["recipe.yaml"]
+
+
+def test_a_full_disk(refuse, recipe, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    assert "no space left on the disk" in refuse(1, "train-supernet", "-r", recipe, "train.epochs=1")
+    assert files(recipe) == ["recipe.yaml"]
+
+
+def test_an_image_that_cannot_be_read(refuse, recipe):
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (recipe / part / label).mkdir(parents=True)
+            for number in range(9):
+                (recipe / part / label / f"{number}.png").write_bytes(b"no image")
+    line = refuse(1, "train-supernet", "-r", recipe, "data.name=image-folder", "data.path=.", "data.holdout=2")
+    assert ".png cannot be read as an image" in line

@@ -1,0 +1,210 @@
+"""Every stage through its command: what it prints, what it writes, what it records."""
+
+import json
+
+import pytest
+import safetensors
+import torch
+from PIL import Image
+
+import autoslim_cli
+from autoslim_cli.files.atomic import sha256
+
+
+def facts_of(path):
+    with safetensors.safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["autoslim"])
+
+
+def test_train_supernet_reports_three_widths_and_records_its_origin(autoslim_json, recipe):
+    result = autoslim_json("train-supernet", "-r", recipe)
+    widths = result["widths"]
+    assert list(widths) == ["largest", "base", "smallest"]
+    assert widths["largest"]["flops"] > widths["base"]["flops"] > widths["smallest"]["flops"]
+    assert widths["largest"]["top1"] > 0.4  # chance is 0.1
+    facts = facts_of(result["supernet"])
+    assert facts["format"] == "autoslim.supernet/1"
+    assert facts["made_from"]["recipe"]["train"]["epochs"] == 3
+    assert facts["made_from"]["recipe"]["seed"] == 0
+    assert facts["made_from"]["versions"]["torch"] == torch.__version__
+    assert sorted(entry.name for entry in recipe.iterdir()) == ["recipe.yaml", "supernet.safetensors"]
+
+
+def test_overrides_reach_the_stage_and_the_record(autoslim, recipe):
+    autoslim("train-supernet", "-r", recipe, "train.epochs=1", "supernet.samples=2", "seed=7")
+    made_from = facts_of(recipe / "supernet.safetensors")["made_from"]["recipe"]
+    assert (made_from["train"]["epochs"], made_from["supernet"]["samples"], made_from["seed"]) == (1, 2, 7)
+
+
+def test_the_first_stage_refuses_to_overwrite_a_stopped_training(refuse, recipe):
+    (recipe / "supernet.resume.pt").write_bytes(b"hours of work")
+    assert "--resume" in refuse(2, "train-supernet", "-r", recipe)
+    assert (recipe / "supernet.resume.pt").read_bytes() == b"hours of work"
+
+
+def test_search_writes_a_config_for_every_budget(autoslim_json, worked):
+    before = (worked / "arch-60pct.json").read_bytes()
+    result = autoslim_json("search", "--flops", "60%,30%", "-r", worked)
+    assert [config["budget"] for config in result["configs"]] == ["flops<=60%", "flops<=30%"]
+    assert result["evaluations"] > 0
+    assert result["seconds"] >= 0
+    base = autoslim_json("info", worked / "arch-60pct.json")["base"]["flops"]
+    for config, share in zip(result["configs"], (0.6, 0.3), strict=True):
+        assert set(config) >= {"path", "budget", "flops", "params", "loss", "top1"}
+        assert config["flops"] <= share * base
+        written = json.loads((worked / config["path"].rsplit("/", 1)[-1]).read_text())
+        assert written["cost"]["flops"] == config["flops"]
+        assert written["found"]["supernet"] == sha256(worked / "supernet.safetensors")
+        assert written["found"]["holdout"] == {"images": 150, "seed": 0}
+    assert (worked / "arch-60pct.json").read_bytes() == before  # the same search finds the same channels
+
+
+def test_the_log_says_each_step(worked):
+    header, *steps = map(json.loads, (worked / "search.jsonl").read_text().splitlines())
+    assert header["format"] == "autoslim.search/1"
+    assert header["recipe"]["search"]["batch"] == 75
+    channels, flops = dict(header["largest"]["channels"]), header["largest"]["flops"]
+    for number, step in enumerate(steps, 1):
+        assert step["step"] == number
+        assert step["before"] == channels[step["unit"]] > step["after"]
+        assert step["flops"] < flops
+        channels[step["unit"]], flops = step["after"], step["flops"]
+    assert channels == json.loads((worked / "arch-30pct.json").read_text())["channels"]
+
+
+def test_search_goes_down_from_a_logged_search(autoslim_json, worked):
+    steps = len((worked / "search.jsonl").read_text().splitlines())
+    result = autoslim_json("search", "--flops", "60%,20%", "-r", worked, "--resume")
+    assert len(result["configs"]) == 2
+    assert len((worked / "search.jsonl").read_text().splitlines()) > steps
+    straight = (worked / "arch-20pct.json").read_bytes()
+    autoslim_json("search", "--flops", "20%", "-r", worked)
+    assert (worked / "arch-20pct.json").read_bytes().replace(b"flops", b"") == straight.replace(b"flops", b"")
+
+
+def test_search_says_its_plan_first(autoslim, worked):
+    said = autoslim("search", "--flops", "50%", "-r", worked).stderr.splitlines()
+    assert said[0].startswith("space: 6 units, 10^")
+    assert "FLOPs" in said[0]
+    assert "evaluations on 150 holdout images" in said[1]
+
+
+def test_top1_may_score_the_search(autoslim_json, worked):
+    (config,) = autoslim_json("search", "--flops", "50%", "-r", worked, "search.score=top1")["configs"]
+    assert config["flops"] > 0
+
+
+def test_calibrated_sub_networks_are_deployable(autoslim_json, worked):
+    rows = autoslim_json("calibrate-bn", "--widths", "0.5:1.5:0.5", "--channels", worked / "arch-30pct.json")
+    rows = rows["subnetworks"]
+    assert [row["name"] for row in rows] == ["width-0.5", "width-1", "width-1.5", "30pct"]
+    assert rows[2]["top1"] > 0.4
+    network, config = autoslim_cli.load_model(worked / "subnet-30pct.safetensors")
+    assert config.cost.flops == rows[3]["flops"]
+    assert sum(p.numel() for p in network.parameters()) == rows[3]["params"]
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert not any(type(module).__module__.startswith("autoslim_cli.network.slimmable") for module in network.modules())
+    parents = facts_of(worked / "subnet-30pct.safetensors")["made_from"]["parents"]
+    assert parents == {"supernet.safetensors": sha256(worked / "supernet.safetensors")}
+
+
+def test_retrain_finds_the_recipe_beside_the_config(autoslim_json, worked):
+    result = autoslim_json("retrain", worked / "arch-30pct.json")
+    assert result["path"] == str(worked / "model-30pct.safetensors")
+    assert result["top1"] > 0.2
+    again = autoslim_json("evaluate", worked / "model-30pct.safetensors")
+    assert {key: again[key] for key in ("top1", "loss", "flops", "params")} == {
+        key: result[key] for key in ("top1", "loss", "flops", "params")
+    }
+    parents = facts_of(result["path"])["made_from"]["parents"]
+    assert parents == {"arch-30pct.json": sha256(worked / "arch-30pct.json")}
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [(["--width", "0.5"], "width-0.5"), (["--uniform-flops", "50%"], "uniform-50pct")]
+)
+def test_uniform_baselines(autoslim_json, recipe, options, name):
+    result = autoslim_json("retrain", *options, "-r", recipe, "retrain.epochs=1")
+    assert result["path"] == str(recipe / f"model-{name}.safetensors")
+    facts = autoslim_json("info", result["path"])
+    assert facts["flops"] == facts["fvcore_flops"] == result["flops"] <= facts["base"]["flops"] / 2
+
+
+def test_a_config_by_hand_may_be_wider_than_the_supernet(autoslim_json, worked):
+    config = json.loads((worked / "arch-60pct.json").read_text())
+    hand = {key: config[key] for key in ("format", "model", "channels")}
+    hand["channels"]["conv1"] = 40
+    (worked / "wide.json").write_text(json.dumps(hand))
+    assert autoslim_json("retrain", worked / "wide.json", "retrain.epochs=1")["path"].endswith("model-wide.safetensors")
+
+
+def test_run_ends_in_a_table_and_a_picture(autoslim_json, worked):
+    result = autoslim_json("run", "--flops", "60%", "-r", worked)
+    searched, uniform = result["networks"]
+    assert (searched["network"], uniform["network"]) == ("searched", "uniform")
+    assert uniform["flops"] <= searched["flops"]
+    with Image.open(result["plot"]) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 600
+    assert json.loads((worked / "report.json").read_text())["networks"] == result["networks"]
+
+
+def test_run_skips_what_is_current_and_follows_what_changed(autoslim, worked):
+    autoslim("run", "--flops", "60%", "-r", worked)
+    made = {name: (worked / name).read_bytes() for name in ("supernet.safetensors", "model-60pct.safetensors")}
+    said = autoslim("run", "--flops", "60%", "-r", worked).stderr
+    assert said.count("is there and current") == 3  # the supernet and the two retrained networks
+    assert made == {name: (worked / name).read_bytes() for name in made}
+    said = autoslim("run", "--flops", "60%", "-r", worked, "retrain.epochs=1").stderr
+    assert said.count("is there and current") == 1
+    assert (worked / "model-60pct.safetensors").read_bytes() != made["model-60pct.safetensors"]
+
+
+def test_units_name_what_a_search_may_do(autoslim_json, recipe):
+    units = autoslim_json("units", "-r", recipe)["units"]
+    assert [set(unit) for unit in units] == [{"name", "layers", "base", "supernet", "min", "step", "pinned"}] * 7
+    assert units[0] == {
+        **{"name": "conv1", "layers": ["conv1", "layer1.0.conv2"]},
+        **{"base": 8, "supernet": 12, "min": 2, "step": 2, "pinned": None},
+    }
+    assert (units[-1]["name"], units[-1]["pinned"]) == ("fc", "the network's output")
+
+
+def test_info_agrees_with_the_literature(autoslim_json):
+    facts = autoslim_json("info", "torchvision/mobilenet_v2")
+    assert facts["flops"] == facts["fvcore_flops"] == 300_774_272
+    assert facts["params"] == 3_504_872
+    slim = autoslim_json("info", "torchvision/mobilenet_v2", "--arg", "width_mult=0.75", "--classes", "10")
+    assert slim["flops"] == slim["fvcore_flops"] < 220_000_000
+
+
+def test_tables_for_people(autoslim, worked):
+    out = autoslim("info", worked / "arch-60pct.json").stdout
+    assert "against the base network's" in out
+    assert "fvcore agrees" in out
+    assert "layer3.0.conv2" in autoslim("units", "-r", worked).stdout
+    assert "top-1" in autoslim("evaluate", worked / "model-60pct.safetensors").stdout
+
+
+def test_recipes_are_listed_shown_copied_and_checked(autoslim, autoslim_json, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = {row["name"]: row for row in autoslim_json("recipes", "list")["recipes"]}
+    assert {"digits", "cifar10", "cifar10-smoke", "imagenet-mobilenet-v2"} <= set(listed)
+    assert all(row["about"] for row in listed.values())
+    shown = autoslim_json("recipes", "show", "cifar10", "train.epochs=3")
+    assert (shown["train"]["epochs"], shown["search"]["score"]) == (3, "loss")
+    assert autoslim_json("recipes", "copy", "digits", "mine")["path"] == "mine"
+    assert autoslim_json("recipes", "validate", "mine") == {"path": "mine", "valid": True}
+    assert "SupernetSettings" in autoslim_json("recipes", "schema")["$defs"]
+    assert not (tmp_path / "recipes").exists()
+    said = autoslim("units", "-r", "cifar10-smoke").stderr
+    assert said.strip() == "copied the shipped recipe cifar10-smoke to recipes/cifar10-smoke"
+
+
+def test_the_cifar_recipe_is_the_paper_s_network(autoslim_json, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = autoslim_json("recipes", "show", "cifar10")["model"]
+    channels = {unit["name"]: unit["base"] for unit in autoslim_json("units", "-r", "cifar10")["units"]}
+    config = {"format": "autoslim.channels/1", "model": model, "channels": channels}
+    (tmp_path / "base.json").write_text(json.dumps(config))
+    assert autoslim_json("info", "base.json")["flops"] == 87_976_448

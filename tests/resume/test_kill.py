@@ -1,0 +1,101 @@
+"""kill -9 in each stage, then --resume: the same final files as a straight run, byte for byte."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "autoslim_cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def kill_when(running, there):
+    """Kill the process once `there()` holds; it must still be at work then."""
+    deadline = time.monotonic() + 90
+    while not there():
+        assert running.poll() is None, running.stdout.read()
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.002)
+    running.kill()
+    running.communicate()
+    assert running.returncode == -9
+
+
+@pytest.fixture
+def straight(worked, tmp_path_factory):
+    """The worked recipe, from straight runs, and a copy to kill commands in."""
+    return worked, tmp_path_factory.mktemp("killed") / "tiny"
+
+
+def test_train_supernet(straight, autoslim):
+    worked, killed = straight
+    killed.mkdir()
+    shutil.copy(worked / "recipe.yaml", killed)
+    command = ("train-supernet", "-r", killed, "train.save_minutes=0.00001")
+    autoslim("train-supernet", "-r", worked, "train.save_minutes=0.00001")
+    # 1. Kill it within the first epoch, resume, and kill it again.
+    state = killed / "supernet.resume.pt"
+    kill_when(start(*command), state.exists)
+    first = state.stat().st_mtime_ns
+    running = start(*command, "--resume")
+    kill_when(running, lambda: state.stat().st_mtime_ns != first)
+    # 2. The third start ends it.
+    said = autoslim(*command, "--resume").stderr
+    assert "resuming after step" in said
+    assert (killed / "supernet.safetensors").read_bytes() == (worked / "supernet.safetensors").read_bytes()
+    assert not state.exists()
+
+
+def test_retrain(straight, autoslim):
+    worked, killed = straight
+    killed.mkdir()
+    for name in ("recipe.yaml", "arch-60pct.json"):
+        shutil.copy(worked / name, killed)
+    override = "retrain.save_minutes=0.00001"
+    autoslim("retrain", worked / "arch-60pct.json", override)
+    state = killed / "model-60pct.resume.pt"
+    kill_when(start("retrain", killed / "arch-60pct.json", override), state.exists)
+    assert "resuming after step" in autoslim("retrain", killed / "arch-60pct.json", override, "--resume").stderr
+    assert (killed / "model-60pct.safetensors").read_bytes() == (worked / "model-60pct.safetensors").read_bytes()
+
+
+def test_search(straight, autoslim):
+    worked, killed = straight
+    shutil.copytree(worked, killed)
+    for name in ("search.jsonl", "arch-60pct.json", "arch-30pct.json"):
+        (killed / name).unlink()
+    log = killed / "search.jsonl"
+    command = ("search", "--flops", "60%,30%", "-r", killed)
+    kill_when(start(*command), lambda: log.exists() and log.read_bytes().count(b"\n") > 3)
+    with log.open("a") as file:  # a line that the kill cut short
+        file.write('{"step": 9')
+    autoslim(*command, "--resume")
+    for name in ("arch-60pct.json", "arch-30pct.json"):
+        assert (killed / name).read_bytes() == (worked / name).read_bytes()
+    assert steps(log) == steps(worked / "search.jsonl")
+
+
+def steps(log):
+    rows = [json.loads(line) for line in log.read_text().splitlines()[1:]]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_calibrate_bn(straight, autoslim):
+    worked, killed = straight
+    shutil.copytree(worked, killed)
+    widths = "0.25:1.5:0.05"
+    autoslim("calibrate-bn", "--widths", widths, "-r", worked)
+    kill_when(
+        start("calibrate-bn", "--widths", widths, "-r", killed),
+        lambda: len(list(killed.glob("subnet-*.safetensors"))) > 3,
+    )
+    autoslim("calibrate-bn", "--widths", widths, "-r", killed, "--resume")
+    made = sorted(path.name for path in worked.glob("subnet-*.safetensors"))
+    assert len(made) == 26
+    for name in made:
+        assert (killed / name).read_bytes() == (worked / name).read_bytes()
