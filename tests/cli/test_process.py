@@ -90,3 +90,8 @@ def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):
     done = process("recipes", "list", "--json", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
     listed = {row["name"] for row in json.loads(done.stdout)["recipes"]}
     assert listed == set(catalogue.shipped())
+
+
+def test_the_readme_s_command_reference_is_fresh():
+    done = subprocess.run([sys.executable, "scripts/readme.py", "--check"], check=False, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
