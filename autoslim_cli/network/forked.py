@@ -26,7 +26,10 @@ class Candidate:
 
 
 class ForkedEvaluator:
-    """Run a supernet's graph in eval mode (dropout and stochastic depth off), BN in batch statistics, and fork it."""
+    """Run a supernet's graph in eval mode (dropout and stochastic depth off), BN in batch statistics, and fork it.
+
+    Layers are activated one by one as the graph reaches them: activate the supernet again before running it whole.
+    """
 
     def __init__(self, supernet: SlimmableNetwork) -> None:
         self.supernet = supernet.eval()
@@ -89,9 +92,8 @@ class ForkedEvaluator:
             return getattr(args[0], target)(*args[1:], **kwargs)
         if node.op == "get_attr":
             return _attribute(self.supernet.body, target)
-        layer = self.supernet.layers.get(target)
-        if layer is not None:
-            return layer.compute(values[node.all_input_nodes[0]], layer.tensors(channels), batch_statistics=True)
+        if layer := self.supernet.layers.get(target):
+            layer.activate(channels, batch_statistics=True)
         return self.modules[target](*args, **kwargs)
 
     def _sliced(self, values: Values, candidate: Candidate, channels: Channels) -> Values:

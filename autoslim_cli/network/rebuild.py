@@ -11,39 +11,46 @@ from torch import Tensor, nn
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Range, features, ranges
 
 Tensors = dict[str, Tensor]
-
-_FIELDS = {
-    "conv": ("in_channels", "out_channels"),
-    "linear": ("in_features", "out_features"),
-    "norm": (None, "num_features"),
-}
+Axes = dict[int, Layout]
+"""Which dimensions of a tensor channels decide, and how."""
 
 
-def axes(row: LayerRow, name: str, tensor: Tensor) -> tuple[Layout, ...]:
-    """Return the layouts that decide the leading dimensions of one of a layer's tensors."""
+def axes(row: LayerRow, name: str, tensor: Tensor) -> Axes:
+    """Return the dimensions of one of a layer's tensors that channels decide."""
     if tensor.dim() == 0:  # BN's count of batches
-        return ()
-    if name == "weight" and row.kind != "norm" and not row.group_inputs:
-        return (row.outputs, row.inputs)
-    return (row.outputs,)
+        return {}
+    if name == "weight" and row.kind in ("conv", "linear") and not row.group_inputs:
+        return {0: row.outputs, 1: row.inputs}
+    return {0: row.outputs}
 
 
-def runs_in_use(row: LayerRow, name: str, tensor: Tensor, held: Channels, used: Channels) -> list[list[Range]]:
-    """Return, per dimension that channels decide, the runs of a tensor held at `held` that `used` channels need."""
-    return [ranges(layout, held, used) for layout in axes(row, name, tensor)]
+def sizes(row: LayerRow, channels: Channels) -> dict[str, Any]:
+    """Return the attributes by which a layer knows its own size."""
+    inputs, outputs = features(row.inputs, channels), features(row.outputs, channels)
+    if row.kind == "linear":
+        return {"in_features": inputs, "out_features": outputs}
+    if row.kind == "norm":
+        return {"num_features": outputs}
+    groups = {"groups": inputs // row.group_inputs} if row.group_inputs else {}
+    return {"in_channels": inputs, "out_channels": outputs, **groups}
 
 
-def cut(tensor: Tensor, dims: list[list[Range]]) -> Tensor:
-    """Return the runs of a tensor: a view wherever a dimension has one run."""
-    for dim, runs in enumerate(dims):
-        pieces = [tensor.narrow(dim, start, stop - start) for start, stop in runs]
+def cut(tensor: Tensor, runs: Mapping[int, list[Range]]) -> Tensor:
+    """Return some runs of a tensor's dimensions: a view wherever a dimension has one run."""
+    for dim, parts in runs.items():
+        pieces = [tensor.narrow(dim, start, stop - start) for start, stop in parts]
         tensor = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
     return tensor
 
 
-def tensors_of(layer: nn.Module) -> Tensors:
-    """Return a layer's own parameters and buffers, detached."""
-    own: Mapping[str, Tensor | None] = {**layer._parameters, **layer._buffers}
+def runs_in_use(row: LayerRow, name: str, tensor: Tensor, held: Channels, used: Channels) -> dict[int, list[Range]]:
+    """Return, per dimension that channels decide, the runs of a tensor held at `held` that `used` channels need."""
+    return {dim: ranges(layout, held, used) for dim, layout in axes(row, name, tensor).items()}
+
+
+def tensors_of(module: nn.Module) -> Tensors:
+    """Return a module's own parameters and buffers, detached."""
+    own: Mapping[str, Tensor | None] = {**module._parameters, **module._buffers}
     return {name: tensor.detach() for name, tensor in own.items() if tensor is not None}
 
 
@@ -53,33 +60,20 @@ def assemble(
     """Return a copy of the network whose layers have the sizes of `channels` and the tensors given for each row."""
     new = copy.deepcopy(network)
     for row in table.rows:
-        replace(new, row.name, _resized(network.get_submodule(row.name), row, channels, tensors(row)))
+        _resize(new.get_submodule(row.name), sizes(row, channels), tensors(row))
     return new
 
 
-def replace(network: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put a layer in the place of another, under every name that the other goes by."""
-    old = network.get_submodule(name)
-    for alias, module in list(network.named_modules(remove_duplicate=False)):
-        if module is old:
-            network.set_submodule(alias, layer)
-
-
-def _resized(layer: nn.Module, row: LayerRow, channels: Channels, tensors: Tensors) -> nn.Module:
-    """Return a layer of the same class and options with other channels and the given tensors."""
-    new: Any = copy.copy(layer)
-    new._parameters = {
-        name: None if old is None else nn.Parameter(tensors[name], requires_grad=old.requires_grad)
-        for name, old in layer._parameters.items()
-    }
-    new._buffers = {name: None if old is None else tensors[name] for name, old in layer._buffers.items()}
-    inputs, outputs = _FIELDS[row.kind]
-    if inputs:
-        setattr(new, inputs, features(row.inputs, channels))
-    setattr(new, outputs, features(row.outputs, channels))
-    if row.group_inputs:
-        new.groups = new.in_channels // row.group_inputs
-    return new  # type: ignore[no-any-return]
+def _resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
+    """Give a layer other sizes and tensors."""
+    for name, value in attributes.items():
+        setattr(layer, name, value)
+    for name, tensor in tensors.items():
+        old = layer._parameters.get(name)
+        if old is None:
+            layer._buffers[name] = tensor
+        else:
+            layer._parameters[name] = nn.Parameter(tensor, requires_grad=old.requires_grad)
 
 
 def fresh(network: nn.Module, table: LayerTable, channels: Channels) -> nn.Module:
@@ -95,17 +89,23 @@ def fresh(network: nn.Module, table: LayerTable, channels: Channels) -> nn.Modul
     def tensors(row: LayerRow) -> Tensors:
         gain = math.sqrt(row.fan_in(base) / row.fan_in(channels))
         return {
-            name: _redrawn(tensor, [features(axis, channels) for axis in axes(row, name, tensor)], gain, name)
+            name: _redrawn(tensor, _shape(row, name, tensor, channels), gain if name == "weight" else 1.0)
             for name, tensor in tensors_of(network.get_submodule(row.name)).items()
         }
 
     return assemble(network, table, channels, tensors)
 
 
-def _redrawn(tensor: Tensor, sizes: list[int], gain: float, name: str) -> Tensor:
-    """Return a tensor with other leading sizes, its values drawn from the old ones."""
-    shape = [*sizes, *tensor.shape[len(sizes) :]]
+def _shape(row: LayerRow, name: str, tensor: Tensor, channels: Channels) -> list[int]:
+    """Return the shape of one of a layer's tensors at other channels."""
+    shape = list(tensor.shape)
+    for dim, layout in axes(row, name, tensor).items():
+        shape[dim] = features(layout, channels)
+    return shape
+
+
+def _redrawn(tensor: Tensor, shape: list[int], gain: float) -> Tensor:
+    """Return a tensor of another shape, its values drawn from the old ones."""
     if shape == list(tensor.shape):
         return tensor.clone()
-    drawn = tensor.flatten()[torch.randint(tensor.numel(), shape)]
-    return drawn * gain if name == "weight" else drawn
+    return tensor.flatten()[torch.randint(tensor.numel(), shape)] * gain
