@@ -19,20 +19,48 @@ def axes(row: LayerRow, name: str, tensor: Tensor) -> Axes:
     """Return the dimensions of one of a layer's tensors that channels decide."""
     if tensor.dim() == 0:  # BN's count of batches
         return {}
-    if name == "weight" and row.kind in ("conv", "linear") and not row.group_inputs:
-        return {0: row.outputs, 1: row.inputs}
+    if row.kind == "parameter":
+        return {row.axis: row.outputs}
+    if name == "weight" and row.multiplies:
+        inputs = row.inputs[: len(row.inputs) // row.groups]
+        return _WEIGHT_AXES[row.kind, bool(row.group_inputs)](inputs, row.outputs)
     return {0: row.outputs}
+
+
+_WEIGHT_AXES: dict[tuple[str, bool], Callable[[Layout, Layout], Axes]] = {
+    ("conv", False): lambda inputs, outputs: {0: outputs, 1: inputs},
+    ("conv", True): lambda inputs, outputs: {0: outputs},
+    ("linear", False): lambda inputs, outputs: {0: outputs, 1: inputs},
+    ("transposed", False): lambda inputs, outputs: {0: inputs, 1: outputs},
+    ("transposed", True): lambda inputs, outputs: {0: inputs},
+}
 
 
 def sizes(row: LayerRow, channels: Channels) -> dict[str, Any]:
     """Return the attributes by which a layer knows its own size."""
-    inputs, outputs = features(row.inputs, channels), features(row.outputs, channels)
-    if row.kind == "linear":
-        return {"in_features": inputs, "out_features": outputs}
-    if row.kind == "norm":
-        return {"num_features": outputs}
+    return _SIZES[row.kind](row, features(row.inputs, channels), features(row.outputs, channels))
+
+
+def _convolution_sizes(row: LayerRow, inputs: int, outputs: int) -> dict[str, Any]:
     groups = {"groups": inputs // row.group_inputs} if row.group_inputs else {}
     return {"in_channels": inputs, "out_channels": outputs, **groups}
+
+
+def _group_norm_sizes(row: LayerRow, _inputs: int, outputs: int) -> dict[str, Any]:
+    groups = {"num_groups": outputs // row.group_inputs} if row.group_inputs else {}
+    return {"num_channels": outputs, **groups}
+
+
+_SIZES: dict[str, Callable[[LayerRow, int, int], dict[str, Any]]] = {
+    "conv": _convolution_sizes,
+    "transposed": _convolution_sizes,
+    "linear": lambda row, inputs, outputs: {"in_features": inputs, "out_features": outputs},
+    "norm": lambda row, inputs, outputs: {"num_features": outputs},
+    "layer_norm": lambda row, inputs, outputs: {"normalized_shape": (outputs,)},
+    "group_norm": _group_norm_sizes,
+    "prelu": lambda row, inputs, outputs: {},
+    "parameter": lambda row, inputs, outputs: {},
+}
 
 
 def cut(tensor: Tensor, runs: Mapping[int, list[Range]]) -> Tensor:
@@ -48,10 +76,16 @@ def runs_in_use(row: LayerRow, name: str, tensor: Tensor, held: Channels, used: 
     return {dim: ranges(layout, held, used) for dim, layout in axes(row, name, tensor).items()}
 
 
-def tensors_of(module: nn.Module) -> Tensors:
-    """Return a module's own parameters and buffers, detached."""
+def tensors_of(module: nn.Module, only: str | None = None) -> Tensors:
+    """Return a module's own parameters and buffers, or one of them, detached."""
     own: Mapping[str, Tensor | None] = {**module._parameters, **module._buffers}
-    return {name: tensor.detach() for name, tensor in own.items() if tensor is not None}
+    return {name: t.detach() for name, t in own.items() if t is not None and only in (None, name)}
+
+
+def row_tensors(network: nn.Module, row: LayerRow) -> Tensors:
+    """Return the tensors of one row of the table, detached."""
+    module, only = row.place
+    return tensors_of(network.get_submodule(module), only)
 
 
 def assemble(
@@ -60,7 +94,7 @@ def assemble(
     """Return a copy of the network whose layers have the sizes of `channels` and the tensors given for each row."""
     new = copy.deepcopy(network)
     for row in table.rows:
-        _resize(new.get_submodule(row.name), sizes(row, channels), tensors(row))
+        _resize(new.get_submodule(row.place[0]), sizes(row, channels), tensors(row))
     return new
 
 
@@ -89,14 +123,14 @@ def fresh(network: nn.Module, table: LayerTable, channels: Channels) -> nn.Modul
     def tensors(row: LayerRow) -> Tensors:
         gain = math.sqrt(row.fan_in(base) / row.fan_in(channels))
         return {
-            name: _redrawn(tensor, _shape(row, name, tensor, channels), gain if name == "weight" else 1.0)
-            for name, tensor in tensors_of(network.get_submodule(row.name)).items()
+            name: _redrawn(tensor, shape_at(row, name, tensor, channels), gain if name == "weight" else 1.0)
+            for name, tensor in row_tensors(network, row).items()
         }
 
     return assemble(network, table, channels, tensors)
 
 
-def _shape(row: LayerRow, name: str, tensor: Tensor, channels: Channels) -> list[int]:
+def shape_at(row: LayerRow, name: str, tensor: Tensor, channels: Channels) -> list[int]:
     """Return the shape of one of a layer's tensors at other channels."""
     shape = list(tensor.shape)
     for dim, layout in axes(row, name, tensor).items():

@@ -19,14 +19,15 @@ class SlimmableLayer:
     tensors and sizes with those in use, and its own code computes with them: the code that an extracted layer runs.
     """
 
-    def __init__(self, module: nn.Module, row: LayerRow, full: Channels) -> None:
-        self.module, self.row, self.full = module, row, full
+    def __init__(self, body: nn.Module, row: LayerRow, full: Channels) -> None:
+        place, self.only = row.place
+        self.module, self.row, self.full = body.get_submodule(place), row, full
 
     def tensors(self, channels: Channels) -> Tensors:
         """Return the layer's tensors at `channels`, detached: views wherever the channels are one run."""
         return {
             name: cut(tensor, runs_in_use(self.row, name, tensor, self.full, channels))
-            for name, tensor in tensors_of(self.module).items()
+            for name, tensor in tensors_of(self.module, self.only).items()
         }
 
     def activate(self, channels: Channels, *, batch_statistics: bool) -> None:
@@ -38,11 +39,11 @@ class SlimmableLayer:
         shadow = self.module.__dict__
         shadow.update(sizes(self.row, channels))
         shadow.update(self.tensors(channels))
-        if batch_statistics:
+        if batch_statistics and self.row.kind == "norm":
             shadow.update({name: None for name in _STATISTICS if name in self.module._buffers})
         if torch.is_grad_enabled():
             for name, parameter in self.module._parameters.items():
-                if parameter is not None and parameter.requires_grad:
+                if parameter is not None and parameter.requires_grad and self.only in (None, name):
                     shadow[name] = _leaf(parameter, runs_in_use(self.row, name, parameter, self.full, channels))
 
 
@@ -64,9 +65,7 @@ class SlimmableNetwork(nn.Module):
         for module in modules:
             if getattr(module, "inplace", False):  # forks of an evaluation share their tensors
                 module.inplace = False
-        self.layers = {
-            row.name: SlimmableLayer(body.get_submodule(row.name), row, self.full) for row in reading.table.rows
-        }
+        self.layers = {row.name: SlimmableLayer(body, row, self.full) for row in reading.table.rows}
         self.activate(self.full)
 
     def activate(self, channels: Channels) -> None:
@@ -105,8 +104,10 @@ class SlimmableNetwork(nn.Module):
         held = dict(self.body.named_modules())
         with torch.no_grad():
             for name, module in plain.named_modules():
-                if name not in self.layers:  # weights of operations that were not understood
-                    for key, tensor in tensors_of(module).items():
+                for key, tensor in tensors_of(module).items():
+                    if (
+                        not {name, f"{name}.{key}".lstrip(".")} & self.layers.keys()
+                    ):  # weights of what was not understood
                         tensor.copy_(tensors_of(held[name])[key])
         device = next(self.body.parameters()).device
         plain.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

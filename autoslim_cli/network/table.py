@@ -7,6 +7,8 @@ from typing import Literal
 Channels = Mapping[str, int]
 """One count for every unit: a point of the search space."""
 
+Kind = Literal["conv", "transposed", "linear", "norm", "layer_norm", "group_norm", "prelu", "parameter"]
+
 Range = tuple[int, int]
 """Start and stop of a run of channels."""
 
@@ -54,31 +56,46 @@ def ranges(layout: Layout, held: Channels, used: Channels) -> list[Range]:
 class LayerRow:
     """One layer that holds weights: a line of the layer table.
 
-    `positions` are the output positions of one image, summed over calls (112 * 112 for a stem; 1 for a classifier);
-    `kernel` the taps per input channel (9 for 3x3); `group_inputs` the input channels of one group, 0 if ungrouped.
+    `positions` are the output positions of one image, summed over calls (112 * 112 for a stem; 1 for a classifier), for
+    a transposed convolution the input positions; `kernel` the taps per input channel (9 for 3x3). A grouped convolution
+    keeps either the size of its groups (`group_inputs` input channels each, as many groups as fit) or their number
+    (`groups`); a group normalisation keeps the size. A bare parameter's channels lie along its dimension `axis`.
     """
 
     name: str
-    kind: Literal["conv", "linear", "norm"]
+    kind: Kind
     inputs: Layout
     outputs: Layout
     kernel: int = 1
     positions: int = 0
     group_inputs: int = 0
+    groups: int = 1
     weight: bool = True
     bias: bool = True
+    axis: int = 0
+
+    @property
+    def multiplies(self) -> bool:
+        """Tell whether the layer is a convolution or linear: what FLOPs count."""
+        return self.kind in ("conv", "transposed", "linear")
+
+    @property
+    def place(self) -> tuple[str, str | None]:
+        """Return the module that holds the layer's tensors, and which one if it is a bare parameter."""
+        if self.kind != "parameter":
+            return self.name, None
+        module, _, tensor = self.name.rpartition(".")
+        return module, tensor
 
     def fan_in(self, channels: Channels) -> int:
         """Return how many weights make one output value."""
-        if self.kind == "norm":
+        if not self.multiplies:
             return 1
-        return self.kernel * (self.group_inputs or features(self.inputs, channels))
+        return self.kernel * (self.group_inputs or features(self.inputs, channels) // self.groups)
 
     def flops(self, channels: Channels) -> int:
-        """Return the multiply-adds for one image; zero for normalisation."""
-        if self.kind == "norm":
-            return 0
-        return self.positions * self.fan_in(channels) * features(self.outputs, channels)
+        """Return the multiply-adds for one image; zero for all but convolutions and linear layers."""
+        return self.positions * self.fan_in(channels) * features(self.outputs, channels) if self.multiplies else 0
 
     def params(self, channels: Channels) -> int:
         """Return the number of weights and biases."""
@@ -95,7 +112,7 @@ class Unit:
     """The layers whose channel counts must be equal, named after the first that produces them.
 
     `granule`: counts must be multiples of it (the channels of one group of a grouped convolution).
-    `pinned`: why the count stays at base, or None.
+    `pinned`: why the count stays at base, or None. `sortable`: no operation gives the order of its channels a meaning.
     """
 
     name: str
@@ -103,6 +120,7 @@ class Unit:
     base: int
     granule: int = 1
     pinned: str | None = None
+    sortable: bool = True
 
 
 @dataclass(frozen=True)

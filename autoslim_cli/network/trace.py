@@ -1,14 +1,14 @@
 """Read a network: walk its torch.fx graph at base width into a layer table and channel units.
 
-Every tensor carries its channel layout. Understood operations open, keep, merge or join units; any other operation
-pins the units that it touches, with the reason. Never a guess.
+Every tensor carries its channel layout. Understood operations open, keep, merge, split or join units; any other
+operation pins the units that it touches, with the reason. Never a guess: the walk ends with a rehearsal at other
+channels.
 """
 
 import copy
-import math
 import operator
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
@@ -16,8 +16,19 @@ from torch import fx, nn
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network import rules
-from autoslim_cli.network.open_units import OpenLayout, OpenRow, OpenSegment, OpenUnit, Tagged, merge, pin
-from autoslim_cli.network.table import LayerRow, LayerTable, Layout, Segment, Unit
+from autoslim_cli.network.open_units import (
+    NOTHING_DECIDES,
+    OpenLayout,
+    OpenRow,
+    OpenSegment,
+    OpenUnit,
+    Tagged,
+    merge,
+    pin,
+    resolve,
+)
+from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, Unit, features
 
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -46,19 +57,31 @@ def read(module: nn.Module, input_shape: tuple[int, ...]) -> Reading:
     """Read `module`, which takes images of `input_shape` (channels, height, width).
 
     Raises UsageError naming the operation if torch.fx cannot trace the module, if it does not run on such an image,
-    or if it holds weights that its forward pass never runs.
+    if it multiplies outside of convolutions and linear layers, or if it holds weights that its forward pass never runs.
     """
     was_training = module.training
     module.eval()
     try:
         graph = _trace(module)
-        walk = Walk(fx.GraphModule(copy.deepcopy(module).to("meta"), graph))
+        walk = Walk(fx.GraphModule(_on_meta(module), graph))
+        images = torch.empty(2, *input_shape, device="meta")
         with torch.no_grad():
-            walk.run_on(torch.empty(2, *input_shape, device="meta"))
-        _refuse_unreached(module, walk.reached)
-        return walk.reading(module, graph)
+            walk.run_on(images)
+            _refuse_unreached(module, walk.reached)
+            reading = walk.reading(module, graph)
+            for ratio in (0.5, 1.5):
+                _rehearse(reading, _rehearsed_channels(reading.table, ratio), images)
+        return reading
     finally:
         module.train(was_training)
+
+
+class _Tracer(fx.Tracer):
+    """Trace down to layers: torch's own modules, and subclasses of those that hold weights as they do."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Keep a subclass of a known layer whole if it adds no weights of its own."""
+        return super().is_leaf_module(m, module_qualified_name) or rules.is_layer(m)
 
 
 def _trace(module: nn.Module) -> fx.Graph:
@@ -66,7 +89,7 @@ def _trace(module: nn.Module) -> fx.Graph:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = fx.Tracer().trace(module)
+            graph = _Tracer().trace(module)
     except Exception as error:  # fx passes on whatever the user's forward raises when it meets a proxy
         raise UsageError(
             f"torch.fx cannot trace {type(module).__name__}: {_first_line(error)}; "
@@ -99,18 +122,23 @@ class Walk(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
         self.tags: dict[fx.Node, Tagged | None] = {}
+        self.parts: dict[fx.Node, list[Tagged]] = {}
+        self.values: dict[fx.Node, Any] = {}
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.units: list[OpenUnit] = []
         self.rows: dict[str, OpenRow] = {}
         self.mixing: set[fx.Node] = set()
         self.notes: list[str] = []
         self.reached: set[str] = set()
+        self.fixed_groups = rules.fixed_groups(graph_module.graph)
 
     def run_on(self, images: torch.Tensor) -> None:
         """Walk the whole graph; a failure names the node."""
         try:
             self.run(images)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except UsageError:
+            raise
+        except Exception as error:  # whatever the user's operations raise on an image that does not suit them
             shape = list(images.shape[1:])
             raise UsageError(
                 f"the network does not run on an image of {shape}: {_first_line(error)}; "
@@ -122,14 +150,18 @@ class Walk(fx.Interpreter):
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
             self.shapes[n] = tuple(value.shape)
+        elif isinstance(value, (int, float, bool)):
+            self.values[n] = value
         if n.op in ("call_module", "get_attr"):
             self.reached.add(str(n.target))
         if n.op == "output":
             for source in n.all_input_nodes:
                 if tag := self.tags.get(source):
                     pin(tag.layout, "the network's output")
-        elif n.op in ("placeholder", "get_attr") or not _holds_tensor(value):
+        elif n.op == "placeholder" or not _holds_tensor(value):
             self.tags[n] = None
+        elif n.op == "get_attr":
+            self.tags[n] = rules.bare_parameter(self, n)
         else:
             self.tags[n] = rules.find(self, n)(self, n)
         return value
@@ -141,8 +173,9 @@ class Walk(fx.Interpreter):
         return cast(nn.Module, self.fetch_attr(str(node.target)))
 
     def tag(self, node: fx.Node) -> Tagged | None:
-        """Return a tensor node's layout; None if it is of fixed shape."""
-        return self.tags[node]
+        """Return a tensor node's layout in the units that stand now; None if it is of fixed shape."""
+        tag = self.tags.get(node)
+        return tag and Tagged(tag.dim, resolve(tag.layout), tag.count, tag.outer)
 
     def is_tensor(self, node: fx.Node) -> bool:
         """Tell whether a node's value is one tensor."""
@@ -152,9 +185,9 @@ class Walk(fx.Interpreter):
         """Return a tensor node's shape at base width, for two images."""
         return self.shapes[node]
 
-    def open(self, layer: str, count: int) -> OpenLayout:
-        """Open a unit produced by `layer`."""
-        unit = OpenUnit(count, len(self.units), [layer])
+    def open(self, count: int, layer: str | None) -> OpenLayout:
+        """Open a unit, produced by `layer` if by any."""
+        unit = OpenUnit(count, len(self.units), [layer] if layer else [])
         self.units.append(unit)
         return (OpenSegment(unit, count),)
 
@@ -172,19 +205,17 @@ class Walk(fx.Interpreter):
 
     def reading(self, module: nn.Module, graph: fx.Graph) -> Reading:
         """Close the units, name each after its first layer, and write the table."""
-        order = {name: place for place, name in enumerate(self.rows)}
-        roots = [unit for unit in self.units if unit.parent is None]
-        layers = {id(unit): tuple(sorted(set(unit.layers), key=order.__getitem__)) for unit in roots}
+        names = _named(self.rows)
 
         def close(layout: OpenLayout) -> Layout:
             return tuple(
-                Segment(layers[id(s.unit.root())][0] if s.unit else None, s.base, s.multiplicity) for s in layout
+                Segment(names[id(s.unit)][0] if s.unit else None, s.base, s.multiplicity) for s in resolve(layout)
             )
 
         rows = tuple(_close_row(name, row, close) for name, row in self.rows.items())
         units = tuple(
-            Unit(layers[id(unit)][0], layers[id(unit)], unit.base, unit.granule, unit.pinned)
-            for unit in sorted(roots, key=lambda unit: order[layers[id(unit)][0]])
+            Unit(name, layers, unit.base, unit.granule, unit.pinned, not unit.rearranged)
+            for name, layers, unit in names.values()
         )
         base = {unit.name: unit.base for unit in units}
         other = sum(p.numel() for p in module.parameters()) - sum(row.params(base) for row in rows)
@@ -193,19 +224,93 @@ class Walk(fx.Interpreter):
         return Reading(module, graph, table, layouts, frozenset(self.mixing))
 
 
+Named = dict[int, tuple[str, tuple[str, ...], OpenUnit]]
+
+
+def _named(rows: dict[str, OpenRow]) -> Named:
+    """Give every unit that stands its name, by id, in the order of the table: its first layer, where that is free."""
+    order = {name: place for place, name in enumerate(rows)}
+    found: Named = {}
+    taken: set[str] = set()
+    for name, row in rows.items():
+        for segment in resolve(row.outputs) + resolve(row.inputs):
+            unit = segment.unit
+            if unit is None or id(unit) in found:
+                continue
+            if not unit.layers:  # bare parameters alone
+                unit.pin(NOTHING_DECIDES)
+            layers = tuple(sorted(set(unit.layers), key=order.__getitem__)) or (name,)
+            free = [layer for layer in layers if layer not in taken]
+            title = free[0] if free else f"{layers[0]}#{len(found)}"
+            taken.add(title)
+            found[id(unit)] = (title, layers, unit)
+    return found
+
+
+def _rehearsed_channels(table: LayerTable, ratio: float) -> dict[str, int]:
+    """Return channels other than base wherever a unit is free."""
+    return {
+        unit.name: unit.base if unit.pinned else max(1, round(ratio * unit.base / unit.granule)) * unit.granule
+        for unit in table.units
+    }
+
+
+def _rehearse(reading: Reading, channels: Channels, images: torch.Tensor) -> None:
+    """Run the network, rebuilt without weights at other channels; every tensor must have the size that its layout says.
+
+    Raises UsageError naming the operation that holds a size of the base network in its code.
+    """
+
+    def sized(row: LayerRow) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.empty(shape_at(row, name, tensor, channels), device="meta")
+            for name, tensor in row_tensors(reading.module, row).items()
+        }
+
+    rebuilt = assemble(_on_meta(reading.module), reading.table, channels, sized)
+    _Rehearsal(rebuilt, reading, channels).run_on(images)
+
+
+class _Rehearsal(fx.Interpreter):
+    """Run a rebuilt network's graph and compare every tensor with its layout."""
+
+    def __init__(self, rebuilt: nn.Module, reading: Reading, channels: Channels) -> None:
+        super().__init__(fx.GraphModule(rebuilt, reading.graph))
+        self.layouts = {node.name: layout for node, layout in reading.layouts.items()}
+        self.channels = channels
+        self.at = ""
+
+    def run_on(self, images: torch.Tensor) -> None:
+        """Run the whole graph; a failure names the node."""
+        try:
+            self.run(images)
+        except Exception as error:  # a size in the code fails in whatever way its operation fails
+            raise UsageError(
+                f"{self.at} works at the base network's channels alone ({_first_line(error)}): its code holds a size"
+            ) from None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node and check its size."""
+        self.at = str(n.target) if n.op == "call_module" else n.name
+        value = super().run_node(n)
+        if n.name in self.layouts:
+            dim, layout = self.layouts[n.name]
+            if value.shape[dim] != features(layout, self.channels):
+                raise ValueError(f"{value.shape[dim]} channels where {features(layout, self.channels)} belong")
+        return value
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """Return a copy of a module whose tensors have shapes but no values."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
+    memo |= {id(b): b.to("meta") for b in module.buffers()}
+    return copy.deepcopy(module, memo)
+
+
 def _close_row(name: str, row: OpenRow, close: Any) -> LayerRow:
     """Turn a row under way into a line of the table."""
-    return LayerRow(
-        name=name,
-        kind=cast(Any, row.kind),
-        inputs=close(row.inputs),
-        outputs=close(row.outputs),
-        kernel=math.prod(getattr(row.module, "kernel_size", ())),
-        positions=row.positions,
-        group_inputs=row.group_inputs,
-        weight=getattr(row.module, "weight", None) is not None,
-        bias=getattr(row.module, "bias", None) is not None,
-    )
+    values = {field.name: getattr(row, field.name) for field in fields(row)}
+    return LayerRow(name=name, **{**values, "inputs": close(row.inputs), "outputs": close(row.outputs)})
 
 
 def _holds_tensor(value: Any) -> bool:
