@@ -192,18 +192,16 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/networks.md")
     options = parser.parse_args()
     keep_freed_memory()
+    progress = sys.stderr if options.json or options.markdown else sys.stdout
     outcomes = []
     for name in fnmatch.filter(names(), options.only):
         outcomes.append(check(name))
-        print(
-            line(outcomes[-1], False), file=sys.stderr if options.json or options.markdown else sys.stdout, flush=True
-        )
+        print(line(outcomes[-1], False), file=progress, flush=True)
     if options.json:
         print(json.dumps({"networks": [asdict(outcome) for outcome in outcomes]}))
     if options.markdown:
-        print(
-            "| network | outcome | units | pinned | difference | why pinned, why refused |\n| --- | --- | --- | --- | --- | --- |"
-        )
+        print("| network | outcome | units | pinned | difference | why pinned, why refused |")
+        print("| --- | --- | --- | --- | --- | --- |")
         print("\n".join(line(outcome, True) for outcome in outcomes))
     counts = {status: sum(o.status == status for o in outcomes) for status in ("read", "refused", "wrong", "error")}
     print(", ".join(f"{count} {status}" for status, count in counts.items()), file=sys.stderr)

@@ -94,7 +94,14 @@ class ForkedEvaluator:
             return _attribute(self.supernet.body, target)
         if layer := self.supernet.layers.get(target):
             layer.activate(channels, batch_statistics=True)
-        return self.modules[target](*args, **kwargs)
+        module: Any = self.modules[target]
+        if not getattr(module, "inplace", False):
+            return module(*args, **kwargs)
+        module.inplace = False  # forks share their tensors
+        try:
+            return module(*args, **kwargs)
+        finally:
+            module.inplace = True
 
     def _sliced(self, values: Values, candidate: Candidate, channels: Channels) -> Values:
         """Return the values of the shared pass as the candidate would have computed them."""

@@ -548,6 +548,8 @@ def unknown(walk: "Walk", node: fx.Node) -> Tagged | None:
     matrices = module is not None and any(p.dim() > 1 for p in module.parameters())
     if what in ATTENTION:
         raise UsageError(f"{what} at {where}: attention is not slimmed; autoslim is for convolutional networks")
+    if what in NORMALISING:
+        raise UsageError(f"{what} at {where} normalises outside of a layer of torch.nn; write it with nn.BatchNorm2d")
     if what in MULTIPLYING or (matrices and not is_layer(module or nn.Identity())):
         raise UsageError(
             f"{what} at {where} multiplies outside of convolution and linear layers: its channels and FLOPs cannot be "
@@ -567,6 +569,7 @@ def unknown(walk: "Walk", node: fx.Node) -> Tagged | None:
 ATTENTION = frozenset(
     ("MultiheadAttention", "scaled_dot_product_attention", "multi_head_attention_forward", "Transformer")
 )
+NORMALISING = frozenset(("batch_norm", "native_batch_norm", "sync_batch_norm"))
 MULTIPLYING = frozenset(
     (
         *(
@@ -595,8 +598,10 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
-    """Return an argument given by position or by name."""
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+    """Return an argument given by position or by name; a `dim` may be called `axis`, as in NumPy."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(name, node.kwargs.get("axis", default) if name == "dim" else default)
 
 
 LAYERS: dict[type, Rule] = {

@@ -1,7 +1,5 @@
 """Run one network at any channels: its layers hold full-size tensors and compute with the first channels of them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -61,10 +59,6 @@ class SlimmableNetwork(nn.Module):
         object.__setattr__(self, "reading", reading)
         self.full = dict(full)
         self.body = body
-        modules: Any = body.modules()
-        for module in modules:
-            if getattr(module, "inplace", False):  # forks of an evaluation share their tensors
-                module.inplace = False
         self.layers = {row.name: SlimmableLayer(body, row, self.full) for row in reading.table.rows}
         self.activate(self.full)
 

@@ -36,6 +36,13 @@ def scaled(base: int, width: float, quantum: int) -> int:
     return max(quantum, quantum * math.floor(base * width / quantum + 0.5))
 
 
+def _quantum(unit: Unit, divisor: int) -> int:
+    """Return what a unit's counts are multiples of; for a unit smaller than the divisor, a half or less of it."""
+    while divisor > unit.base and divisor % 2 == 0:
+        divisor //= 2
+    return math.lcm(divisor, unit.granule)
+
+
 @dataclass(frozen=True)
 class Space:
     """All channels between the smallest and the supernet's, on each unit's grid (AutoSlim, section 3.2)."""
@@ -54,7 +61,7 @@ class Space:
             if unit.pinned is not None:
                 units[unit.name] = UnitSpace(unit, (unit.base,), 0)
                 continue
-            quantum = math.lcm(divisor, unit.granule)
+            quantum = _quantum(unit, divisor)
             largest = scaled(unit.base, width, quantum)
             smallest = min(scaled(unit.base, min_width, quantum), largest)
             step = max(quantum, quantum * math.floor(largest / groups / quantum + 0.5))
@@ -78,10 +85,15 @@ class Space:
         return sum(math.log10(len(unit.counts)) for unit in self.units.values())
 
     def uniform(self, width: float) -> dict[str, int]:
-        """Return the channels of one width for all units, within the space's bounds but not on its grid."""
+        """Return the channels of one width for all units, within the space's bounds but not on its grid.
+
+        Width 1 is the base network exactly.
+        """
+        if width == 1:
+            return {name: space.unit.base for name, space in self.units.items()}
         channels = {}
         for name, space in self.units.items():
-            count = scaled(space.unit.base, width, math.lcm(self.divisor, space.unit.granule))
+            count = scaled(space.unit.base, width, _quantum(space.unit, self.divisor))
             channels[name] = min(max(count, space.smallest), space.largest)
         return channels
 

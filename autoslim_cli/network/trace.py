@@ -53,11 +53,12 @@ class Reading:
     mixing: frozenset[fx.Node]
 
 
-def read(module: nn.Module, input_shape: tuple[int, ...]) -> Reading:
-    """Read `module`, which takes images of `input_shape` (channels, height, width).
+def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = None) -> Reading:
+    """Read `module`, which takes images of `input_shape` (channels, height, width) and gives logits.
 
-    Raises UsageError naming the operation if torch.fx cannot trace the module, if it does not run on such an image,
-    if it multiplies outside of convolutions and linear layers, or if it holds weights that its forward pass never runs.
+    Raises UsageError naming the operation if torch.fx cannot trace the module, if it does not run on such an image or
+    does not give one logit for each of `classes`, if it multiplies outside of convolutions and linear layers, or if it
+    holds weights that its forward pass never runs.
     """
     was_training = module.training
     module.eval()
@@ -66,11 +67,11 @@ def read(module: nn.Module, input_shape: tuple[int, ...]) -> Reading:
         walk = Walk(fx.GraphModule(_on_meta(module), graph))
         images = torch.empty(2, *input_shape, device="meta")
         with torch.no_grad():
-            walk.run_on(images)
+            _refuse_other_outputs(walk.run_on(images), classes)
             _refuse_unreached(module, walk.reached)
             reading = walk.reading(module, graph)
             for ratio in (0.5, 1.5):
-                _rehearse(reading, _rehearsed_channels(reading.table, ratio), images)
+                _rehearse(reading, walk.shapes, _rehearsed_channels(reading.table, ratio), images)
         return reading
     finally:
         module.train(was_training)
@@ -95,14 +96,41 @@ def _trace(module: nn.Module) -> fx.Graph:
             f"torch.fx cannot trace {type(module).__name__}: {_first_line(error)}; "
             "its forward pass must not branch on the values of tensors"
         ) from None
+    place = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        if node.op == "call_function":
-            node.target = OUT_OF_PLACE.get(node.target, node.target)
-        if node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
-            node.target = node.target.removesuffix("_")
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
+        if _out_of_place(module, node) and node.all_input_nodes:
+            # What was computed in place is what the code sees from then on under the operand's name, too.
+            operand = node.all_input_nodes[0]
+            for user in [user for user in operand.users if place[user] > place[node]]:
+                user.replace_input_with(operand, node)
     return graph
+
+
+def _out_of_place(module: nn.Module, node: fx.Node) -> bool:
+    """Turn an in-place operation into the one that gives a new tensor; tell whether it was one."""
+    target = node.target
+    if node.op == "call_function" and target in OUT_OF_PLACE:
+        node.target = OUT_OF_PLACE[target]
+        return True
+    if node.op == "call_method" and str(target).endswith("_") and not str(target).endswith("__"):
+        node.target = str(target).removesuffix("_")
+        return True
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(target)), "inplace", False))
+    if node.kwargs.get("inplace"):
+        node.kwargs = {**node.kwargs, "inplace": False}
+        return True
+    return False
+
+
+def _refuse_other_outputs(output: Any, classes: int | None) -> None:
+    """Refuse a network that does not give (batch, classes)."""
+    shape = list(output.shape) if isinstance(output, torch.Tensor) else None
+    if shape is None or len(shape) != 2:
+        what = f"a tensor of shape {shape}" if shape else type(output).__name__
+        raise UsageError(f"the network gives {what} in eval mode, not logits of shape (batch, classes)")
+    if classes is not None and shape[1] != classes:
+        raise UsageError(f"model.classes: {classes}, but the network gives {shape[1]} logits; see model.args")
 
 
 def _refuse_unreached(module: nn.Module, reached: set[str]) -> None:
@@ -132,12 +160,12 @@ class Walk(fx.Interpreter):
         self.reached: set[str] = set()
         self.fixed_groups = rules.fixed_groups(graph_module.graph)
 
-    def run_on(self, images: torch.Tensor) -> None:
-        """Walk the whole graph; a failure names the node."""
+    def run_on(self, images: torch.Tensor) -> Any:
+        """Walk the whole graph and return its output; a failure names the node."""
         try:
-            self.run(images)
-        except UsageError:
-            raise
+            return self.run(images)
+        except UsageError as error:
+            raise UsageError(_first_line(error)) from None  # the interpreter has added where it was
         except Exception as error:  # whatever the user's operations raise on an image that does not suit them
             shape = list(images.shape[1:])
             raise UsageError(
@@ -255,8 +283,10 @@ def _rehearsed_channels(table: LayerTable, ratio: float) -> dict[str, int]:
     }
 
 
-def _rehearse(reading: Reading, channels: Channels, images: torch.Tensor) -> None:
-    """Run the network, rebuilt without weights at other channels; every tensor must have the size that its layout says.
+def _rehearse(
+    reading: Reading, shapes: dict[fx.Node, tuple[int, ...]], channels: Channels, images: torch.Tensor
+) -> None:
+    """Run the network, rebuilt without weights at other channels: tensors differ from `shapes` as their layouts say.
 
     Raises UsageError naming the operation that holds a size of the base network in its code.
     """
@@ -268,16 +298,19 @@ def _rehearse(reading: Reading, channels: Channels, images: torch.Tensor) -> Non
         }
 
     rebuilt = assemble(_on_meta(reading.module), reading.table, channels, sized)
-    _Rehearsal(rebuilt, reading, channels).run_on(images)
+    expected = {node.name: shape for node, shape in shapes.items()}
+    for node, (dim, layout) in reading.layouts.items():
+        shape = shapes.get(node, ())
+        expected[node.name] = (*shape[:dim], features(layout, channels), *shape[dim + 1 :])
+    _Rehearsal(rebuilt, reading.graph, expected).run_on(images)
 
 
 class _Rehearsal(fx.Interpreter):
-    """Run a rebuilt network's graph and compare every tensor with its layout."""
+    """Run a rebuilt network's graph and compare every tensor's shape with the expected one."""
 
-    def __init__(self, rebuilt: nn.Module, reading: Reading, channels: Channels) -> None:
-        super().__init__(fx.GraphModule(rebuilt, reading.graph))
-        self.layouts = {node.name: layout for node, layout in reading.layouts.items()}
-        self.channels = channels
+    def __init__(self, rebuilt: nn.Module, graph: fx.Graph, expected: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(fx.GraphModule(rebuilt, graph))
+        self.expected = expected
         self.at = ""
 
     def run_on(self, images: torch.Tensor) -> None:
@@ -293,10 +326,8 @@ class _Rehearsal(fx.Interpreter):
         """Compute one node and check its size."""
         self.at = str(n.target) if n.op == "call_module" else n.name
         value = super().run_node(n)
-        if n.name in self.layouts:
-            dim, layout = self.layouts[n.name]
-            if value.shape[dim] != features(layout, self.channels):
-                raise ValueError(f"{value.shape[dim]} channels where {features(layout, self.channels)} belong")
+        if isinstance(value, torch.Tensor) and tuple(value.shape) != self.expected[n.name]:
+            raise ValueError(f"shape {list(value.shape[1:])} where {list(self.expected[n.name][1:])} belongs")
         return value
 
 

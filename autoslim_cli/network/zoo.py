@@ -24,8 +24,11 @@ def build(model: ModelSettings, directory: Path = Path()) -> nn.Module:
     factory = _factory(model.name, directory)
     try:
         network = factory(num_classes=model.classes, **model.args)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"model.args: {model.name} cannot be built: {error}") from None
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the factory raises, its arguments are the user's
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(f"model.args: {model.name} cannot be built: {type(error).__name__}: {reason}") from None
     if not isinstance(network, nn.Module):
         raise UsageError(f"model.name: {model.name} returned {type(network).__name__}, not an nn.Module")
     _set_strides(network, model.strides)
@@ -97,9 +100,15 @@ def _own(name: str, directory: Path) -> Factory:
             sys.modules[path.stem] = module
             spec.loader.exec_module(module)
         else:
-            module = importlib.import_module(place)
-    except ImportError as error:
-        raise UsageError(f"model.name: {name} cannot be imported: {error}") from None
+            sys.path.insert(0, str(Path.cwd()))
+            try:
+                module = importlib.import_module(place)
+            finally:
+                sys.path.pop(0)
+    except UsageError:
+        raise
+    except Exception as error:  # the module's own code may fail in any way
+        raise UsageError(f"model.name: {name} cannot be imported: {type(error).__name__}: {error}") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise UsageError(f"model.name: {place} has no factory {attribute!r}{_near(attribute, dir(module))}")

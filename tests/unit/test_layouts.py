@@ -1,10 +1,14 @@
 """Layouts, runs of channels, and the walk's rules on small networks."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.network.forked import ForkedEvaluator
+from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.table import Segment, features, ranges
 from autoslim_cli.network.trace import read
 
@@ -117,6 +121,56 @@ def test_weights_that_never_run_are_refused():
 
     with pytest.raises(UsageError, match=r"never runs the weight spare\.weight"):
         units(net(layers={"out": nn.Linear(3, 4), "spare": nn.Linear(3, 4)}, forward=forward))
+
+
+@pytest.mark.parametrize("mean", [lambda x: x.mean(axis=(2, 3)), lambda x: torch.mean(x, axis=[2, 3])])
+def test_an_axis_is_a_dim(mean):
+    def forward(self, x):
+        return self.out(mean(self.a(x)))
+
+    assert units(net(layers={"a": nn.Conv2d(3, 8, 3), "out": nn.Linear(8, 4)}, forward=forward))["a"].pinned is None
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [(lambda self, x: nn.functional.conv2d(x, self.b.weight), "conv2d"),
+     (lambda self, x: nn.functional.batch_norm(x, None, None, training=True), "batch_norm"),
+     (lambda self, x: torch.matmul(x, x), "matmul"),
+     (lambda self, x: self.cut(x), "code holds a size"),
+     (lambda self, x: (x, x), "tuple")],
+)  # fmt: skip
+def test_what_cannot_be_counted_or_rebuilt_is_refused_in_one_line(operation, words):
+    def forward(self, x):
+        x = operation(self, self.b(self.a(x)))
+        return x if isinstance(x, tuple) else self.out(x.mean([2, 3]))
+
+    class Cut(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x)[:, :8]
+
+    layers = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(8, 8, 1), "out": nn.Linear(8, 4), "cut": Cut(8)}
+    if words != "code holds a size":
+        del layers["cut"]
+    with pytest.raises(UsageError, match=words) as error:
+        units(net(layers=layers, forward=forward))
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_computed_in_place_is_seen_under_the_old_name():
+    def forward(self, x):
+        y = self.a(x)
+        y.add_(x.mean())
+        self.relu(y)
+        y += 1
+        return self.out(y.mean([2, 3]))
+
+    layers = {"a": nn.Conv2d(3, 8, 3), "relu": nn.ReLU(inplace=True), "out": nn.Linear(8, 4)}
+    network = net(layers=layers, forward=forward)
+    reading = read(network, (3, 8, 8))
+    images = torch.randn(2, 3, 8, 8)
+    supernet = SlimmableNetwork(copy.deepcopy(network), reading, reading.table.base).eval()
+    torch.testing.assert_close(supernet(images), network.eval()(images))
+    torch.testing.assert_close(ForkedEvaluator(supernet).logits(images, reading.table.base), network(images))
 
 
 def test_an_input_of_the_wrong_shape_is_refused():
