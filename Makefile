@@ -39,12 +39,12 @@ demo: $(SETUP) ## run the whole job on the embedded digits
 	$(BIN)/autoslim run --recipe digits --flops $(BUDGET)
 
 smoke: $(SETUP) ## run all stages on CIFAR-10 images
-	@if [ ! -d data/cifar10-jpeg ]; then \
-	  if [ -x $(CIFAR10_UNPACK) ]; then $(CIFAR10_UNPACK) data; \
-	  else echo "put CIFAR-10 images into data/cifar10-jpeg/{train,test}/<class>/, or set CIFAR10_UNPACK"; exit 2; fi; fi
+	@if [ -f $(CIFAR10_UNPACK) ]; then bash $(CIFAR10_UNPACK) data; \
+	elif [ ! -d data/cifar10-jpeg ]; then \
+	  echo "put CIFAR-10 images into data/cifar10-jpeg/{train,test}/<class>/, or set CIFAR10_UNPACK"; exit 2; fi
 	$(BIN)/python scripts/smoke.py
 
-clean: ## remove what was made from recipes, caches and runs (the environment and the data stay)
-	git clean -fdXq recipes runs
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
-	find autoslim_cli tests scripts benchmarks -name __pycache__ -prune -exec rm -rf {} +
+clean: ## remove what was made from recipes, caches and runs (the environment, the data and your own files stay)
+	rm -rf runs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -f recipes/*/*.safetensors recipes/*/*.resume.pt recipes/*/search.jsonl recipes/*/arch-*.json recipes/*/report.*
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from autoslim_cli.cli import describe, recipes, work
 from autoslim_cli.errors import AutoslimError, UsageError
 
 INTERRUPTED = 130
+_MEMORY = "out of memory; lower the batch (train.batch, search.batch, calibrate.batch), the input or the channels"
 _WrongWords: type[Any] = typer.BadParameter.__mro__[1]
 """The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
 
@@ -51,7 +52,17 @@ def _one_line() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"no space left on the disk ({error.filename or error.strerror}); free some, then use --resume", 1)
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            _fail(f"{error.filename}: cannot be written ({error.strerror}); use another directory", 1)
+            _fail(f"{error.filename}: {error.strerror}; check who owns it, or use another directory", 1)
+        raise
+    except MemoryError:
+        _fail(_MEMORY, 1)
+    except RuntimeError as error:
+        if (
+            "out of memory" in str(error)
+            or "can't allocate memory" in str(error)
+            or "Invalid buffer size" in str(error)
+        ):
+            _fail(_MEMORY, 1)
         raise
 
 

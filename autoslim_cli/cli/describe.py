@@ -92,5 +92,8 @@ def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:
         key, separator, value = text.partition("=")
         if not separator:
             raise UsageError(f"--arg: {text!r} is not KEY=VALUE, for example width_mult=0.75")
-        pairs[key] = yaml.safe_load(value)
+        try:
+            pairs[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            pairs[key] = value
     return ModelSettings(name=what, args=pairs, input=(channels, height, width), classes=classes)

@@ -29,4 +29,6 @@ def widest_uniform(space: Space, cost: Callable[[Channels], int], limit: int) ->
     while high - low > 1e-6:
         middle = (low + high) / 2
         low, high = (middle, high) if cost(space.uniform(middle)) <= limit else (low, middle)
-    return low, space.uniform(low)
+    best = low, space.uniform(low)
+    base = space.uniform(1.0)  # the base network's counts need not be on the grid of widths around it
+    return (1.0, base) if cost(best[1]) < cost(base) <= limit else best

@@ -51,6 +51,8 @@ def copy(name: str, target: Path) -> Path:
     """Copy a shipped recipe (its recipe.yaml and published configs, never artifacts) to `target`."""
     if name not in shipped():
         raise UsageError(f"no shipped recipe {name!r}: known are {', '.join(shipped())}")
+    if any(place.exists() and not place.is_dir() for place in (target, *target.parents)):
+        raise UsageError(f"{target} is not a directory and cannot become one; name another")
     if (target / RECIPE_FILE).exists():
         raise UsageError(f"{target / RECIPE_FILE} exists already; name another directory")
     source = shipped()[name]

@@ -59,6 +59,8 @@ def read_config(path: Path) -> ChannelConfig:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such channel config; `autoslim search` writes them") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read as a channel config ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: not valid JSON ({error}); write it again") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:

@@ -13,13 +13,14 @@ from autoslim_cli.errors import UsageError
 RECIPE_FILE = "recipe.yaml"
 
 Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Settings(BaseModel):
     """Base of every section: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -60,7 +61,7 @@ class DataSettings(Settings):
     holdout: Positive = Field(description="Training images set aside by seed; every search score is measured on them")
     limit: Positive | None = Field(default=None, description="Use this many training images, drawn by seed")
     mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]")
-    std: tuple[float, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]")
+    std: tuple[PositiveFloat, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]")
     augment: AugmentSettings = AugmentSettings()
     workers: Annotated[int, Field(ge=0)] = Field(
         default=4, description="Processes that decode images too large to keep"
@@ -80,8 +81,8 @@ class SpaceSettings(Settings):
 class SupernetSettings(Settings):
     """Say how wide the supernet is and which sub-networks train in each step."""
 
-    width: Annotated[float, Field(gt=0)] = Field(default=1.5, description="Largest width, relative to the base network")
-    min_width: Annotated[float, Field(gt=0)] = Field(default=0.15, description="Smallest width, relative to the base")
+    width: PositiveFloat = Field(default=1.5, description="Largest width, relative to the base network")
+    min_width: PositiveFloat = Field(default=0.15, description="Smallest width, relative to the base")
     samples: Annotated[int, Field(ge=2)] = Field(
         default=4, description="Sub-networks per training step: the largest, the smallest and samples - 2 random ones"
     )
@@ -102,7 +103,7 @@ class TrainSettings(Settings):
 
     epochs: Positive
     batch: Positive = 256
-    lr: Annotated[float, Field(gt=0)] = 0.1
+    lr: PositiveFloat = 0.1
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = Field(
@@ -114,9 +115,9 @@ class TrainSettings(Settings):
     )
     warmup: Fraction = Field(default=0.0, description="Fraction of the run over which the rate rises linearly")
     label_smoothing: Fraction = 0.0
-    clip: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Largest norm of the gradient")
+    clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of forward and backward")
-    save_minutes: Annotated[float, Field(gt=0)] = Field(
+    save_minutes: PositiveFloat = Field(
         default=10.0, description="Minutes between saved training states within an epoch"
     )
 
@@ -136,6 +137,13 @@ class SearchSettings(Settings):
     score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
 
 
+_INDIFFERENT = {
+    "data": ("workers", "memory", "download"),
+    "train": ("save_minutes",),
+    "retrain": ("save_minutes",),
+}
+
+
 class Recipe(Settings):
     """Say everything that the stages need: the model, the data, and how each stage works."""
 
@@ -152,6 +160,16 @@ class Recipe(Settings):
     search: SearchSettings = SearchSettings()
     retrain: TrainSettings
 
+    @staticmethod
+    def decisive(sections: Mapping[str, Any]) -> dict[str, Any]:
+        """Return sections without the settings that cannot change a result: the rest tells what is current."""
+        return {
+            name: {key: value for key, value in section.items() if key not in _INDIFFERENT.get(name, ())}
+            if isinstance(section, Mapping)
+            else section
+            for name, section in sections.items()
+        }
+
     def sections(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain JSON values: what an artifact was made from."""
         return {name: self.model_dump(mode="json")[name] for name in names}
@@ -167,6 +185,8 @@ def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe; `autoslim recipes list` names the shipped ones") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):

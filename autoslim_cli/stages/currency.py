@@ -5,6 +5,7 @@ from typing import Any
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.checkpoint import read_facts
+from autoslim_cli.files.recipe import Recipe
 
 
 def current_facts(
@@ -15,10 +16,19 @@ def current_facts(
         facts = read_facts(path, format_name, "")
     except ArtifactError:
         return None
-    origin = facts.get("made_from", {})
-    same = all(origin.get(key) == made_from[key] for key in ("recipe", "parents"))
     held = facts.get("channels") or facts.get("config", {}).get("channels")
-    return facts if same and held == channels else None
+    return facts if same_origin(facts.get("made_from", {}), made_from) and held == channels else None
+
+
+def same_origin(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether two records of origin lead to the same result: the same decisive settings, parents and channels."""
+    return decisive(one) == decisive(other)
+
+
+def decisive(made_from: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a record of origin decides the result: not versions, nor where or how fast work is done."""
+    kept = {key: value for key, value in made_from.items() if key != "versions"}
+    return {**kept, "recipe": Recipe.decisive(made_from.get("recipe", {}))}
 
 
 def refuse_to_lose(state: Path) -> None:

@@ -19,11 +19,12 @@ from autoslim_cli.training import measure
 MAKE = "autoslim retrain"
 
 
-def load_model(path: Path, directory: Path | None = None) -> tuple[nn.Module, ChannelConfig]:
+def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Module, ChannelConfig]:
     """Return the plain network that a `model-*` or `subnet-*` checkpoint holds, in eval mode, and its channel config.
 
     Raises ArtifactError if the file is missing, damaged or foreign.
     """
+    path = Path(path)
     tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
     config = ChannelConfig.model_validate(facts["config"])
     with torch.random.fork_rng(devices=[]):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.stages.currency import current_facts, refuse_to_lose
+from autoslim_cli.stages.currency import current_facts, decisive, refuse_to_lose
 from autoslim_cli.stages.workshop import Workshop, slug
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import evaluate
@@ -37,7 +37,7 @@ def retrain(
         return {**result, **facts["test"]}
     network = shop.fresh_network(channels)
     agreed = shop.config(channels, network=network)
-    images = shop.all_training_images()
+    images, test = shop.all_training_images(), shop.test_images()
     shop.reporter.say(f"retraining {name}: {cost['flops'] / 1e6:.2f}M FLOPs, {cost['params'] / 1e6:.3f}M parameters")
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
@@ -51,14 +51,14 @@ def retrain(
         settings=recipe.retrain,
         seed=recipe.seed,
         state=state,
-        made_from={**made_from, "channels": channels},
+        decisive={**decisive(made_from), "channels": channels},
         step=step,
         zero_gradients=lambda: network.zero_grad(set_to_none=True),
         after_epoch=lambda: "",
         key="retrain",
     )
     fit(training, shop.reporter, resume=resume)
-    score = evaluate(network, shop.test_images().evaluation(512))
+    score = evaluate(network, test.evaluation(512))
     shop.save_model(path, network, agreed, {"made_from": made_from, "test": asdict(score)})
     state.unlink(missing_ok=True)
     return {**result, **asdict(score)}

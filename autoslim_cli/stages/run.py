@@ -8,14 +8,16 @@ from autoslim_cli.errors import ArtifactError, BudgetError
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.report import write_report
 from autoslim_cli.stages.retrain import retrain
-from autoslim_cli.stages.search import SearchResult, search
+from autoslim_cli.stages.search import SearchResult, check_reach, search
 from autoslim_cli.stages.train_supernet import train_supernet
 from autoslim_cli.stages.workshop import Workshop
 
 
 def run(shop: Workshop, budgets: list[Budget]) -> dict[str, Any]:
     """Train the supernet, search, calibrate, retrain the searched and the uniform networks, and report."""
-    # 1. The supernet.
+    # 1. The supernet, once it is clear that nothing later is missing.
+    check_reach(shop, budgets)
+    shop.test_images()
     train_supernet(shop, resume=True)
     # 2. The search.
     found = _search(shop, budgets)

@@ -17,9 +17,10 @@ from autoslim_cli.files.channel_config import Found, Holdout, write_config
 from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.network.forked import Candidate, ForkedEvaluator
 from autoslim_cli.network.space import Space
+from autoslim_cli.stages.currency import decisive
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.data import Batch
-from autoslim_cli.training.measure import Score
+from autoslim_cli.training.measure import Score, sum_of
 
 LOG_FILE = "search.jsonl"
 FORMAT = "autoslim.search/1"
@@ -60,7 +61,7 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
     Raises BudgetError with the reachable range if a budget is out of reach.
     """
     space, settings = shop.space, shop.recipe.search
-    _check_reach(shop, budgets)
+    check_reach(shop, budgets)
     supernet = shop.load_supernet()
     scorer = Scorer(ForkedEvaluator(supernet), _batches(shop), settings.score)
     log = SearchLog(shop.path(LOG_FILE), _header(shop, scorer.images))
@@ -133,7 +134,7 @@ class Scorer:
         hits: dict[Candidate, Any] = dict.fromkeys(candidates, 0)
         for images, labels in self.batches:
             for candidate, logits in self.evaluator.forked_logits(images, channels, candidates):
-                losses[candidate] += F.cross_entropy(logits.float(), labels, reduction="none").double().sum()
+                losses[candidate] += sum_of(F.cross_entropy(logits.float(), labels, reduction="none"))
                 hits[candidate] += (logits.argmax(1) == labels).sum()
         scores = {c: Score(float(losses[c]) / self.images, int(hits[c]) / self.images) for c in candidates}
         if not all(abs(score.loss) < float("inf") for score in scores.values()):
@@ -182,7 +183,7 @@ class SearchLog:
                 raise ArtifactError(
                     f"{self.path}: line {place + 1} is damaged; search again without --resume"
                 ) from None
-        if not rows or _without_versions(rows[0]) != _without_versions(self.header):
+        if not rows or decisive(rows[0]) != decisive(self.header):
             raise ArtifactError(
                 f"{self.path}: logs a search of another supernet, holdout or space; search anew without --resume"
             )
@@ -200,11 +201,6 @@ class SearchLog:
             file.write(json.dumps(asdict(step)) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _without_versions(header: dict[str, Any]) -> dict[str, Any]:
-    """Return what two headers must agree on for one search to continue the other."""
-    return {key: value for key, value in header.items() if key != "versions"}
 
 
 def _header(shop: Workshop, images: int) -> dict[str, Any]:
@@ -227,7 +223,7 @@ def _batches(shop: Workshop) -> list[Batch]:
     return list(images.first(len(images) // batch * batch).evaluation(batch))
 
 
-def _check_reach(shop: Workshop, budgets: list[Budget]) -> None:
+def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
     """Refuse a budget that no channels of the space meet, or that all do."""
     low, high = shop.flops(shop.space.smallest), shop.flops(shop.space.largest)
     for budget in budgets:

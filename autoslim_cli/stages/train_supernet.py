@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.stages.currency import current_facts, refuse_to_lose
+from autoslim_cli.stages.currency import current_facts, decisive, refuse_to_lose
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import Score, calibrate, evaluate
@@ -34,6 +35,10 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
         shop.reporter.say(f"{path} is there and current")
         state.unlink(missing_ok=True)
         return {"supernet": str(path), "widths": facts["holdout"]}
+    if not any(len(unit.counts) > 1 for unit in space.units.values()):
+        raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `autoslim units` says why")
+    for channels in (space.uniform(1.0), space.smallest):  # before any work: fvcore agrees on what will be counted
+        shop.config(channels)
     images = shop.training_images
     supernet = shop.fresh_supernet()
     scores: dict[str, Score] = {}
@@ -63,7 +68,7 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
         settings=recipe.train,
         seed=recipe.seed,
         state=state,
-        made_from=made_from,
+        decisive=decisive(made_from),
         step=step,
         zero_gradients=supernet.zero_gradients,
         after_epoch=after_epoch,

@@ -47,8 +47,9 @@ class Workshop:
     @cached_property
     def reading(self) -> Reading:
         """Return the network as it was read, freshly initialised by the recipe's seed."""
+        model = self.recipe.model
         torch.manual_seed(seed_from(self.recipe.seed, "init"))
-        return read(build(self.recipe.model, self.directory), self.recipe.model.input)
+        return read(build(model, self.directory), model.input, model.classes)
 
     @cached_property
     def space(self) -> Space:
@@ -68,10 +69,21 @@ class Workshop:
 
     # -- images -----------------------------------------------------------------------------------------------------
 
+    def _source(self, part: data.Part) -> data.Source:
+        recipe = self.recipe
+        return data.open_source(part, recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+
+    @cached_property
+    def _training_source(self) -> data.Source:
+        return self._source("train")
+
+    @cached_property
+    def _test_source(self) -> data.Source:
+        return self._source("test")
+
     @cached_property
     def _training(self) -> tuple[data.Images, data.Images]:
-        recipe = self.recipe
-        return data.load_training(recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+        return data.split_holdout(self._training_source, self.recipe.data, self.recipe.seed, self.device)
 
     @property
     def training_images(self) -> data.Images:
@@ -85,13 +97,11 @@ class Workshop:
 
     def all_training_images(self) -> data.Images:
         """Return all training images, the holdout's among them."""
-        recipe = self.recipe
-        return data.load_all_training(recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+        return data.whole(self._training_source, self.recipe.data, self.device)
 
     def test_images(self) -> data.Images:
         """Return the test images."""
-        recipe = self.recipe
-        return data.load_test(recipe.data, recipe.model, recipe.seed, self.directory, self.device)
+        return data.whole(self._test_source, self.recipe.data, self.device)
 
     # -- networks ---------------------------------------------------------------------------------------------------
 
@@ -126,10 +136,23 @@ class Workshop:
                 f"{path}: trained for another model or supernet than the recipe now describes; "
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
+        self._refuse_another_holdout(path, facts)
         supernet = self.fresh_supernet()
         checkpoint.fill(supernet.body, tensors, path)
         supernet.activate(supernet.full)
         return supernet
+
+    def _refuse_another_holdout(self, path: Path, facts: dict[str, Any]) -> None:
+        """Raise ArtifactError if the recipe's holdout would hold images that the supernet was trained on."""
+        then, now = facts["made_from"]["recipe"], {"seed": self.recipe.seed, **self.recipe.sections("data")}
+        keys = [("seed", then["seed"], now["seed"])]
+        keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "path", "limit", "holdout")]
+        for key, before, after in keys:
+            if before != after:
+                raise ArtifactError(
+                    f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
+                    f"it was trained on; restore {key}, or train again with `{TRAIN_SUPERNET}`"
+                )
 
     # -- files ------------------------------------------------------------------------------------------------------
 

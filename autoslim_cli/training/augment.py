@@ -22,7 +22,9 @@ def flip_and_crop(images: Tensor, augment: AugmentSettings, random: torch.Genera
     if augment.flip:
         mirrored = torch.rand(count, generator=random) < 0.5
         columns[mirrored] = columns[mirrored].flip(1)
+    rows, columns = rows.to(images.device), columns.to(images.device)
     padded = F.pad(images, (padding,) * 4)
     # Indexing around the channel dimension gives (batch, height, width, channels): channels last already.
-    gathered = padded[torch.arange(count).view(-1, 1, 1), :, rows.unsqueeze(2), columns.unsqueeze(1)]
+    which = torch.arange(count, device=images.device).view(-1, 1, 1)
+    gathered = padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)]
     return gathered.permute(0, 3, 1, 2)

@@ -44,21 +44,22 @@ class Source(Protocol):
 
 
 class MemorySource:
-    """Images decoded once into memory as uint8 (images, channels, height, width)."""
+    """Images decoded once into the device's memory as uint8 (images, channels, height, width)."""
 
-    def __init__(self, images: Tensor, labels: Tensor, augment: AugmentSettings) -> None:
-        self.images, self.labels, self.augment = images, labels, augment
+    def __init__(self, images: Tensor, labels: Tensor, augment: AugmentSettings, device: torch.device) -> None:
+        self.images, self.labels, self.augment = images.to(device), labels, augment
 
     def plain(self, batches: list[Tensor]) -> Iterator[Batch]:
         """Yield batches as they are."""
         for indices in batches:
-            yield self.images[indices], self.labels[indices]
+            yield self.images[indices.to(self.images.device)], self.labels[indices]
 
     def augmented(self, batches: list[Tensor], seeds: list[int]) -> Iterator[Batch]:
         """Yield batches in which each image has its own crop and flip."""
         for indices, seed in zip(batches, seeds, strict=True):
             random = torch.Generator().manual_seed(seed)
-            yield flip_and_crop(self.images[indices], self.augment, random), self.labels[indices]
+            images = self.images[indices.to(self.images.device)]
+            yield flip_and_crop(images, self.augment, random), self.labels[indices]
 
 
 class WorkerSource:
@@ -79,7 +80,10 @@ class WorkerSource:
     def _load(self, batches: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
         make: Any = torch.utils.data.DataLoader
         loader = make(self, batch_sampler=batches, num_workers=self.workers, pin_memory=torch.cuda.is_available())
-        return iter(loader)
+        try:
+            yield from loader
+        except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
+            raise AutoslimError(str(error).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -108,9 +112,13 @@ class Images:
     def __len__(self) -> int:
         return len(self.indices)
 
+    def only(self, indices: Tensor) -> "Images":
+        """Return the images at these places of the source."""
+        return Images(self.source, indices, self.mean, self.std, self.device)
+
     def first(self, count: int) -> "Images":
         """Return the first `count` images (the split has shuffled them)."""
-        return Images(self.source, self.indices[:count], self.mean, self.std, self.device)
+        return self.only(self.indices[:count])
 
     def steps(self, batch: int) -> int:
         """Return the full batches of one epoch; one if there are fewer images than that."""
@@ -138,52 +146,38 @@ class Images:
         return floats.contiguous(memory_format=torch.channels_last), labels
 
 
-def load_training(
-    data: DataSettings, model: ModelSettings, seed: int, directory: Path, device: torch.device
-) -> tuple[Images, Images]:
+def split_holdout(source: Source, data: DataSettings, seed: int, device: torch.device) -> tuple[Images, Images]:
     """Return the training images and the holdout, split by seed.
 
-    Raises UsageError naming the recipe key for missing data or a split that leaves nothing.
+    Raises UsageError naming the recipe key for a split that leaves nothing.
     """
-    source = _source("train", data, model, directory, limit=data.limit, seed=seed)
     order = torch.randperm(len(source.labels), generator=generator(seed, "holdout"))
     if data.holdout >= len(order):
         raise UsageError(f"data.holdout: {data.holdout} of {len(order)} training images leave none to train on")
-    images = _images(source, order, data, model, device)
-    holdout, rest = images.first(data.holdout), order[data.holdout :]
-    return Images(source, rest, images.mean, images.std, device), holdout
+    images = whole(source, data, device)
+    return images.only(order[data.holdout :]), images.only(order[: data.holdout])
 
 
-def load_all_training(
-    data: DataSettings, model: ModelSettings, seed: int, directory: Path, device: torch.device
-) -> Images:
-    """Return all training images, the holdout's among them: a network whose channels are set retrains on these."""
-    source = _source("train", data, model, directory, limit=data.limit, seed=seed)
-    return _images(source, torch.arange(len(source.labels)), data, model, device)
+def whole(source: Source, data: DataSettings, device: torch.device) -> Images:
+    """Return all images of a source: the test set, or the training set with the holdout, for the final training."""
+    mean, std = (torch.tensor(values or (0.5,), device=device).view(-1, 1, 1) for values in (data.mean, data.std))
+    return Images(source, torch.arange(len(source.labels)), mean, std, device)
 
 
-def load_test(data: DataSettings, model: ModelSettings, seed: int, directory: Path, device: torch.device) -> Images:
-    """Return the test images."""
-    source = _source("test", data, model, directory, limit=None, seed=seed)
-    return _images(source, torch.arange(len(source.labels)), data, model, device)
+def open_source(
+    part: Part, data: DataSettings, model: ModelSettings, seed: int, directory: Path, device: torch.device
+) -> Source:
+    """Open one part of a data set; small images are decoded onto the device.
 
-
-def _images(source: Source, indices: Tensor, data: DataSettings, model: ModelSettings, device: torch.device) -> Images:
-    """Attach normalisation and device."""
+    Raises UsageError naming the recipe key for missing data or images that do not suit the model.
+    """
     channels = model.input[0]
     for key, values in (("mean", data.mean), ("std", data.std)):
         if values is not None and len(values) != channels:
             raise UsageError(f"data.{key}: {len(values)} values for images of {channels} channels")
-    mean, std = (torch.tensor(v or (0.5,) * channels, device=device).view(-1, 1, 1) for v in (data.mean, data.std))
-    return Images(source, indices, mean, std, device)
-
-
-def _source(
-    part: Part, data: DataSettings, model: ModelSettings, directory: Path, *, limit: int | None, seed: int
-) -> Source:
-    """Open one part of a data set."""
+    limit = data.limit if part == "train" else None
     if data.name == "image-folder":
-        source = _image_folder(part, data, model, directory, limit, seed)
+        source = _image_folder(part, data, model, directory, limit, seed, device)
     else:
         images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
         if limit and limit < len(labels):
@@ -191,7 +185,7 @@ def _source(
             images, labels = images[chosen], labels[chosen]
         if data.augment.crop == "resized":
             raise UsageError("data.augment.crop: resized is for image-folder data; use pad")
-        source = MemorySource(_fitted(images, model.input), labels, data.augment)
+        source = MemorySource(_fitted(images, model.input), labels, data.augment, device)
     classes = int(source.labels.max()) + 1
     if classes > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
@@ -221,6 +215,10 @@ def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tenso
     try:
         with contextlib.redirect_stdout(sys.stderr):
             dataset = factory(str(root), download=data.download, **options)
+    except ImportError as error:
+        raise UsageError(
+            f"data.name: {data.name} needs another package ({error}): pip install 'autoslim[svhn]'"
+        ) from None
     except (RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AutoslimError(
@@ -293,21 +291,27 @@ class Decoder:
 
 
 def _image_folder(
-    part: Part, data: DataSettings, model: ModelSettings, directory: Path, limit: int | None, seed: int
+    part: Part,
+    data: DataSettings,
+    model: ModelSettings,
+    directory: Path,
+    limit: int | None,
+    seed: int,
+    device: torch.device,
 ) -> Source:
     """Open a directory with train/<class>/ and test/<class>/ or val/<class>/."""
     root = data_path(data, directory)
-    names = ("train",) if part == "train" else ("test", "val")
-    place = next((root / name for name in names if (root / name).is_dir()), None)
-    if place is None:
-        raise UsageError(f"data.path: {root} has no directory {' or '.join(names)}/ with one directory per class")
-    classes = sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
+    place = _part_directory(root, part)
+    classes = _classes(_part_directory(root, "train"))
+    if strange := sorted(set(_classes(place)) - set(classes)):
+        raise UsageError(f"data.path: {place / strange[0]} is a class that {root / 'train'} does not have")
     files, targets = [], []
     for label, name in enumerate(classes):
-        for entry in sorted((place / name).rglob("*")):
-            if entry.suffix.lower() in _SUFFIXES:
-                files.append(entry)
-                targets.append(label)
+        found = [entry for entry in sorted((place / name).rglob("*")) if entry.suffix.lower() in _SUFFIXES]
+        if part == "train" and not found:
+            raise UsageError(f"data.path: no images in {place / name}; remove the directory if it is no class")
+        files += found
+        targets += [label] * len(found)
     if not files:
         raise UsageError(f"data.path: no images in the class directories of {place}")
     labels = torch.tensor(targets)
@@ -326,8 +330,22 @@ def _image_folder(
         with ThreadPoolExecutor() as pool:
             for _ in pool.map(fill, range(len(files)), chunksize=256):
                 pass
-        return MemorySource(images, labels, data.augment)
+        return MemorySource(images, labels, data.augment, device)
     return WorkerSource(files, labels, decode, _training_transform(model, data.augment), data.workers)
+
+
+def _part_directory(root: Path, part: Part) -> Path:
+    """Return the directory of one part of an image folder."""
+    names = ("train",) if part == "train" else ("test", "val")
+    place = next((root / name for name in names if (root / name).is_dir()), None)
+    if place is None:
+        raise UsageError(f"data.path: {root} has no directory {' or '.join(names)}/ with one directory per class")
+    return place
+
+
+def _classes(place: Path) -> list[str]:
+    """Return the classes of a directory: the training part's order gives the labels."""
+    return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _training_transform(model: ModelSettings, augment: AugmentSettings) -> Callable[[Any], Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,13 @@ Step = Callable[[Tensor, Tensor, int], Tensor]
 
 CHECK_EVERY = 20
 """Steps between two looks at the loss: on a GPU a look waits for the work in flight."""
-EPOCH_LINES = 20
-"""About how many epochs get a line of their own."""
 
 
 @dataclass(frozen=True)
 class Training:
     """Everything that one run of the loop needs.
 
-    `made_from` is what the result depends on: a saved state from anything else is refused.
+    `decisive` is what the result depends on: a saved state from anything else is refused.
     `after_epoch` returns a few words for the epoch's line.
     """
 
@@ -45,7 +43,7 @@ class Training:
     settings: TrainSettings
     seed: int
     state: Path
-    made_from: dict[str, Any]
+    decisive: dict[str, Any]
     step: Step
     zero_gradients: Callable[[], None]
     after_epoch: Callable[[], str]
@@ -98,16 +96,22 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
                     _save(training, optimizer, scheduler, done)
                     saved_at = time.monotonic()
                 if stop:
-                    reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
-                    raise KeyboardInterrupt
+                    _stop(done, total, reporter)
             outcome = training.after_epoch()
             network.train()
-            if (epoch + 1) % max(1, settings.epochs // EPOCH_LINES) == 0 or done == total:
-                mean = torch.stack(losses).mean().item()
-                line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
-                reporter.say(line.rstrip())
+            mean = torch.stack(losses).mean().item()
+            line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
+            reporter.say(line.rstrip())
             _save(training, optimizer, scheduler, done)
             saved_at = time.monotonic()
+            if stop:
+                _stop(done, total, reporter)
+
+
+def _stop(done: int, total: int, reporter: Reporter) -> NoReturn:
+    """End the command; what was done is on the disk."""
+    reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
+    raise KeyboardInterrupt
 
 
 def _words(speed: float, rate: float, loss: Tensor) -> str:
@@ -127,7 +131,7 @@ def _check(losses: list[Tensor], done: int, epoch: int, rate: float, key: str) -
 def _save(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, done: int) -> None:
     """Write the state that `--resume` continues from."""
     state = {
-        "made_from": training.made_from,
+        "decisive": training.decisive,
         "done": done,
         "network": training.network.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -142,7 +146,7 @@ def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: An
         reporter.say("starting from the beginning")
         return 0
     state = load_state(training.state)
-    if state.get("made_from") != training.made_from:
+    if state.get("decisive") != training.decisive:
         raise ArtifactError(
             f"{training.state}: a training with other settings; restore them, or remove it to start anew"
         )

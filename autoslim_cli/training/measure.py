@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoslim_cli.training.data import Batch
@@ -17,6 +17,11 @@ class Score:
 
     loss: float
     top1: float
+
+
+def sum_of(losses: Tensor) -> Tensor:
+    """Return the sum of losses in double precision, which MPS does not have."""
+    return losses.sum() if losses.device.type == "mps" else losses.double().sum()
 
 
 @torch.inference_mode()
@@ -47,7 +52,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch]) -> Score:
     loss, correct, count = 0.0, 0, 0
     for images, labels in batches:
         logits = network(images).float()
-        loss += F.cross_entropy(logits, labels, reduction="none").double().sum().item()
+        loss += sum_of(F.cross_entropy(logits, labels, reduction="none")).item()
         correct += int((logits.argmax(1) == labels).sum())
         count += len(labels)
     return Score(loss / count, correct / count)

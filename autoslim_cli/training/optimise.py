@@ -13,9 +13,10 @@ def sgd(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     """Return SGD with the authors' weight-decay groups: decay on dense convolution and linear weights only."""
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
-    for parameter in network.parameters():
-        depthwise = parameter.dim() > 2 and parameter.shape[1] == 1
-        (decayed if parameter.dim() > 1 and not depthwise else spared).append(parameter)
+    for module in network.modules():
+        depthwise = getattr(module, "groups", 1) > 1 and module.groups == getattr(module, "in_channels", None)
+        for parameter in module.parameters(recurse=False):
+            (decayed if parameter.dim() > 1 and not depthwise else spared).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],

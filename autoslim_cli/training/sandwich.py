@@ -48,7 +48,9 @@ def sandwich_step(
         target = logits.detach().softmax(1) if distill else labels
         # 2. The others learn from it; their gradients add up in place.
         for channels in others:
-            F.cross_entropy(_run(supernet, images, channels), target).backward()  # type: ignore[no-untyped-call]
+            other = _run(supernet, images, channels)
+            smoothing = 0.0 if distill else label_smoothing
+            F.cross_entropy(other, target, label_smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 

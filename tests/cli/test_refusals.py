@@ -25,6 +25,9 @@ def files(directory):
         (["info", "model-9M.safetensors"], 4, ["model-9M.safetensors", "no such checkpoint"]),
         (["info", "torchvision/resnet18", "--input", "3,224"], 2, ["--input", "3,224,224"]),
         (["info", "torchvision/resnet18", "--arg", "width=2"], 2, ["model.args", "width"]),
+        (["info", "torchvision/vit_b_16"], 2, ["attention", "convolutional"]),
+        (["info", "torchvision/mobilenet_v2", "--arg", "round_nearest=0"], 2, ["model.args", "ZeroDivisionError"]),
+        (["info", "nowhere:net"], 2, ["nowhere:net", "cannot be imported"]),
         (["recipes", "validate", "digits", "train.epoch=2"], 2, ["train.epoch", "did you mean epochs?"]),
     ],
 )
@@ -47,6 +50,13 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["retrain"], ["--width", "--uniform-flops"]),
         (["retrain", "--width", "9"], ["--width 9", "0.25 to 1.5"]),
         (["search", "--flops", "3X"], ["'3X' is not a budget"]),
+        (["units", "supernet.width=.inf"], ["supernet.width", "finite"]),
+        (["train-supernet", "device=meta"], ["device", "cpu, cuda and mps"]),
+        (["train-supernet", "data.std=[0]"], ["data.std"]),
+        (
+            ["train-supernet", "model.classes=12", "model.args={depth: 8, in_channels: 1, widht: 8}"],
+            ["model.args", "widht"],
+        ),
     ],
 )
 def test_wrong_settings(refuse, recipe, command, words):
@@ -96,6 +106,23 @@ def test_a_pickle_is_never_executed(refuse, worked, tmp_path):
     (worked / "supernet.safetensors").unlink()
     assert "damaged training state" in refuse(4, "train-supernet", "-r", worked, "--resume")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("override", ["data.holdout=100", "seed=5", "data.limit=500"])
+def test_a_holdout_that_the_supernet_has_seen(refuse, worked, override):
+    assert "holdout would hold images" in refuse(4, "search", "--flops", "50%", "-r", worked, override)
+
+
+def test_run_checks_the_budget_before_it_trains(refuse, recipe):
+    refuse(3, "run", "--flops", "500G", "-r", recipe)
+    assert files(recipe) == ["recipe.yaml"]
+
+
+def test_directories_are_no_files(refuse, worked):
+    assert "cannot be read" in refuse(4, "retrain", worked, "-r", worked)
+    (worked / "x.json").mkdir()
+    assert "cannot be read" in refuse(4, "info", worked / "x.json")
+    assert "not a directory" in refuse(2, "recipes", "copy", "digits", worked / "arch-60pct.json")
 
 
 def test_a_supernet_of_another_space(refuse, worked):

@@ -159,6 +159,32 @@ def test_run_skips_what_is_current_and_follows_what_changed(autoslim, worked):
     assert (worked / "model-60pct.safetensors").read_bytes() != made["model-60pct.safetensors"]
 
 
+def test_settings_that_cannot_change_a_result_leave_it_current(autoslim, worked):
+    made = (worked / "supernet.safetensors").read_bytes()
+    said = autoslim("train-supernet", "-r", worked, "--resume", "train.save_minutes=3", "data.workers=9").stderr
+    assert "is there and current" in said
+    assert (worked / "supernet.safetensors").read_bytes() == made
+
+
+def test_a_user_s_own_network_with_a_layer_under_two_names(autoslim_json, recipe):
+    (recipe / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.a = nn.Conv2d(1, 8, 3, padding=1)\n"
+        "        self.b = nn.Conv2d(8, 8, 3, padding=1)\n"
+        "        self.again = self.b\n"
+        "        self.fc = nn.Linear(8, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.again(self.b(self.a(x)).relu()).mean(axis=(2, 3)))\n"
+    )
+    own = ("-r", recipe, "model.name=./net.py:Net", "model.args={}", "train.epochs=1", "train.lr=0.01")
+    autoslim_json("train-supernet", *own)
+    (row,) = autoslim_json("calibrate-bn", "--widths", "0.5", *own)["subnetworks"]
+    assert autoslim_cli.load_model(row["path"], recipe)[0](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_units_name_what_a_search_may_do(autoslim_json, recipe):
     units = autoslim_json("units", "-r", recipe)["units"]
     assert [set(unit) for unit in units] == [{"name", "layers", "base", "supernet", "min", "step", "pinned"}] * 7

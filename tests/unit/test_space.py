@@ -26,7 +26,9 @@ def test_grids_hold_whole_granules_and_end_at_both_bounds(units, groups, divisor
     for unit in units:
         grid = space.units[unit.name]
         assert list(grid.counts) == sorted(set(grid.counts))
-        assert all(count > 0 and count % unit.granule == 0 and count % divisor == 0 for count in grid.counts)
+        assert all(count > 0 and count % unit.granule == 0 for count in grid.counts)
+        if divisor <= unit.base:
+            assert all(count % divisor == 0 for count in grid.counts)
         assert grid.counts[0] == space.smallest[unit.name]
         assert grid.counts[-1] == space.largest[unit.name]
         gaps = [b - a for a, b in zip(grid.counts, grid.counts[1:], strict=False)]
@@ -59,6 +61,12 @@ def test_width_one_is_the_base_network_exactly():
     assert scaled(37, 1.0, 8) == 37
     assert scaled(37, 1.5, 8) == 56
     assert scaled(3, 0.1, 8) == 8
+
+
+def test_a_unit_smaller_than_the_divisor_can_be_slimmed():
+    space = space_of((Unit("squeeze", ("squeeze",), 6),))
+    assert space.units["squeeze"].counts == (4, 8)
+    assert space.uniform(1.0) == {"squeeze": 6}
 
 
 def test_the_paper_s_mobilenet_grid():

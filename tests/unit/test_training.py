@@ -114,7 +114,7 @@ def test_evaluation_weighs_images_not_batches():
 
 
 def test_weight_decay_spares_depthwise_norms_and_biases():
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Linear(8, 2))
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Linear(8, 2))
     decayed, spared = sgd(network, TrainSettings(epochs=1)).param_groups
     assert [p.shape for p in decayed["params"]] == [network[0].weight.shape, network[3].weight.shape]
     assert decayed["weight_decay"] == 1e-4
@@ -154,23 +154,33 @@ def test_each_image_has_its_own_crop_and_flip():
 DIGITS = ModelSettings(name="autoslim/cifar_resnet", input=(1, 8, 8), classes=10)
 
 
+CPU = torch.device("cpu")
+
+
+def opened(part, settings, model, seed, directory):
+    return data.whole(data.open_source(part, settings, model, seed, directory, CPU), settings, CPU)
+
+
+def split(settings, model, seed, directory):
+    return data.split_holdout(data.open_source("train", settings, model, seed, directory, CPU), settings, seed, CPU)
+
+
 def test_the_holdout_is_apart_from_training_and_fixed_by_seed(tmp_path):
     settings = DataSettings(name="digits", holdout=200)
-    device = torch.device("cpu")
-    training, holdout = data.load_training(settings, DIGITS, 3, tmp_path, device)
-    again = data.load_training(settings, DIGITS, 3, tmp_path, device)[1]
-    other = data.load_training(settings, DIGITS, 4, tmp_path, device)[1]
+    training, holdout = split(settings, DIGITS, 3, tmp_path)
+    again = split(settings, DIGITS, 3, tmp_path)[1]
+    other = split(settings, DIGITS, 4, tmp_path)[1]
     assert (len(training), len(holdout)) == (1237, 200)
     assert not set(training.indices.tolist()) & set(holdout.indices.tolist())
     assert torch.equal(holdout.indices, again.indices)
     assert not torch.equal(holdout.indices, other.indices)
-    assert len(data.load_all_training(settings, DIGITS, 3, tmp_path, device)) == 1437
-    assert len(data.load_test(settings, DIGITS, 3, tmp_path, device)) == 360
+    assert len(opened("train", settings, DIGITS, 3, tmp_path)) == 1437
+    assert len(opened("test", settings, DIGITS, 3, tmp_path)) == 360
 
 
 def test_an_epoch_that_starts_late_hands_out_what_is_left(tmp_path):
     settings = DataSettings(name="digits", holdout=200, augment=AugmentSettings(crop="pad", flip=True))
-    images, _ = data.load_training(settings, DIGITS, 0, tmp_path, torch.device("cpu"))
+    images, _ = split(settings, DIGITS, 0, tmp_path)
     whole, late = list(images.training(64, 0, 5)), list(images.training(64, 0, 5, start=4))
     assert len(whole) == 1237 // 64
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[4:], late, strict=True))
@@ -185,7 +195,7 @@ def test_an_epoch_that_starts_late_hands_out_what_is_left(tmp_path):
 def test_wrong_data_settings_are_named(tmp_path, changes, words):
     settings = DataSettings(**{"name": "digits", "holdout": 100, **changes})
     with pytest.raises(UsageError, match=words):
-        data.load_training(settings, DIGITS, 0, tmp_path, torch.device("cpu"))
+        split(settings, DIGITS, 0, tmp_path)
 
 
 def write_folder(root, size, count=12):
@@ -206,14 +216,27 @@ def test_an_image_folder_in_memory_and_by_workers(tmp_path, crop):
     settings = DataSettings(
         name="image-folder", path="set", holdout=4, workers=1, augment=AugmentSettings(crop=crop, flip=True)
     )
-    images, holdout = data.load_training(settings, model, 0, tmp_path, torch.device("cpu"))
+    images, holdout = split(settings, model, 0, tmp_path)
     assert isinstance(images.source, data.MemorySource if crop == "pad" else data.WorkerSource)
     batches = list(images.training(5, 0, 0))
     assert [tuple(x.shape) for x, _ in batches] == [(5, 3, 16, 16)] * 4
     assert all(((x[:, 1].mean((1, 2)) > 0) == (y == 1)).all() for x, y in holdout.evaluation(2))
     late = list(images.training(5, 0, 0, start=2))
     assert torch.equal(late[0][0], batches[2][0])
-    assert len(data.load_test(settings, model, 0, tmp_path, torch.device("cpu"))) == 24
+    assert len(opened("test", settings, model, 0, tmp_path)) == 24
+
+
+def test_labels_are_those_of_the_training_classes(tmp_path):
+    write_folder(tmp_path / "set", 16, count=2)
+    model = ModelSettings(name="x", input=(3, 16, 16), classes=2)
+    settings = DataSettings(name="image-folder", path="set", holdout=1)
+    for image in (tmp_path / "set/val/cat").iterdir():
+        image.unlink()
+    (tmp_path / "set/val/cat").rmdir()
+    assert opened("test", settings, model, 0, tmp_path).source.labels.tolist() == [1, 1]
+    (tmp_path / "set/val/cow").mkdir()
+    with pytest.raises(UsageError, match=r"cow is a class that .*train does not have"):
+        opened("test", settings, model, 0, tmp_path)
 
 
 def test_torchvision_arrays_of_every_shape_become_uint8_images(tmp_path, monkeypatch):
@@ -237,7 +260,7 @@ def test_torchvision_arrays_of_every_shape_become_uint8_images(tmp_path, monkeyp
         settings = DataSettings(name=name, holdout=2)
         for shape in ((3, 32, 32), (1, 28, 28)):
             model = ModelSettings(name="x", input=shape, classes=10)
-            images = data.load_all_training(settings, model, 0, tmp_path, torch.device("cpu"))
+            images = opened("train", settings, model, 0, tmp_path)
             batch, labels = next(images.evaluation(6))
             assert tuple(batch.shape) == (6, *shape)
             assert labels.dtype == torch.int64
