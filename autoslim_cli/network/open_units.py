@@ -67,6 +67,7 @@ class OpenRow:
     groups: int = 1
     weight: bool = True
     bias: bool = True
+    extra: int = 0
     axis: int = 0
 
 

@@ -73,6 +73,7 @@ def convolution(walk: "Walk", node: fx.Node) -> Tagged | None:
         kernel=math.prod(module.kernel_size),
         positions=math.prod(walk.shape(counted)[2:]),
         bias=module.bias is not None,
+        extra=_extra(module),
     )
     layer = str(node.target)
     if module.groups == 1:
@@ -124,9 +125,16 @@ def linear(walk: "Walk", node: fx.Node) -> Tagged | None:
         outputs=walk.open(module.out_features, str(node.target)),
         positions=math.prod(walk.shape(node)[1:-1]),
         bias=module.bias is not None,
+        extra=_extra(module),
     )
     walk.mixing.add(node)
     return Tagged(last, walk.enter(node, row).outputs)
+
+
+def _extra(module: nn.Module) -> int:
+    """Return how many parameters a subclass of a layer adds for each output channel."""
+    added = [p for name, p in module._parameters.items() if name not in KNOWN_TENSORS and p is not None]
+    return sum(p.numel() // p.shape[0] for p in added)
 
 
 def _inputs(walk: "Walk", node: fx.Node, dim: int, count: int) -> OpenLayout:

@@ -59,7 +59,8 @@ class LayerRow:
     `positions` are the output positions of one image, summed over calls (112 * 112 for a stem; 1 for a classifier), for
     a transposed convolution the input positions; `kernel` the taps per input channel (9 for 3x3). A grouped convolution
     keeps either the size of its groups (`group_inputs` input channels each, as many groups as fit) or their number
-    (`groups`); a group normalisation keeps the size. A bare parameter's channels lie along its dimension `axis`.
+    (`groups`); a group normalisation keeps the size. Subclasses of layers add `extra` parameters per output channel.
+    A bare parameter's channels lie along its dimension `axis`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class LayerRow:
     groups: int = 1
     weight: bool = True
     bias: bool = True
+    extra: int = 0
     axis: int = 0
 
     @property
@@ -99,7 +101,7 @@ class LayerRow:
 
     def params(self, channels: Channels) -> int:
         """Return the number of weights and biases."""
-        return features(self.outputs, channels) * (self.weight * self.fan_in(channels) + self.bias)
+        return features(self.outputs, channels) * (self.weight * self.fan_in(channels) + self.bias + self.extra)
 
     @property
     def units(self) -> set[str]:
