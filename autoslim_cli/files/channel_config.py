@@ -46,6 +46,7 @@ class ChannelConfig(Settings):
     format: Literal["autoslim.channels/1"] = "autoslim.channels/1"
     model: ModelSettings
     channels: dict[str, int]
+    source: str | None = Field(default=None, description="Where the channels come from, if not from a search")
     cost: Cost | None = None
     found: Found | None = None
 

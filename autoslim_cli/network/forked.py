@@ -90,10 +90,10 @@ class ForkedEvaluator:
             return target(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
-        if node.op == "get_attr":
-            return _attribute(self.supernet.body, target)
         if layer := self.supernet.layers.get(target):
             layer.activate(channels, batch_statistics=True)
+        if node.op == "get_attr":
+            return _attribute(self.supernet.body, target)
         module: Any = self.modules[target]
         if not getattr(module, "inplace", False):
             return module(*args, **kwargs)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Range, features, ranges
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Range, features, first_part, ranges
 
 Tensors = dict[str, Tensor]
 Axes = dict[int, Layout]
@@ -22,7 +22,7 @@ def axes(row: LayerRow, name: str, tensor: Tensor) -> Axes:
     if row.kind == "parameter":
         return {row.axis: row.outputs}
     if name == "weight" and row.multiplies:
-        inputs = row.inputs[: len(row.inputs) // row.groups]
+        inputs = first_part(row.inputs, row.groups)
         return _WEIGHT_AXES[row.kind, bool(row.group_inputs)](inputs, row.outputs)
     return {0: row.outputs}
 

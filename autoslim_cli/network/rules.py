@@ -79,7 +79,11 @@ def convolution(walk: "Walk", node: fx.Node) -> Tagged | None:
     if module.groups == 1:
         row.outputs = walk.open(module.out_channels, layer)
         walk.mixing.add(node)
-    elif module.groups in walk.fixed_groups and (parts := split(inputs, module.groups, layer)) and not transposed:
+    elif module.groups in walk.fixed_groups and 1 < module.groups < module.in_channels and not transposed:
+        parts = split(inputs, module.groups, layer)
+        if parts is None:
+            pin(inputs, f"the groups of {layer} do not follow its channels")
+            parts = [fixed(module.in_channels // module.groups)] * module.groups
         row.groups = module.groups
         row.inputs = tuple(segment for part in parts for segment in part)
         row.outputs = walk.open(module.out_channels // module.groups, layer) * module.groups

@@ -30,6 +30,16 @@ Layout = tuple[Segment, ...]
 """The channel dimension of one tensor, segment after segment (several after a concat)."""
 
 
+def first_part(layout: Layout, count: int) -> Layout:
+    """Return the first of `count` equal parts of a layout."""
+    part = sum(segment.base for segment in layout) // count
+    taken: list[Segment] = []
+    for segment in layout:
+        if sum(s.base for s in taken) < part:
+            taken.append(segment)
+    return tuple(taken)
+
+
 def features(layout: Layout, channels: Channels) -> int:
     """Return the size of the channel dimension at these channels."""
     return sum(segment.features(channels) for segment in layout)

@@ -1,6 +1,4 @@
-"""Build the networks that neither torchvision nor a user brings."""
-
-from collections.abc import Callable
+"""Build the ResNet for small images."""
 
 from torch import Tensor, nn
 
@@ -66,6 +64,3 @@ def cifar_resnet(
 ) -> nn.Module:
     """Build ResNet-8, -14, -20, ... for small images; 40,876,544 FLOPs at depth 20, 32x32 and 10 classes."""
     return CifarResNet(num_classes, depth, in_channels, width, stem_stride)
-
-
-FACTORIES: dict[str, Callable[..., nn.Module]] = {"cifar_resnet": cifar_resnet}

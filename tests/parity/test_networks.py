@@ -1,0 +1,128 @@
+"""The built-in networks, operations beyond torchvision's common ones, and the published channel lists."""
+
+import copy
+import random
+
+import pytest
+import torch
+from conftest import randomise_norms
+from torch import nn
+
+from autoslim_cli.cost import closed_form
+from autoslim_cli.cost.budget import short
+from autoslim_cli.cost.referee import agree, fvcore_flops
+from autoslim_cli.files import catalogue
+from autoslim_cli.files.channel_config import read_config
+from autoslim_cli.network.built_in import FACTORIES
+from autoslim_cli.network.forked import Candidate, ForkedEvaluator
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+from autoslim_cli.network.zoo import build
+
+
+class Odds(nn.Module):
+    """Operations that each do something of their own to channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, padding=1, padding_mode="reflect")
+        self.norm = nn.GroupNorm(6, 24)
+        self.slope = nn.PReLU(24)
+        self.scale = nn.Parameter(torch.rand(24, 1, 1) + 0.5)
+        self.up = nn.ConvTranspose2d(24, 16, 2, stride=2)
+        self.up_depthwise = nn.ConvTranspose2d(16, 16, 2, stride=2, groups=16)
+        self.one = nn.GroupNorm(1, 16)
+        self.gate = nn.Conv2d(16, 40, 1)
+        self.grouped = nn.Conv2d(20, 32, 3, padding=1, groups=2)
+        self.last = nn.LayerNorm(32)
+        self.mlp = nn.Linear(32, 48)
+        self.fc = nn.Linear(48, 10)
+
+    def forward(self, x):
+        x = self.slope(self.norm(self.stem(x))) * self.scale
+        x = self.one(self.up_depthwise(self.up(x)))
+        first, second = self.gate(x).chunk(2, dim=1)  # a gated unit: the convolution's channels fall into two runs
+        x = first * torch.sigmoid(second)
+        batch, channels, height, width = x.shape
+        x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+        x = self.grouped(x)
+        x = self.last(x.permute(0, 2, 3, 1))  # channels last, as in ConvNeXt
+        x = self.mlp(x).softmax(-1)
+        return self.fc(x.mean(axis=(1, 2)))
+
+
+NETWORKS = {"odds": lambda num_classes: Odds(), **FACTORIES}
+FREE = {"odds": 5, "cifar_resnet": 12, "mobilenet_v1": 14, "shufflenet_v1": 16}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equalities_counts_and_forks(name):
+    shape = (3, 64, 64) if name != "odds" else (3, 8, 8)
+    network = NETWORKS[name](num_classes=10)
+    randomise_norms(network)
+    reading = read(network, shape)
+    table = reading.table
+    assert len(list(table.free)) == FREE[name], [(u.name, u.pinned) for u in table.units]
+    assert table.notes == ()
+    space = Space.of(table, width=1.5, min_width=0.25, groups=8, divisor=2)
+    images = torch.randn(4, *shape)
+    same(SlimmableNetwork(copy.deepcopy(network), reading, table.base), network, images)
+    plain = fresh(network, table, space.largest)
+    randomise_norms(plain)
+    supernet = SlimmableNetwork(copy.deepcopy(plain), reading, space.largest)
+    same(supernet, plain, images)
+    for seed in (1, 2, 3):
+        channels = space.random(random.Random(seed))
+        extracted = supernet.extract(channels)
+        supernet.activate(channels)
+        same(supernet, extracted, images)
+        assert closed_form.flops(table, channels) == fvcore_flops(extracted, shape)
+        assert closed_form.params(table, channels) == sum(p.numel() for p in extracted.parameters())
+    options = [Candidate(unit, count) for unit in space.units if (count := space.slimmed(space.largest, unit))]
+    evaluator = ForkedEvaluator(supernet)
+    for option, logits in evaluator.forked_logits(images, space.largest, options):
+        whole = evaluator.logits(images, {**space.largest, option.unit: option.count})
+        torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+
+
+def same(one, other, images):
+    with torch.inference_mode():
+        expected = other.eval()(images)
+        torch.testing.assert_close(one.eval()(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"), [("mobilenet_v1", 568_740_352), ("shufflenet_v1", 137_460_672), ("cifar_resnet", None)]
+)
+def test_flops_of_the_built_in_networks(name, flops):
+    table = read(FACTORIES[name](num_classes=1000), (3, 224, 224)).table
+    if flops:
+        assert closed_form.flops(table, table.base) == flops
+    small = read(FACTORIES[name](num_classes=10, **({"depth": 20} if not flops else {"width_mult": 0.5})), (3, 32, 32))
+    assert closed_form.flops(small.table, small.table.base) == fvcore_flops(small.module, (3, 32, 32))
+
+
+PUBLISHED = sorted(path for recipe in catalogue.shipped().values() for path in recipe.glob("published/*.json"))
+READ = {}
+
+
+def test_all_published_channel_lists_ship():
+    assert len(PUBLISHED) == 13
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_published_channels_have_the_published_flops(path):
+    config = read_config(path)
+    if config.model.name not in READ:
+        READ[config.model.name] = read(build(config.model), config.model.input, config.model.classes)
+    reading = READ[config.model.name]
+    space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
+    channels = space.check(config.channels, str(path), bounded=False)
+    network = fresh(reading.module, reading.table, channels)
+    counted = agree(network, reading.table, channels, config.model.input)
+    published = path.stem.removeprefix("autoslim-")
+    digits = len(published.rstrip("MG").replace(".", ""))
+    assert counted == config.cost.flops
+    assert float(f"{counted:.{digits}g}") == float(published[:-1]) * {"M": 1e6, "G": 1e9}[published[-1]], short(counted)
