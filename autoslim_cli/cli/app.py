@@ -99,7 +99,7 @@ def _options(
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(work.train_supernet, work.calibrate_bn, work.search, work.retrain, work.run, work.evaluate),
+    *(work.train_supernet, work.calibrate_bn, work.extract, work.search, work.retrain, work.run, work.evaluate),
     *(describe.units, describe.info),
 )
 for _command in _COMMANDS:

@@ -43,25 +43,52 @@ def calibrate_bn(
     channels: Annotated[
         list[Path] | None, typer.Option(metavar="CONFIG", help="A channel config; may be repeated.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Score each with the largest sub-network's BN statistics, too.")
+    ] = False,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Cut sub-networks out of the supernet, each with its own BN statistics: deployable without retraining."""
     from autoslim_cli.stages import calibrate_bn as stage
+    from autoslim_cli.stages.report import write_spectrum
 
     configs = channels or []
     if not widths and not configs:
         raise UsageError("name what to cut: --widths 0.25:1.0:0.25, --channels arch-300M.json, or both")
     shop = open_workshop(recipe or _recipe_of(configs[0] if configs else None), overrides)
-    rows = stage.calibrate_bn(shop, stage.parse_widths(widths) if widths else [], configs, resume=resume)
+    wanted = stage.parse_widths(widths) if widths else []
+    rows = stage.calibrate_bn(shop, wanted, configs, compare=compare, resume=resume)
+    spectrum = write_spectrum(shop, rows) if len(rows) > 2 else {}
     if as_json:
-        print_json({"subnetworks": rows})
+        print_json({"subnetworks": rows, **spectrum})
         return
     print_table(
-        ["sub-network", "FLOPs", "params", "loss", "top-1", "file"],
-        ((row["name"], *_figures(row), row["path"]) for row in rows),
+        ["sub-network", "FLOPs", "params", "loss", "top-1", *(["uncalibrated"] if compare else []), "file"],
+        (
+            (row["name"], *_figures(row), *([f"{row['uncalibrated_top1']:.2%}"] if compare else []), row["path"])
+            for row in rows
+        ),
         title="calibrated sub-networks, on the holdout",
     )
+    for name, path in spectrum.items():
+        print(f"{name}: {path}")
+
+
+def extract(
+    width: Annotated[float, typer.Option(help="One of the recipe's supernet.widths.")],
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    as_json: Json = False,
+) -> None:
+    """Cut one switch out of a slimmable network with switchable BN, as a plain network."""
+    from autoslim_cli.stages.calibrate_bn import extract as stage
+
+    row = stage(open_workshop(recipe, overrides), width)
+    if as_json:
+        print_json(row)
+        return
+    print_table(["switch", "FLOPs", "params", "loss", "top-1", "file"], [(row["name"], *_figures(row), row["path"])])
 
 
 def search(
@@ -85,28 +112,41 @@ def search(
 
 
 def retrain(
-    config: Annotated[
-        str | None, typer.Argument(metavar="[CONFIG]", help="A channel config: arch-300M.json.", show_default=False)
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG]... [KEY=VALUE]...",
+            help="A channel config as arch-300M.json, several with --joint; recipe values to override.",
+            show_default=False,
+        ),
     ] = None,
-    overrides: Overrides = None,
     recipe: Recipe = None,
     width: Annotated[float | None, typer.Option(help="Train the uniform network of this width instead.")] = None,
     uniform_flops: Annotated[
         str | None, typer.Option(metavar="BUDGET", help="Train the widest uniform network within these FLOPs instead.")
     ] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Train several configs as one slimmable network, and split it after.")
+    ] = False,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Train a network from scratch at found channels; measure it on the test set at the end."""
+    from autoslim_cli.stages.joint import retrain_jointly
     from autoslim_cli.stages.retrain import retrain as stage
 
-    values = list(overrides or ())
-    if config is not None and "=" in config and not Path(config).exists():
-        values.insert(0, config)
-        config = None
-    if sum(choice is not None for choice in (config, width, uniform_flops)) != 1:
-        raise UsageError("name one network: a channel config, --width 0.5, or --uniform-flops 30M")
-    path = Path(config) if config else None
+    values = [word for word in words or () if "=" in word and not Path(word).exists()]
+    paths = [Path(word) for word in words or () if word not in values]
+    if joint:
+        shop = open_workshop(recipe or _recipe_of(paths[0] if paths else None), values)
+        rows = retrain_jointly(shop, paths, resume=resume)
+        print_json({"networks": rows}) if as_json else _print_test(rows)
+        return
+    if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
+        raise UsageError(
+            "name one network: a channel config, --width 0.5, or --uniform-flops 30M; --joint takes several"
+        )
+    path = paths[0] if paths else None
     shop = open_workshop(recipe or _recipe_of(path), values)
     name, channels = _network(shop, path, width, uniform_flops)
     result = stage(shop, name, channels, config=path, resume=resume)
@@ -136,15 +176,16 @@ def run(flops: Flops, overrides: Overrides = None, recipe: Recipe = None, as_jso
 
 
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="A model-*.safetensors or subnet-*.safetensors.")],
+    file: Annotated[Path, typer.Argument(help="A model-*.safetensors or subnet-*.safetensors, or a supernet.")],
     overrides: Overrides = None,
     recipe: Recipe = None,
+    width: Annotated[float | None, typer.Option(help="A switch of a supernet with switchable BN.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a deployable checkpoint on the recipe's test set."""
     from autoslim_cli.stages.evaluate import evaluate as stage
 
-    result = stage(open_workshop(recipe or _recipe_of(file), overrides), file)
+    result = stage(open_workshop(recipe or _recipe_of(file), overrides), file, width)
     if as_json:
         print_json(result)
         return

@@ -72,10 +72,19 @@ class DataSettings(Settings):
 
 
 class SpaceSettings(Settings):
-    """Say how finely channel counts move."""
+    """Say which channel counts a search may choose. Patterns (`*`, `?`) are of layer names; they steer whole units."""
 
-    groups: Positive = Field(default=12, description="Slimming steps from a unit's largest count to zero, about")
-    divisor: Positive = Field(default=8, description="Counts are multiples of this")
+    groups: Positive | dict[str, Positive] = Field(
+        default=12, description="Slimming steps from a unit's largest count to zero, about; one number, or by pattern"
+    )
+    divisor: Positive | dict[str, Positive] = Field(
+        default=8, description="Counts are multiples of this; one number, or by pattern"
+    )
+    min: dict[str, Positive] = Field(default_factory=dict, description="Smallest counts, by pattern")
+    pin: tuple[str, ...] = Field(default=(), description="Patterns of units that stay at base width")
+    tie: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="Lists of patterns: the units of one list get equal counts"
+    )
 
 
 class SupernetSettings(Settings):
@@ -89,12 +98,22 @@ class SupernetSettings(Settings):
     sampling: Literal["per-unit", "uniform"] = Field(
         default="per-unit", description="Draw random channels for each unit alone, or one width for all"
     )
+    sandwich: bool = Field(default=True, description="False draws all sub-networks at random: to measure the rule")
+    bn: Literal["shared", "switchable"] = Field(
+        default="shared",
+        description="`shared`: any channels, BN calibrated afterwards; `switchable`: a private BN for each of `widths`",
+    )
+    widths: tuple[PositiveFloat, ...] = Field(default=(), description="The switches of `bn: switchable`")
     distill: bool = Field(default=True, description="Inplace distillation: the largest sub-network teaches the others")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_width >= self.width:
             raise ValueError(f"min_width {self.min_width} must be below width {self.width}")
+        if (self.bn == "switchable") != bool(self.widths):
+            raise ValueError("widths belong to bn: switchable, which needs them, as [0.25, 0.5, 0.75, 1.0]")
+        if not all(self.min_width <= width <= self.width for width in self.widths):
+            raise ValueError(f"widths {list(self.widths)} must lie within {self.min_width} and {self.width}")
         return self
 
 

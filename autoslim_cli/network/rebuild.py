@@ -94,11 +94,11 @@ def assemble(
     """Return a copy of the network whose layers have the sizes of `channels` and the tensors given for each row."""
     new = copy.deepcopy(network)
     for row in table.rows:
-        _resize(new.get_submodule(row.place[0]), sizes(row, channels), tensors(row))
+        resize(new.get_submodule(row.place[0]), sizes(row, channels), tensors(row))
     return new
 
 
-def _resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
+def resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
     """Give a layer other sizes and tensors."""
     for name, value in attributes.items():
         setattr(layer, name, value)

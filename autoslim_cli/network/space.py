@@ -4,6 +4,7 @@ import bisect
 import difflib
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoslim_cli.errors import UsageError
@@ -43,31 +44,54 @@ def _quantum(unit: Unit, divisor: int) -> int:
     return math.lcm(divisor, unit.granule)
 
 
+def _of(value: int | Mapping[str, int], unit: Unit) -> int:
+    """Return a value for one unit."""
+    return value if isinstance(value, int) else value[unit.name]
+
+
+def _up(count: int, quantum: int) -> int:
+    """Round a count up to a multiple."""
+    return -(-count // quantum) * quantum
+
+
 @dataclass(frozen=True)
 class Space:
     """All channels between the smallest and the supernet's, on each unit's grid (AutoSlim, section 3.2)."""
 
     units: dict[str, UnitSpace]
-    divisor: int
+    divisors: dict[str, int]
 
     @classmethod
-    def of(cls, table: LayerTable, *, width: float, min_width: float, groups: int, divisor: int) -> "Space":
+    def of(
+        cls,
+        table: LayerTable,
+        *,
+        width: float,
+        min_width: float,
+        groups: int | Mapping[str, int] = 12,
+        divisor: int | Mapping[str, int] = 8,
+        least: Mapping[str, int] | None = None,
+    ) -> "Space":
         """Lay out the space of a supernet `width` times as wide as the network that was read.
 
         A unit's step is its largest count over `groups`, rounded to a multiple of `divisor` and of the unit's granule.
+        `groups` and `divisor` are one number or one for each unit; `least` holds the smallest counts of some units.
         """
         units = {}
+        divisors = {unit.name: _of(divisor, unit) for unit in table.units}
         for unit in table.units:
             if unit.pinned is not None:
                 units[unit.name] = UnitSpace(unit, (unit.base,), 0)
                 continue
-            quantum = _quantum(unit, divisor)
+            quantum = _quantum(unit, divisors[unit.name])
             largest = scaled(unit.base, width, quantum)
-            smallest = min(scaled(unit.base, min_width, quantum), largest)
-            step = max(quantum, quantum * math.floor(largest / groups / quantum + 0.5))
+            smallest = min(
+                max(scaled(unit.base, min_width, quantum), _up((least or {}).get(unit.name, 0), quantum)), largest
+            )
+            step = max(quantum, quantum * math.floor(largest / _of(groups, unit) / quantum + 0.5))
             grid = range(largest, smallest, -step)
             units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step)
-        return cls(units, divisor)
+        return cls(units, divisors)
 
     @property
     def largest(self) -> dict[str, int]:
@@ -93,7 +117,7 @@ class Space:
             return {name: space.unit.base for name, space in self.units.items()}
         channels = {}
         for name, space in self.units.items():
-            count = scaled(space.unit.base, width, _quantum(space.unit, self.divisor))
+            count = scaled(space.unit.base, width, _quantum(space.unit, self.divisors[name]))
             channels[name] = min(max(count, space.smallest), space.largest)
         return channels
 

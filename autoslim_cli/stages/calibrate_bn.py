@@ -9,7 +9,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.stages.currency import current_facts
 from autoslim_cli.stages.train_supernet import calibration_batches
-from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
+from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop, width_name
 from autoslim_cli.training.measure import calibrate, evaluate
 
 MOST_WIDTHS = 1000
@@ -39,19 +39,26 @@ def parse_widths(text: str) -> list[float]:
 
 
 def calibrate_bn(
-    shop: Workshop, widths: list[float], configs: list[Path], *, resume: bool = False
+    shop: Workshop, widths: list[float], configs: list[Path], *, compare: bool = False, resume: bool = False
 ) -> list[dict[str, Any]]:
     """Write `subnet-<name>.safetensors` for each width and channel config; return a row of figures for each.
 
-    Raises UsageError for a width or channels beyond the supernet.
+    `compare` also scores each with the statistics of the largest sub-network instead of its own.
+    Raises UsageError for a width or channels beyond the supernet, and for a supernet with switchable BN.
     """
+    if shop.switches:
+        raise UsageError(
+            "supernet.bn: switchable has measured its BN; `autoslim extract --width` cuts its switches out"
+        )
     wanted = {_width_name(shop, width): shop.space.uniform(width) for width in widths}
     for path in configs:
         wanted[path.stem.removeprefix("arch-")] = shop.read_channels(path, bounded=True)
     supernet = shop.load_supernet()
     parents = shop.sha256_of(shop.path(SUPERNET_FILE))
     made_from = shop.made_from("data", "calibrate", parents=parents)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if compare:
+        calibrate(supernet.eval().body, calibration_batches(shop, shop.recipe.calibrate.images))
     with shop.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
             path = shop.path(f"subnet-{name}.safetensors")
@@ -59,13 +66,40 @@ def calibrate_bn(
             if kept is None:
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 network = supernet.extract(channels)
+                figures = {"uncalibrated_top1": evaluate(network, shop.holdout.evaluation(512)).top1} if compare else {}
                 calibrate(network, calibration_batches(shop, shop.recipe.calibrate.images))
                 score = evaluate(network, shop.holdout.evaluation(512))
-                kept = {"made_from": made_from, "holdout": asdict(score)}
+                kept = {"made_from": made_from, "holdout": {**asdict(score), **figures}}
                 shop.save_model(path, network, shop.config(channels, network=network), kept)
             rows.append({"name": name, "path": str(path), **shop.cost(channels), **kept["holdout"]})
             bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
     return rows
+
+
+def extract(shop: Workshop, width: float) -> dict[str, Any]:
+    """Write one switch of a slimmable network as `subnet-width-<width>.safetensors`; return its figures on the holdout.
+
+    Raises UsageError for a width that is no switch.
+    """
+    name = switch_name(shop, width)
+    network = shop.load_supernet().extract(shop.switches[name], name)
+    score = evaluate(network, shop.holdout.evaluation(512))
+    path = shop.path(f"subnet-{name}.safetensors")
+    made_from = shop.made_from("data", "supernet", parents=shop.sha256_of(shop.path(SUPERNET_FILE)))
+    config = shop.config(shop.switches[name], network=network)
+    shop.save_model(path, network, config, {"made_from": made_from, "holdout": asdict(score)})
+    return {"name": name, "path": str(path), **shop.cost(shop.switches[name]), **asdict(score)}
+
+
+def switch_name(shop: Workshop, width: float) -> str:
+    """Return the name of a switch. Raises UsageError if the recipe has none of this width."""
+    if not shop.switches:
+        raise UsageError(
+            "supernet.bn: shared has no switches; `autoslim calibrate-bn --widths` makes deployable networks"
+        )
+    if width_name(width) not in shop.switches:
+        raise UsageError(f"--width {width:g} is no switch; supernet.widths: {list(shop.recipe.supernet.widths)}")
+    return width_name(width)
 
 
 def _width_name(shop: Workshop, width: float) -> str:
@@ -73,4 +107,4 @@ def _width_name(shop: Workshop, width: float) -> str:
     supernet = shop.recipe.supernet
     if not supernet.min_width <= width <= supernet.width:
         raise UsageError(f"width {width:g} is outside the supernet's {supernet.min_width:g} to {supernet.width:g}")
-    return f"width-{width:g}"
+    return width_name(width)

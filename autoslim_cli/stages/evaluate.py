@@ -1,5 +1,6 @@
 """Measure a deployable checkpoint on the recipe's test set."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
 from autoslim_cli.network.zoo import build
+from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.workshop import Workshop
 from autoslim_cli.training import measure
 
@@ -36,8 +38,13 @@ def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Modu
     return network.eval(), config
 
 
-def evaluate(shop: Workshop, path: Path) -> dict[str, Any]:
-    """Return loss and top-1 on the test set, FLOPs and parameters of a checkpoint."""
+def evaluate(shop: Workshop, path: Path, width: float | None = None) -> dict[str, Any]:
+    """Return loss and top-1 on the test set, FLOPs and parameters of a checkpoint, or of a switch of the supernet."""
+    if width is not None:
+        name = switch_name(shop, width)
+        switch = shop.load_supernet(path).extract(shop.switches[name], name)
+        measured = measure.evaluate(switch, shop.test_images().evaluation(512))
+        return {"path": str(path), "switch": name, **shop.cost(shop.switches[name]), **asdict(measured)}
     network, config = load_model(path, shop.directory)
     expected, given = config.model, shop.recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
@@ -48,5 +55,4 @@ def evaluate(shop: Workshop, path: Path) -> dict[str, Any]:
     network.to(shop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     score = measure.evaluate(network, shop.test_images().evaluation(512))
     assert config.cost is not None
-    cost = {"flops": config.cost.flops, "params": config.cost.params}
-    return {"path": str(path), **cost, "loss": score.loss, "top1": score.top1}
+    return {"path": str(path), "flops": config.cost.flops, "params": config.cost.params, **asdict(score)}

@@ -1,5 +1,6 @@
 """Draw what a run found: channels per unit, and the slimming curve."""
 
+import io
 import json
 from typing import Any
 
@@ -26,10 +27,47 @@ def write_report(shop: Workshop, found: SearchResult, rows: list[dict[str, Any]]
     return written
 
 
+def write_spectrum(shop: Workshop, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Write `spectrum.json` and, with matplotlib, `spectrum.png`: FLOPs against top-1; return their paths."""
+    write_json(shop.path("spectrum.json"), {"subnetworks": rows})
+    written = {"spectrum": str(shop.path("spectrum.json"))}
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return written
+    mpl.use("agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(rows, key=lambda row: row["flops"])
+    uniform = [(row["flops"], row) for row in ordered if row["name"].startswith("width-")]
+    for key, label, style in (("top1", "calibrated", "o-C0"), ("uncalibrated_top1", "uncalibrated", "x--C1")):
+        points = [(flops, row[key]) for flops, row in uniform if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=f"uniform widths, {label}")
+    others = [(row["flops"], row["top1"]) for row in rows if not row["name"].startswith("width-")]
+    if others:
+        axes.plot(*zip(*others, strict=True), "sC3", label="channel configs, calibrated")
+    axes.xaxis.set_major_formatter(lambda value, _: short(value))
+    axes.set_xlabel("FLOPs (multiply-adds)")
+    axes.set_ylabel("top-1 on the holdout")
+    axes.set_title(f"{shop.recipe.model.name}: one supernet, many widths")
+    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    write_bytes(shop.path("spectrum.png"), _png(figure))
+    return {**written, "plot": str(shop.path("spectrum.png"))}
+
+
+def _png(figure: Any) -> bytes:
+    """Return a figure as PNG bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
 def _draw(shop: Workshop, found: SearchResult) -> bytes:
     """Return the two charts as PNG bytes."""
-    import io
-
     from matplotlib.figure import Figure
 
     units = [name for name, unit in shop.space.units.items() if len(unit.counts) > 1]
@@ -62,6 +100,4 @@ def _draw(shop: Workshop, found: SearchResult) -> bytes:
     curve.legend()
     for axes in (bars, curve):
         axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
+    return _png(figure)

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 
 from autoslim_cli.cost.budget import Budget, short
-from autoslim_cli.errors import ArtifactError, AutoslimError, BudgetError
+from autoslim_cli.errors import ArtifactError, AutoslimError, BudgetError, UsageError
 from autoslim_cli.files.atomic import sha256, write_text
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
 from autoslim_cli.files.checkpoint import versions
@@ -61,6 +61,8 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
     Raises BudgetError with the reachable range if a budget is out of reach.
     """
     space, settings = shop.space, shop.recipe.search
+    if shop.switches:
+        raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
     check_reach(shop, budgets)
     supernet = shop.load_supernet()
     scorer = Scorer(ForkedEvaluator(supernet), _batches(shop), settings.score)

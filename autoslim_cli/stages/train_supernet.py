@@ -1,4 +1,7 @@
-"""Train a supernet: every sub-network works once its BN statistics are calibrated (US-Nets; AutoSlim, section 3.1)."""
+"""Train a supernet: every sub-network works once its BN statistics are calibrated (US-Nets; AutoSlim, section 3.1).
+
+With switchable BN it is a slimmable network of fixed widths instead, and needs no calibration (Slimmable Networks).
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -8,12 +11,13 @@ from torch import Tensor
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.stages.currency import current_facts, decisive, refuse_to_lose
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import Score, calibrate, evaluate
 from autoslim_cli.training.runtime import python_random
-from autoslim_cli.training.sandwich import draw_subnetworks, sandwich_step
+from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, run_switches, sandwich_step
 
 STATE_FILE = "supernet.resume.pt"
 GLANCE_IMAGES = 1024
@@ -21,49 +25,58 @@ GLANCE_IMAGES = 1024
 
 
 def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
-    """Train the recipe's supernet and write `supernet.safetensors`; return its scores at three widths.
+    """Train the recipe's supernet and write `supernet.safetensors`; return its holdout scores at three widths.
 
-    `resume` continues a stopped training, and keeps a supernet that is already there and current.
-    Raises AutoslimError on a loss that is not finite.
+    With switchable BN the scores are those of every switch. `resume` continues a stopped training, and keeps a supernet
+    that is already there and current. Raises AutoslimError on a loss that is not finite.
     """
-    recipe, space = shop.recipe, shop.space
+    recipe, space, switches = shop.recipe, shop.space, shop.switches
     made_from = shop.made_from("data", "space", "supernet", "train")
     path, state = shop.path(SUPERNET_FILE), shop.path(STATE_FILE)
+    supernet = shop.fresh_supernet()
     if not resume:
         refuse_to_lose(state)
-    elif facts := current_facts(path, checkpoint.SUPERNET, made_from, space.largest):
+    elif facts := current_facts(path, checkpoint.SUPERNET, made_from, supernet.full):
         shop.reporter.say(f"{path} is there and current")
         state.unlink(missing_ok=True)
         return {"supernet": str(path), "widths": facts["holdout"]}
     if not any(len(unit.counts) > 1 for unit in space.units.values()):
         raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `autoslim units` says why")
-    for channels in (space.uniform(1.0), space.smallest):  # before any work: fvcore agrees on what will be counted
+    widths = switches or {"largest": space.largest, "base": space.uniform(1.0), "smallest": space.smallest}
+    for channels in widths.values():  # before any work: fvcore agrees on what will be counted
         shop.config(channels)
     images = shop.training_images
-    supernet = shop.fresh_supernet()
     scores: dict[str, Score] = {}
 
     def step(batch: Tensor, labels: Tensor, number: int) -> Tensor:
-        others = draw_subnetworks(space, recipe.supernet, python_random(recipe.seed, "subnetworks", number))
+        smoothing = recipe.train.label_smoothing
+        if switches:
+            first, *others = switches
+            run = run_switches(supernet)
+            return sandwich_step(
+                run, batch, labels, first, others, distill=recipe.supernet.distill, label_smoothing=smoothing
+            )
+        drawn = draw_subnetworks(space, recipe.supernet, python_random(recipe.seed, "subnetworks", number))
         return sandwich_step(
-            supernet,
+            run_channels(supernet),
             batch,
             labels,
-            others,
-            distill=recipe.supernet.distill,
-            label_smoothing=recipe.train.label_smoothing,
+            drawn[0],
+            drawn[1:],
+            distill=recipe.supernet.distill and recipe.supernet.sandwich,
+            label_smoothing=smoothing,
         )
 
     def after_epoch() -> str:
         for name, channels in widths.items():
-            scores[name] = score_subnetwork(shop, supernet, channels, GLANCE_IMAGES)
+            scores[name] = score_subnetwork(shop, supernet, channels, name if switches else None)
         return "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
 
-    widths = {"largest": space.largest, "base": space.uniform(1.0), "smallest": space.smallest}
     costs = "  ".join(f"{name} {shop.flops(channels) / 1e6:.2f}M" for name, channels in widths.items())
-    shop.reporter.say(f"supernet of {recipe.model.name} on {shop.device}: FLOPs {costs}; {len(images)} images")
+    kind = "slimmable network" if switches else "supernet"
+    shop.reporter.say(f"{kind} of {recipe.model.name} on {shop.device}: FLOPs {costs}; {len(images)} images")
     training = Training(
-        network=supernet.body,
+        network=supernet.kept,
         images=images,
         settings=recipe.train,
         seed=recipe.seed,
@@ -79,16 +92,20 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
         after_epoch()
     holdout = {name: {**shop.cost(widths[name]), **asdict(score)} for name, score in scores.items()}
     facts = {"model": recipe.sections("model")["model"], "channels": supernet.full, "holdout": holdout}
-    checkpoint.save(path, checkpoint.SUPERNET, supernet.body.state_dict(), {**facts, "made_from": made_from})
+    facts |= {"switches": switches} if switches else {}
+    checkpoint.save(path, checkpoint.SUPERNET, supernet.kept.state_dict(), {**facts, "made_from": made_from})
     state.unlink(missing_ok=True)
     return {"supernet": str(path), "widths": holdout}
 
 
 @torch.no_grad()
-def score_subnetwork(shop: Workshop, supernet: Any, channels: dict[str, int], images: int) -> Score:
-    """Return the holdout score of one calibrated sub-network."""
-    network = supernet.extract(channels)
-    calibrate(network, calibration_batches(shop, images))
+def score_subnetwork(
+    shop: Workshop, supernet: SlimmableNetwork, channels: dict[str, int], switch: str | None = None
+) -> Score:
+    """Return the holdout score of one sub-network: of a switch with its own BN, else calibrated on a few images."""
+    network = supernet.extract(channels, switch)
+    if switch is None:
+        calibrate(network, calibration_batches(shop, GLANCE_IMAGES))
     return evaluate(network, shop.holdout.evaluation(512))
 
 

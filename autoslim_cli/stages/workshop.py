@@ -17,8 +17,9 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, read_config
 from autoslim_cli.files.recipe import Recipe
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.slimmable import SlimmableNetwork, largest
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.steer import space_of, steered
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import Reading, read
 from autoslim_cli.network.zoo import build
@@ -49,19 +50,21 @@ class Workshop:
         """Return the network as it was read, freshly initialised by the recipe's seed."""
         model = self.recipe.model
         torch.manual_seed(seed_from(self.recipe.seed, "init"))
-        return read(build(model, self.directory), model.input, model.classes)
+        reading = read(build(model, self.directory), model.input, model.classes)
+        return steered(reading, self.recipe.space)
 
     @cached_property
     def space(self) -> Space:
         """Return the search space."""
-        supernet, space = self.recipe.supernet, self.recipe.space
-        return Space.of(
-            self.reading.table,
-            width=supernet.width,
-            min_width=supernet.min_width,
-            groups=space.groups,
-            divisor=space.divisor,
-        )
+        return space_of(self.reading.table, self.recipe.supernet, self.recipe.space)
+
+    @cached_property
+    def switches(self) -> dict[str, dict[str, int]]:
+        """Return the channels of each switch of a slimmable network with switchable BN; none with shared BN."""
+        supernet = self.recipe.supernet
+        if supernet.bn == "shared":
+            return {}
+        return {width_name(width): self.space.uniform(width) for width in sorted(supernet.widths, reverse=True)}
 
     def path(self, name: str) -> Path:
         """Return the path of one of the recipe's files."""
@@ -125,20 +128,22 @@ class Workshop:
 
     def fresh_supernet(self) -> SlimmableNetwork:
         """Return a newly initialised supernet on the device."""
-        return SlimmableNetwork(self.fresh_network(self.space.largest), self.reading, self.space.largest)
+        full = largest(self.switches) or self.space.largest
+        return SlimmableNetwork(self.fresh_network(full), self.reading, full, self.switches)
 
-    def load_supernet(self) -> SlimmableNetwork:
+    def load_supernet(self, path: Path | None = None) -> SlimmableNetwork:
         """Return the trained supernet. Raises ArtifactError if it was made for another model or space."""
-        path = self.path(SUPERNET_FILE)
+        path = path or self.path(SUPERNET_FILE)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
-        if facts["model"] != self.recipe.sections("model")["model"] or facts["channels"] != self.space.largest:
+        supernet = self.fresh_supernet()
+        described = (self.recipe.sections("model")["model"], supernet.full, self.switches)
+        if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
             raise ArtifactError(
                 f"{path}: trained for another model or supernet than the recipe now describes; "
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
         self._refuse_another_holdout(path, facts)
-        supernet = self.fresh_supernet()
-        checkpoint.fill(supernet.body, tensors, path)
+        checkpoint.fill(supernet.kept, tensors, path)
         supernet.activate(supernet.full)
         return supernet
 
@@ -211,6 +216,11 @@ def describe(model: Any) -> str:
     details += [f"input={list(model.input)}", f"classes={model.classes}"]
     details += [f"strides={model.strides}"] if model.strides else []
     return f"{model.name} ({', '.join(details)})"
+
+
+def width_name(width: float) -> str:
+    """Name what belongs to a width."""
+    return f"width-{width:g}"
 
 
 def slug(text: str) -> str:

@@ -2,6 +2,8 @@
 
 import random
 import warnings
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,50 +14,66 @@ from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.table import Channels
 
+Key = TypeVar("Key")
+"""What names a sub-network: its channels, or a switch."""
+
 
 def draw_subnetworks(space: Space, settings: SupernetSettings, rng: random.Random) -> list[dict[str, int]]:
-    """Return the sub-networks of one step after the largest: random ones, then the smallest (US-Nets, section 3.1)."""
+    """Return the sub-networks of one step: the largest, random ones, and the smallest (US-Nets, section 3.1).
+
+    Without the sandwich rule all are random.
+    """
     drawn = []
-    for _ in range(settings.samples - 2):
+    for _ in range(settings.samples - 2 if settings.sandwich else settings.samples):
         if settings.sampling == "uniform":
             drawn.append(space.uniform(rng.uniform(settings.min_width, settings.width)))
         else:
             drawn.append(space.random(rng))
-    return [*drawn, space.smallest]
+    return [space.largest, *drawn, space.smallest] if settings.sandwich else drawn
 
 
 def sandwich_step(
-    supernet: SlimmableNetwork,
+    run: Callable[[Tensor, Key], Tensor],
     images: Tensor,
     labels: Tensor,
-    others: list[dict[str, int]],
+    first: Key,
+    others: Sequence[Key],
     *,
     distill: bool,
     label_smoothing: float,
 ) -> Tensor:
-    """Leave the summed gradients of the largest and the other sub-networks; return the largest one's loss.
+    """Leave the summed gradients of the first and the other sub-networks; return the first one's loss.
 
-    Inplace distillation (US-Nets, section 3.2): the largest learns from the labels, its detached softmax teaches the
-    others by soft cross-entropy alone.
+    `run` gives the logits (batch, classes) of a sub-network. Inplace distillation (US-Nets, section 3.2): the first,
+    the largest, learns from the labels, its detached softmax teaches the others by soft cross-entropy alone.
     """
     with warnings.catch_warnings():
         # Gradients are views of the full-size ones: strided, as they are meant to be.
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-        # 1. The largest sub-network learns from the labels.
-        logits = _run(supernet, images, supernet.full)
+        # 1. The first sub-network learns from the labels.
+        logits = run(images, first)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         target = logits.detach().softmax(1) if distill else labels
         # 2. The others learn from it; their gradients add up in place.
-        for channels in others:
-            other = _run(supernet, images, channels)
+        for key in others:
+            other = run(images, key)
             smoothing = 0.0 if distill else label_smoothing
             F.cross_entropy(other, target, label_smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
-def _run(supernet: SlimmableNetwork, images: Tensor, channels: Channels) -> Tensor:
-    """Return the logits (batch, classes) of one sub-network in single precision."""
-    supernet.activate(channels)
-    logits: Tensor = supernet(images)
+def run_channels(supernet: SlimmableNetwork) -> Callable[[Tensor, Channels], Tensor]:
+    """Return what gives the logits of a supernet at any channels, in single precision."""
+    return lambda images, channels: _logits(supernet, supernet.activate, images, channels)
+
+
+def run_switches(network: SlimmableNetwork) -> Callable[[Tensor, str], Tensor]:
+    """Return what gives the logits of a slimmable network at its switches, in single precision."""
+    return lambda images, switch: _logits(network, network.switch_to, images, switch)
+
+
+def _logits(network: SlimmableNetwork, turn: Callable[[Key], None], images: Tensor, key: Key) -> Tensor:
+    turn(key)
+    logits: Tensor = network(images)
     return logits.float() if logits.dtype != torch.float32 else logits

@@ -195,6 +195,25 @@ def test_units_name_what_a_search_may_do(autoslim_json, recipe):
     assert (units[-1]["name"], units[-1]["pinned"]) == ("fc", "the network's output")
 
 
+def test_units_are_steered_by_patterns(autoslim_json, recipe):
+    steering = ["space.pin=[layer3.*conv1]", "space.tie=[[layer2.0.conv1, layer2.0.conv2]]"]
+    steering += ["space.min={conv1: 5}", "space.groups={layer1*: 3}", "space.divisor={layer3*: 8, '*': 2}"]
+    units = {unit["name"]: unit for unit in autoslim_json("units", "-r", recipe, *steering)["units"]}
+    assert units["layer3.0.conv1"]["pinned"] == "space.pin: layer3.*conv1"
+    assert units["layer3.0.conv1"]["supernet"] == units["layer3.0.conv1"]["base"] == 32
+    assert units["layer2.0.conv1"]["layers"] == ["layer2.0.conv1", "layer2.0.conv2", "layer2.0.shortcut.0"]
+    assert "layer2.0.conv2" not in units
+    assert units["conv1"]["min"] == 6
+    assert units["layer1.0.conv1"]["step"] == 4
+    assert units["layer3.0.conv2"]["step"] == 8
+    result = autoslim_json("train-supernet", "-r", recipe, "train.epochs=1", *steering)
+    (config,) = autoslim_json("search", "--flops", "70%", "-r", recipe, "train.epochs=1", *steering)["configs"]
+    channels = json.loads((recipe / "arch-70pct.json").read_text())["channels"]
+    assert channels["layer3.0.conv1"] == 32
+    assert set(channels) == set(units)
+    assert config["flops"] < result["widths"]["largest"]["flops"]
+
+
 def test_info_agrees_with_the_literature(autoslim_json):
     facts = autoslim_json("info", "torchvision/mobilenet_v2")
     assert facts["flops"] == facts["fvcore_flops"] == 300_774_272

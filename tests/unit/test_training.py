@@ -21,7 +21,7 @@ from autoslim_cli.training import data
 from autoslim_cli.training.augment import flip_and_crop
 from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.optimise import schedule, sgd
-from autoslim_cli.training.sandwich import draw_subnetworks, sandwich_step
+from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 
 
 class Joined(nn.Module):
@@ -53,7 +53,7 @@ def test_gradients_of_sub_networks_add_up_in_place(build):
     supernet.zero_gradients()
     places = {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()}
     with sidestepped(supernet):
-        sandwich_step(supernet, images, labels, others, distill=True, label_smoothing=0.0)
+        sandwich_step(run_channels(supernet), images, labels, space.largest, others, distill=True, label_smoothing=0.0)
     assert {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()} == places
 
     # The same by plain autograd on the extracted networks, added up at their places.
@@ -83,10 +83,11 @@ def indices_in_use(layer, name, index, channels):
 def test_the_sandwich_holds_the_smallest_and_the_right_number():
     _, space = supernet_of(cifar_resnet(5, depth=8, width=8), (3, 8, 8))
     drawn = draw_subnetworks(space, SupernetSettings(samples=5), random.Random(0))
-    assert len(drawn) == 4
-    assert drawn[-1] == space.smallest
+    assert len(drawn) == 5
+    assert (drawn[0], drawn[-1]) == (space.largest, space.smallest)
+    assert space.largest not in draw_subnetworks(space, SupernetSettings(sandwich=False), random.Random(0))
     uniform = draw_subnetworks(space, SupernetSettings(sampling="uniform"), random.Random(0))
-    ratios = [uniform[0][name] / space.units[name].unit.base for name in ("layer3.0.conv1", "layer3.0.conv2")]
+    ratios = [uniform[1][name] / space.units[name].unit.base for name in ("layer3.0.conv1", "layer3.0.conv2")]
     assert ratios[0] == ratios[1]
 
 

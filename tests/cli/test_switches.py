@@ -1,0 +1,119 @@
+"""Switchable BN, joint training, the spectrum of widths, and switching at run time."""
+
+import itertools
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import autoslim_cli
+from autoslim_cli.errors import UsageError
+from autoslim_cli.network.built_in import cifar_resnet
+from autoslim_cli.network.slimmable import SlimmableNetwork, largest
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+from autoslim_cli.training.measure import evaluate
+from autoslim_cli.training.sandwich import run_switches, sandwich_step
+
+SWITCHABLE = ["train.epochs=8", "supernet.bn=switchable", "supernet.widths=[0.5, 1.0]", "supernet.distill=false"]
+
+
+def test_a_switch_has_its_own_bn_and_trains_it():
+    reading = read(cifar_resnet(5, depth=8, width=8), (3, 8, 8))
+    space = Space.of(reading.table, width=1.5, min_width=0.25, groups=6, divisor=2)
+    switches = {"half": space.uniform(0.5), "base": space.uniform(1.0)}
+    assert largest(switches) == switches["base"]
+    network = SlimmableNetwork(reading.module, reading, largest(switches), switches)
+    images, labels = torch.randn(16, 3, 8, 8), torch.randint(5, (16,))
+    before = {name: tensor.clone() for name, tensor in network.private.state_dict().items()}
+    network.zero_gradients()
+    sandwich_step(run_switches(network), images, labels, "base", ["half"], distill=False, label_smoothing=0.0)
+    after = network.private.state_dict()
+    means = [name for name in after if name.endswith("running_mean")]
+    assert len(means) == 2 * 9
+    assert not any(torch.equal(before[name], after[name]) for name in means)
+    assert all(p.grad.abs().sum() > 0 for name, p in network.private.named_parameters() if name.endswith("weight"))
+    for name, channels in switches.items():
+        network.switch_to(name)
+        network.eval()
+        extracted = network.extract(channels, name).eval()
+        torch.testing.assert_close(network(images), extracted(images))
+        assert torch.equal(extracted.bn1.running_mean, after[f"/{name}./bn1.running_mean"])
+        network.train()
+
+
+def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe):
+    result = autoslim_json("train-supernet", "-r", recipe, *SWITCHABLE)
+    assert list(result["widths"]) == ["width-1", "width-0.5"]
+    assert result["widths"]["width-0.5"]["top1"] > 0.3
+    supernet = recipe / "supernet.safetensors"
+    row = autoslim_json("extract", "--width", "0.5", "-r", recipe, *SWITCHABLE)
+    assert row["top1"] == result["widths"]["width-0.5"]["top1"]
+    assert row["flops"] == autoslim_json("info", row["path"])["fvcore_flops"]
+    at = autoslim_json("evaluate", supernet, "--width", "0.5", *SWITCHABLE)
+    assert at["top1"] == autoslim_json("evaluate", row["path"])["top1"]
+    assert "no switch" in refuse(2, "evaluate", supernet, "--width", "0.75", *SWITCHABLE)
+    assert "bn: shared" in refuse(2, "search", "--flops", "50%", "-r", recipe, *SWITCHABLE)
+    assert "extract --width" in refuse(2, "calibrate-bn", "--widths", "0.5", "-r", recipe, *SWITCHABLE)
+
+    network = autoslim_cli.SwitchedNetwork.load(supernet)
+    images = torch.randn(4, 1, 8, 8)
+    plain, _ = autoslim_cli.load_model(row["path"])
+    torch.testing.assert_close(network.at(width=0.5)(images), plain(images))
+    assert not torch.allclose(network.at(width=1.0)(images), plain(images))
+    with pytest.raises(UsageError, match=r"no switch width-0\.75"):
+        network.at(width=0.75)
+
+
+def test_widths_and_switches_belong_together(refuse, recipe):
+    assert "bn: switchable" in refuse(2, "train-supernet", "-r", recipe, "supernet.bn=switchable")
+    assert "bn: switchable" in refuse(2, "train-supernet", "-r", recipe, "supernet.widths=[1.0]")
+    assert "shared has no switches" in refuse(2, "extract", "--width", "1", "-r", recipe)
+
+
+def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worked):
+    configs = [worked / "arch-30pct.json", worked / "arch-60pct.json"]
+    rows = autoslim_json("retrain", *configs, "--joint", "retrain.epochs=4")["networks"]
+    assert [row["name"] for row in rows] == ["60pct", "30pct"]
+    one, other = (safetensors.torch.load_file(row["path"]) for row in rows)
+    count = min(len(one["conv1.weight"]), len(other["conv1.weight"]))
+    assert torch.equal(one["conv1.weight"][:count], other["conv1.weight"][:count])  # shared
+    assert not torch.equal(one["bn1.weight"][:count], other["bn1.weight"][:count])  # private
+    for row in rows:
+        assert row["top1"] > 0.2
+        again = autoslim_json("evaluate", row["path"])
+        assert (again["top1"], again["flops"]) == (row["top1"], row["flops"])
+    assert "two or more" in refuse(2, "retrain", configs[0], "--joint")
+    assert "--joint takes several" in refuse(2, "retrain", *configs)
+
+
+def test_the_spectrum_of_widths(autoslim_json, worked):
+    result = autoslim_json("calibrate-bn", "--widths", "0.25:1.5:0.25", "--compare", "-r", worked)
+    rows = result["subnetworks"]
+    assert len(rows) == 6
+    assert all(row["flops"] < after["flops"] for row, after in itertools.pairwise(rows))
+    assert rows[2]["uncalibrated_top1"] < rows[2]["top1"]
+    assert rows[-1]["uncalibrated_top1"] == rows[-1]["top1"]
+    assert json.loads((worked / "spectrum.json").read_text())["subnetworks"] == rows
+    with Image.open(result["plot"]) as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_supernet_switches_and_calibrates_at_run_time(autoslim_json, worked):
+    (row,) = autoslim_json("calibrate-bn", "--widths", "0.5", "-r", worked)["subnetworks"]
+    plain, config = autoslim_cli.load_model(row["path"])
+    network = autoslim_cli.SwitchedNetwork.load(worked / "supernet.safetensors")
+    images, labels = torch.randn(64, 1, 8, 8), torch.randint(10, (64,))
+    for one in (network.at(width=0.5), plain):
+        autoslim_cli.calibrate(one, [(images, labels)])
+    torch.testing.assert_close(network(images), plain(images))
+    assert evaluate(network.at(channels=config.channels), [(images, labels)]) == evaluate(plain, [(images, labels)])
+    with pytest.raises(UsageError, match="conv1"):
+        network.at(channels={**config.channels, "conv1": 99})
+
+
+def test_random_only_training_is_there_to_be_compared(autoslim_json, recipe):
+    widths = autoslim_json("train-supernet", "-r", recipe, "supernet.sandwich=false")["widths"]
+    assert list(widths) == ["largest", "base", "smallest"]
