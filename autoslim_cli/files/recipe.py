@@ -37,6 +37,17 @@ class ModelSettings(Settings):
         default_factory=dict, description="Strides by layer name, set after building: for small images"
     )
 
+    weights: str | None = Field(
+        default=None,
+        description="Trained weights that a supernet starts from: a name of torchvision's (DEFAULT) or a file relative "
+        "to the recipe (.safetensors, or a state dict); retraining starts from scratch all the same",
+    )
+
+    @property
+    def architecture(self) -> Self:
+        """Return the model without the weights that it may start from: what a channel config belongs to."""
+        return self.model_copy(update={"weights": None})
+
 
 class AugmentSettings(Settings):
     """Say how training images are varied; every image draws its own crop and flip."""
@@ -97,6 +108,9 @@ class SupernetSettings(Settings):
     )
     sampling: Literal["per-unit", "uniform"] = Field(
         default="per-unit", description="Draw random channels for each unit alone, or one width for all"
+    )
+    sort: bool = Field(
+        default=True, description="With model.weights: order each unit's channels by importance, the best first"
     )
     sandwich: bool = Field(default=True, description="False draws all sub-networks at random: to measure the rule")
     bn: Literal["shared", "switchable"] = Field(

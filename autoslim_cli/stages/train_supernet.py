@@ -33,7 +33,7 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     recipe, space, switches = shop.recipe, shop.space, shop.switches
     made_from = shop.made_from("data", "space", "supernet", "train")
     path, state = shop.path(SUPERNET_FILE), shop.path(STATE_FILE)
-    supernet = shop.fresh_supernet()
+    supernet = shop.fresh_supernet(trained=True)
     if not resume:
         refuse_to_lose(state)
     elif facts := current_facts(path, checkpoint.SUPERNET, made_from, supernet.full):
@@ -91,7 +91,7 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     if not scores:  # resumed after the last step
         after_epoch()
     holdout = {name: {**shop.cost(widths[name]), **asdict(score)} for name, score in scores.items()}
-    facts = {"model": recipe.sections("model")["model"], "channels": supernet.full, "holdout": holdout}
+    facts = {"model": shop.architecture, "channels": supernet.full, "holdout": holdout}
     facts |= {"switches": switches} if switches else {}
     checkpoint.save(path, checkpoint.SUPERNET, supernet.kept.state_dict(), {**facts, "made_from": made_from})
     state.unlink(missing_ok=True)

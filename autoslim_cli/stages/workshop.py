@@ -16,6 +16,7 @@ from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, read_config
 from autoslim_cli.files.recipe import Recipe
+from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.slimmable import SlimmableNetwork, largest
 from autoslim_cli.network.space import Space
@@ -65,6 +66,11 @@ class Workshop:
         if supernet.bn == "shared":
             return {}
         return {width_name(width): self.space.uniform(width) for width in sorted(supernet.widths, reverse=True)}
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Return the model as plain JSON values, without the weights that it may start from."""
+        return self.recipe.model.architecture.model_dump(mode="json")
 
     def path(self, name: str) -> Path:
         """Return the path of one of the recipe's files."""
@@ -126,17 +132,31 @@ class Workshop:
         network = fresh(self.reading.module, self.reading.table, channels)
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def fresh_supernet(self) -> SlimmableNetwork:
-        """Return a newly initialised supernet on the device."""
+    def trained_network(self, channels: Channels) -> nn.Module:
+        """Return the network at `channels`, the first ones those of `model.weights`, on the device."""
+        say, model = self.reporter.say, self.recipe.model
+        trained, left = load_trained(self.reading, model, self.directory)
+        if self.recipe.supernet.sort:
+            sort_channels(trained, self.reading.table)
+        torch.manual_seed(seed_from(self.recipe.seed, "resize"))
+        network = widened(trained, self.reading, channels)
+        say(f"starting from {model.weights}" + (f"; as initialised: {', '.join(left)}" if left else ""))
+        if changing := changed_by_widening(self.reading):
+            say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def fresh_supernet(self, *, trained: bool = False) -> SlimmableNetwork:
+        """Return a supernet on the device, newly initialised, or `trained`: from `model.weights` if there are any."""
         full = largest(self.switches) or self.space.largest
-        return SlimmableNetwork(self.fresh_network(full), self.reading, full, self.switches)
+        body = self.trained_network(full) if self.recipe.model.weights and trained else self.fresh_network(full)
+        return SlimmableNetwork(body, self.reading, full, self.switches)
 
     def load_supernet(self, path: Path | None = None) -> SlimmableNetwork:
         """Return the trained supernet. Raises ArtifactError if it was made for another model or space."""
         path = path or self.path(SUPERNET_FILE)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
         supernet = self.fresh_supernet()
-        described = (self.recipe.sections("model")["model"], supernet.full, self.switches)
+        described = (self.architecture, supernet.full, self.switches)
         if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
             raise ArtifactError(
                 f"{path}: trained for another model or supernet than the recipe now describes; "
@@ -177,12 +197,12 @@ class Workshop:
             network = fresh(self.reading.module, self.reading.table, channels)
         counted = agree(network, self.reading.table, channels, self.recipe.model.input)
         cost = Cost(flops=counted, params=self.params(channels))
-        return ChannelConfig(model=self.recipe.model, channels=dict(channels), cost=cost, found=found)
+        return ChannelConfig(model=self.recipe.model.architecture, channels=dict(channels), cost=cost, found=found)
 
     def read_channels(self, path: Path, *, bounded: bool) -> dict[str, int]:
         """Return the checked channels of a channel config for this recipe's model."""
         config = read_config(path)
-        if config.model != self.recipe.model:
+        if config.model != self.recipe.model.architecture:
             raise ArtifactError(
                 f"{path}: a config for {describe(config.model)}, but the recipe's model is "
                 f"{describe(self.recipe.model)}; name its recipe with --recipe"

@@ -214,6 +214,18 @@ def test_units_are_steered_by_patterns(autoslim_json, recipe):
     assert config["flops"] < result["widths"]["largest"]["flops"]
 
 
+def test_a_supernet_starts_from_trained_weights(autoslim, autoslim_json, worked):
+    autoslim_json("retrain", "--width", "1", "-r", worked, "retrain.epochs=8")
+    start = ["model.weights=model-width-1.safetensors", "train.epochs=1", "train.lr=0.000001", "train.warmup=0"]
+    said = autoslim("train-supernet", "-r", worked, *start)
+    assert "starting from model-width-1.safetensors" in said.stderr
+    warm = autoslim_json("train-supernet", "-r", worked, *start, "--resume")["widths"]
+    cold = autoslim_json("train-supernet", "-r", worked, *start[1:])["widths"]
+    assert warm["largest"]["top1"] > cold["largest"]["top1"] + 0.2
+    autoslim_json("search", "--flops", "80%", "-r", worked, *start[1:])
+    assert "weights" not in json.loads((worked / "arch-80pct.json").read_text())["model"]
+
+
 def test_info_agrees_with_the_literature(autoslim_json):
     facts = autoslim_json("info", "torchvision/mobilenet_v2")
     assert facts["flops"] == facts["fvcore_flops"] == 300_774_272

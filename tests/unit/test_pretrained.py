@@ -1,0 +1,117 @@
+"""Trained weights: sorted and widened networks compute what the trained one does."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from conftest import randomise_norms
+from torch import nn
+
+from autoslim_cli.errors import ArtifactError, UsageError
+from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.network.built_in import FACTORIES
+from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+
+NETWORKS = {
+    "cifar_resnet": lambda: FACTORIES["cifar_resnet"](num_classes=5, depth=8),
+    "mobilenet_v2": lambda: torchvision.models.mobilenet_v2(num_classes=5),
+    "mobilenet_v3_small": lambda: torchvision.models.mobilenet_v3_small(num_classes=5),
+    "densenet121": lambda: torchvision.models.densenet121(num_classes=5),
+    "shufflenet_v1": lambda: FACTORIES["shufflenet_v1"](num_classes=5),
+    "shufflenet_v2_x0_5": lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=5),
+    "resnext50_32x4d": lambda: torchvision.models.resnext50_32x4d(num_classes=5),
+}
+SHAPE = (3, 32, 32)
+
+
+def opened(name):
+    network = NETWORKS[name]().eval()
+    randomise_norms(network)
+    return network, read(network, SHAPE)
+
+
+def close(one, other):
+    images = torch.randn(2, *SHAPE)
+    with torch.inference_mode():
+        expected = other.eval()(images)
+        torch.testing.assert_close(one.eval()(images), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sorting_keeps_the_function_and_widening_too(name):
+    network, reading = opened(name)
+    moved = copy.deepcopy(network)
+    sort_channels(moved, reading.table)
+    close(moved, network)
+    changed = [n for n, t in moved.state_dict().items() if not torch.equal(t, network.state_dict()[n])]
+    assert bool(changed) == any(unit.sortable for unit in reading.table.free)
+    if name.startswith("shufflenet"):  # a shuffle gives other channels to other layers once there are more
+        assert all("change places" in words for words in changed_by_widening(reading))
+        return
+    assert changed_by_widening(reading) == []
+    space = Space.of(reading.table, width=1.5, min_width=0.5, groups=6, divisor=4)
+    wider = widened(moved, reading, space.largest)
+    assert sum(p.numel() for p in wider.parameters()) > 1.3 * sum(p.numel() for p in network.parameters())
+    close(wider, network)
+
+
+def test_the_best_channels_come_first():
+    network, reading = opened("cifar_resnet")
+    with torch.no_grad():
+        network.layer1[0].conv2.weight[:, 5] *= 100
+    before = network.layer1[0].bn1.weight[5].clone()
+    sort_channels(network, reading.table)
+    assert torch.equal(network.layer1[0].bn1.weight[0], before)
+    magnitudes = network.layer1[0].conv2.weight.abs().sum((0, 2, 3))
+    assert torch.equal(magnitudes, magnitudes.sort(descending=True).values)
+
+
+def test_what_widening_cannot_keep_is_named():
+    network = torchvision.models.convnext_tiny(num_classes=5)
+    found = changed_by_widening(read(network, SHAPE))
+    assert "features.0.1 works over all channels" in found
+    assert len(found) == 23  # every layer norm, and nothing else
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_weights_come_from_a_file(tmp_path, suffix):
+    import safetensors.torch
+
+    network, reading = opened("cifar_resnet")
+    trained = NETWORKS["cifar_resnet"]()
+    path = tmp_path / f"trained{suffix}"
+    save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
+    save(trained.state_dict(), path)
+    model = ModelSettings(name="autoslim/cifar_resnet", input=SHAPE, classes=5, weights=path.name)
+    loaded, left = load_trained(reading, model, tmp_path)
+    assert left == []
+    assert all(torch.equal(p, q) for p, q in zip(loaded.parameters(), trained.parameters(), strict=True))
+    assert not torch.equal(loaded.conv1.weight, network.conv1.weight)
+
+
+def test_a_classifier_of_other_classes_is_left_and_anything_else_refused(tmp_path):
+    _, reading = opened("cifar_resnet")
+    model = ModelSettings(name="autoslim/cifar_resnet", input=SHAPE, classes=5, weights="w.pt")
+    torch.save(FACTORIES["cifar_resnet"](num_classes=9, depth=8).state_dict(), tmp_path / "w.pt")
+    assert load_trained(reading, model, tmp_path)[1] == ["fc.weight", "fc.bias"]
+    torch.save(FACTORIES["cifar_resnet"](num_classes=5, depth=8, width=8).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ArtifactError, match=r"conv1\.weight is \[8, 3, 3, 3\], and \[16, 3, 3, 3\] here"):
+        load_trained(reading, model, tmp_path)
+    with pytest.raises(ArtifactError, match="no file"):
+        load_trained(reading, model.model_copy(update={"weights": "none.pt"}), tmp_path)
+
+
+def test_torchvision_s_weights_go_by_their_names(monkeypatch, tmp_path):
+    _, reading = opened("mobilenet_v2")
+    model = ModelSettings(name="torchvision/mobilenet_v2", input=SHAPE, classes=5, weights="IMAGENET1K_V9")
+    with pytest.raises(UsageError, match="IMAGENET1K_V1"):
+        load_trained(reading, model, tmp_path)
+    state = torchvision.models.mobilenet_v2(num_classes=1000).state_dict()
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_a, **_k: state)
+    loaded, left = load_trained(reading, model.model_copy(update={"weights": "DEFAULT"}), tmp_path)
+    assert left == ["classifier.1.weight", "classifier.1.bias"]
+    assert torch.equal(loaded.features[0][0].weight, state["features.0.0.weight"])
+    assert isinstance(loaded, nn.Module)
