@@ -29,8 +29,8 @@ from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.referee import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.recipe import ModelSettings
-from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import Reading, read
 from autoslim_cli.network.zoo import build
 from autoslim_cli.training.runtime import keep_freed_memory
@@ -113,7 +113,7 @@ def _check(name: str) -> Outcome:
     images = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         expected = network.eval()(images)
-    supernet = SlimmableNetwork(copy.deepcopy(network), reading, table.base).eval()
+    supernet = Supernet(copy.deepcopy(network), reading, table.base).eval()
     outcome.difference = _difference(supernet, expected, images)
     space = Space.of(table, width=1.0, min_width=0.25, groups=8, divisor=1)
     outcome.flops_agree = True
@@ -167,7 +167,7 @@ def _randomise(network: nn.Module) -> None:
 
 
 @torch.inference_mode()
-def _difference(supernet: SlimmableNetwork, expected: torch.Tensor, images: torch.Tensor) -> float:
+def _difference(supernet: Supernet, expected: torch.Tensor, images: torch.Tensor) -> float:
     """Return the largest difference from the expected logits, relative to the largest of these."""
     return float((supernet(images) - expected).abs().max() / expected.abs().max())
 

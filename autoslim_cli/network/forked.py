@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Channels, ranges
 
 Values = dict[fx.Node, Any]
@@ -31,7 +31,7 @@ class ForkedEvaluator:
     Layers are activated one by one as the graph reaches them: activate the supernet again before running it whole.
     """
 
-    def __init__(self, supernet: SlimmableNetwork) -> None:
+    def __init__(self, supernet: Supernet) -> None:
         self.supernet = supernet.eval()
         self.nodes: list[fx.Node] = list(supernet.reading.graph.nodes)
         self.layouts = supernet.reading.layouts

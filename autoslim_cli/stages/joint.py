@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.network.slimmable import SlimmableNetwork, largest
+from autoslim_cli.network.supernet import Supernet, largest
 from autoslim_cli.stages.currency import decisive, refuse_to_lose
 from autoslim_cli.stages.workshop import Workshop
 from autoslim_cli.training.loop import Training, fit
@@ -32,7 +32,7 @@ def retrain_jointly(shop: Workshop, configs: list[Path], *, resume: bool = False
     if not resume:
         refuse_to_lose(state)
     full = largest(switches)
-    network = SlimmableNetwork(shop.fresh_network(full), shop.reading, full, switches)
+    network = Supernet(shop.fresh_network(full), shop.reading, full, switches)
     agreed = {name: shop.config(channels) for name, channels in switches.items()}
     images, test = shop.all_training_images(), shop.test_images()
     first, *others = switches

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.stages.currency import current_facts, decisive, refuse_to_lose
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.loop import Training, fit
@@ -99,9 +99,7 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def score_subnetwork(
-    shop: Workshop, supernet: SlimmableNetwork, channels: dict[str, int], switch: str | None = None
-) -> Score:
+def score_subnetwork(shop: Workshop, supernet: Supernet, channels: dict[str, int], switch: str | None = None) -> Score:
     """Return the holdout score of one sub-network: of a switch with its own BN, else calibrated on a few images."""
     network = supernet.extract(channels, switch)
     if switch is None:

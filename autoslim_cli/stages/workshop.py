@@ -18,9 +18,9 @@ from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, read_c
 from autoslim_cli.files.recipe import Recipe
 from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.slimmable import SlimmableNetwork, largest
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.steer import space_of, steered
+from autoslim_cli.network.supernet import Supernet, largest
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import Reading, read
 from autoslim_cli.network.zoo import build
@@ -145,13 +145,13 @@ class Workshop:
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def fresh_supernet(self, *, trained: bool = False) -> SlimmableNetwork:
+    def fresh_supernet(self, *, trained: bool = False) -> Supernet:
         """Return a supernet on the device, newly initialised, or `trained`: from `model.weights` if there are any."""
         full = largest(self.switches) or self.space.largest
         body = self.trained_network(full) if self.recipe.model.weights and trained else self.fresh_network(full)
-        return SlimmableNetwork(body, self.reading, full, self.switches)
+        return Supernet(body, self.reading, full, self.switches)
 
-    def load_supernet(self, path: Path | None = None) -> SlimmableNetwork:
+    def load_supernet(self, path: Path | None = None) -> Supernet:
         """Return the trained supernet. Raises ArtifactError if it was made for another model or space."""
         path = path or self.path(SUPERNET_FILE)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)

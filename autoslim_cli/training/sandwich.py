@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.files.recipe import SupernetSettings
-from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Channels
 
 Key = TypeVar("Key")
@@ -63,17 +63,17 @@ def sandwich_step(
     return loss.detach()
 
 
-def run_channels(supernet: SlimmableNetwork) -> Callable[[Tensor, Channels], Tensor]:
+def run_channels(supernet: Supernet) -> Callable[[Tensor, Channels], Tensor]:
     """Return what gives the logits of a supernet at any channels, in single precision."""
     return lambda images, channels: _logits(supernet, supernet.activate, images, channels)
 
 
-def run_switches(network: SlimmableNetwork) -> Callable[[Tensor, str], Tensor]:
+def run_switches(network: Supernet) -> Callable[[Tensor, str], Tensor]:
     """Return what gives the logits of a slimmable network at its switches, in single precision."""
     return lambda images, switch: _logits(network, network.switch_to, images, switch)
 
 
-def _logits(network: SlimmableNetwork, turn: Callable[[Key], None], images: Tensor, key: Key) -> Tensor:
+def _logits(network: Supernet, turn: Callable[[Key], None], images: Tensor, key: Key) -> Tensor:
     turn(key)
     logits: Tensor = network(images)
     return logits.float() if logits.dtype != torch.float32 else logits

@@ -11,8 +11,8 @@ from PIL import Image
 import autoslim_cli
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.built_in import cifar_resnet
-from autoslim_cli.network.slimmable import SlimmableNetwork, largest
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.supernet import Supernet, largest
 from autoslim_cli.network.trace import read
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
@@ -25,7 +25,7 @@ def test_a_switch_has_its_own_bn_and_trains_it():
     space = Space.of(reading.table, width=1.5, min_width=0.25, groups=6, divisor=2)
     switches = {"half": space.uniform(0.5), "base": space.uniform(1.0)}
     assert largest(switches) == switches["base"]
-    network = SlimmableNetwork(reading.module, reading, largest(switches), switches)
+    network = Supernet(reading.module, reading, largest(switches), switches)
     images, labels = torch.randn(16, 3, 8, 8), torch.randint(5, (16,))
     before = {name: tensor.clone() for name, tensor in network.private.state_dict().items()}
     network.zero_gradients()
@@ -58,7 +58,7 @@ def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe)
     assert "bn: shared" in refuse(2, "search", "--flops", "50%", "-r", recipe, *SWITCHABLE)
     assert "extract --width" in refuse(2, "calibrate-bn", "--widths", "0.5", "-r", recipe, *SWITCHABLE)
 
-    network = autoslim_cli.SwitchedNetwork.load(supernet)
+    network = autoslim_cli.SlimmableNetwork.load(supernet)
     images = torch.randn(4, 1, 8, 8)
     plain, _ = autoslim_cli.load_model(row["path"])
     torch.testing.assert_close(network.at(width=0.5)(images), plain(images))
@@ -104,7 +104,7 @@ def test_the_spectrum_of_widths(autoslim_json, worked):
 def test_a_supernet_switches_and_calibrates_at_run_time(autoslim_json, worked):
     (row,) = autoslim_json("calibrate-bn", "--widths", "0.5", "-r", worked)["subnetworks"]
     plain, config = autoslim_cli.load_model(row["path"])
-    network = autoslim_cli.SwitchedNetwork.load(worked / "supernet.safetensors")
+    network = autoslim_cli.SlimmableNetwork.load(worked / "supernet.safetensors")
     images, labels = torch.randn(64, 1, 8, 8), torch.randint(10, (64,))
     for one in (network.at(width=0.5), plain):
         autoslim_cli.calibrate(one, [(images, labels)])

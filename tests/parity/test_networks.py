@@ -16,8 +16,8 @@ from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.network.built_in import FACTORIES
 from autoslim_cli.network.forked import Candidate, ForkedEvaluator
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
 from autoslim_cli.network.zoo import build
 
@@ -68,10 +68,10 @@ def test_equalities_counts_and_forks(name):
     assert table.notes == ()
     space = Space.of(table, width=1.5, min_width=0.25, groups=8, divisor=2)
     images = torch.randn(4, *shape)
-    same(SlimmableNetwork(copy.deepcopy(network), reading, table.base), network, images)
+    same(Supernet(copy.deepcopy(network), reading, table.base), network, images)
     plain = fresh(network, table, space.largest)
     randomise_norms(plain)
-    supernet = SlimmableNetwork(copy.deepcopy(plain), reading, space.largest)
+    supernet = Supernet(copy.deepcopy(plain), reading, space.largest)
     same(supernet, plain, images)
     for seed in (1, 2, 3):
         channels = space.random(random.Random(seed))
@@ -85,6 +85,38 @@ def test_equalities_counts_and_forks(name):
     for option, logits in evaluator.forked_logits(images, space.largest, options):
         whole = evaluator.logits(images, {**space.largest, option.unit: option.count})
         torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+
+
+class Volumes(nn.Module):
+    """Convolutions over one and three dimensions."""
+
+    def __init__(self, convolution, norm):
+        super().__init__()
+        self.a, self.norm = convolution(2, 8, 3, padding=1), norm(8)
+        self.b = convolution(8, 8, 3, padding=1, groups=8)
+        self.c = convolution(8, 12, 1, stride=2)
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.fc(self.c(self.b(self.norm(self.a(x)).relu())).flatten(2).mean(2))
+
+
+@pytest.mark.parametrize(
+    ("convolution", "norm", "shape"),
+    [(nn.Conv1d, nn.BatchNorm1d, (2, 16)), (nn.Conv3d, nn.BatchNorm3d, (2, 4, 6, 6))],
+)
+def test_one_and_three_dimensions(convolution, norm, shape):
+    network = Volumes(convolution, norm)
+    randomise_norms(network)
+    reading = read(network, shape)
+    table = reading.table
+    assert [unit.name for unit in table.free] == ["a", "c"]
+    supernet = Supernet(copy.deepcopy(network), reading, table.base)
+    channels = {"a": 5, "c": 7, "fc": 5}
+    extracted = supernet.extract(channels)
+    supernet.activate(channels)
+    same(supernet, extracted, torch.randn(2, *shape))
+    assert closed_form.flops(table, channels) == fvcore_flops(extracted, shape)
 
 
 def same(one, other, images):

@@ -16,8 +16,8 @@ from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.referee import fvcore_flops
 from autoslim_cli.network.forked import Candidate, ForkedEvaluator
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
 
 SHAPE = (3, 64, 64)
@@ -61,7 +61,7 @@ def test_equalities_and_counts(name):
     for channels in (table.base, space.largest):
         plain = fresh(network, table, channels)
         randomise_norms(plain)
-        supernet = SlimmableNetwork(copy.deepcopy(plain), reading, channels)
+        supernet = Supernet(copy.deepcopy(plain), reading, channels)
         same_logits(supernet, plain, images)
 
     # 2. At random channels it is the extracted network, whose cost is the closed form's and fvcore's.
@@ -89,7 +89,7 @@ def test_flops_at_224_are_the_literature_s(name):
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "densenet121", "resnext50_32x4d"])
 def test_forked_evaluation_gives_the_losses_of_whole_forward_passes(name):
     network, reading, space = opened(name)
-    supernet = SlimmableNetwork(fresh(network, reading.table, space.largest), reading, space.largest).eval()
+    supernet = Supernet(fresh(network, reading.table, space.largest), reading, space.largest).eval()
     channels = space.random(random.Random(3), low=0.5)
     options = [Candidate(unit, count) for unit in space.units if (count := space.slimmed(channels, unit))]
     options = random.Random(4).sample(options, 8)
@@ -105,7 +105,7 @@ def test_forked_evaluation_gives_the_losses_of_whole_forward_passes(name):
 
 def test_batch_statistics_are_those_of_the_extracted_network_in_training_mode():
     network, reading, space = opened("resnet18")
-    supernet = SlimmableNetwork(fresh(network, reading.table, space.largest), reading, space.largest)
+    supernet = Supernet(fresh(network, reading.table, space.largest), reading, space.largest)
     channels = space.random(random.Random(5))
     images = torch.randn(8, *SHAPE)
     logits = ForkedEvaluator(supernet).logits(images, channels)

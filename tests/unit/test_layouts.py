@@ -8,7 +8,7 @@ from torch import nn
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.forked import ForkedEvaluator
-from autoslim_cli.network.slimmable import SlimmableNetwork
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Segment, features, ranges
 from autoslim_cli.network.trace import read
 
@@ -168,7 +168,7 @@ def test_what_is_computed_in_place_is_seen_under_the_old_name():
     network = net(layers=layers, forward=forward)
     reading = read(network, (3, 8, 8))
     images = torch.randn(2, 3, 8, 8)
-    supernet = SlimmableNetwork(copy.deepcopy(network), reading, reading.table.base).eval()
+    supernet = Supernet(copy.deepcopy(network), reading, reading.table.base).eval()
     torch.testing.assert_close(supernet(images), network.eval()(images))
     torch.testing.assert_close(ForkedEvaluator(supernet).logits(images, reading.table.base), network(images))
 

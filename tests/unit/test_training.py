@@ -14,8 +14,8 @@ from autoslim_cli.files.recipe import AugmentSettings, DataSettings, ModelSettin
 from autoslim_cli.network.built_in import cifar_resnet
 from autoslim_cli.network.pointwise import sidestepped
 from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
-from autoslim_cli.network.slimmable import SlimmableNetwork
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
 from autoslim_cli.training import data
 from autoslim_cli.training.augment import flip_and_crop
@@ -42,7 +42,7 @@ class Joined(nn.Module):
 def supernet_of(network, shape):
     reading = read(network, shape)
     space = Space.of(reading.table, width=1.5, min_width=0.25, groups=6, divisor=2)
-    return SlimmableNetwork(fresh(network, reading.table, space.largest), reading, space.largest), space
+    return Supernet(fresh(network, reading.table, space.largest), reading, space.largest), space
 
 
 @pytest.mark.parametrize("build", [Joined, lambda: cifar_resnet(5, depth=8, width=8)])

@@ -1,0 +1,183 @@
+"""Run one network at any channels: its layers hold full-size tensors and compute with the first channels of them."""
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from autoslim_cli.network.rebuild import Tensors, assemble, cut, resize, runs_in_use, sizes, tensors_of
+from autoslim_cli.network.table import Channels, LayerRow, Range
+from autoslim_cli.network.trace import Reading
+
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+class SupernetLayer:
+    """One row of the layer table, over the module that holds its tensors at full size.
+
+    The module stays what it is, registered tensors and state dict included. Attributes of the same names shadow its
+    tensors and sizes with those in use, and its own code computes with them: the code that an extracted layer runs.
+    """
+
+    def __init__(self, body: nn.Module, row: LayerRow, full: Channels) -> None:
+        place, self.only = row.place
+        self.module, self.row, self.full = body.get_submodule(place), row, full
+
+    def tensors(self, channels: Channels) -> Tensors:
+        """Return the layer's tensors at `channels`, detached: views wherever the channels are one run."""
+        return {
+            name: cut(tensor, runs_in_use(self.row, name, tensor, self.full, channels))
+            for name, tensor in tensors_of(self.module, self.only).items()
+        }
+
+    def activate(self, channels: Channels, *, batch_statistics: bool) -> None:
+        """Compute at `channels` from now on; BN with the batch's statistics, keeping none, or with measured ones.
+
+        Under autograd the active parameters are leaves that share memory with the full-size ones, and so do their
+        gradients: the backward passes of several sub-networks add up in place, without a copy.
+        """
+        shadow = self.module.__dict__
+        shadow.update(sizes(self.row, channels))
+        shadow.update(self.tensors(channels))
+        if batch_statistics and self.row.kind == "norm":
+            shadow.update({name: None for name in _STATISTICS if name in self.module._buffers})
+        if torch.is_grad_enabled():
+            for name, parameter in self.module._parameters.items():
+                if parameter is not None and parameter.requires_grad and self.only in (None, name):
+                    shadow[name] = _leaf(parameter, runs_in_use(self.row, name, parameter, self.full, channels))
+
+    def adopt(self, private: nn.Module, channels: Channels) -> None:
+        """Compute at `channels` with the very tensors of a layer of that size, running averages included."""
+        self.module.__dict__.update({**sizes(self.row, channels), **private._parameters, **private._buffers})
+
+    def private(self, channels: Channels) -> nn.Module:
+        """Return a layer of the size of `channels` with its own copy of this one's first channels."""
+        layer = copy.deepcopy(self.module)
+        for name in (*self.module._parameters, *self.module._buffers, *sizes(self.row, channels)):
+            layer.__dict__.pop(name, None)
+        resize(layer, sizes(self.row, channels), {name: t.clone() for name, t in self.tensors(channels).items()})
+        return layer
+
+
+class Supernet(nn.Module):
+    """A supernet: the network that was read, at its largest channels, every sub-network inside it.
+
+    `body` is the plain network at `full` channels. In training mode BN uses batch statistics and keeps no running
+    averages (US-Nets, section 3.3); in eval mode it uses those that the body holds. Each of `switches` has a BN of its
+    own instead, weights and running averages (switchable BN: Slimmable Networks, section 3.3).
+    """
+
+    reading: Reading
+
+    def __init__(
+        self, body: nn.Module, reading: Reading, full: Channels, switches: Mapping[str, Channels] | None = None
+    ) -> None:
+        super().__init__()
+        object.__setattr__(self, "reading", reading)
+        self.full = dict(full)
+        self.body = body
+        self.layers = {row.name: SupernetLayer(body, row, self.full) for row in reading.table.rows}
+        self.switches = {name: dict(channels) for name, channels in (switches or {}).items()}
+        self.switch: str | None = None
+        self.activate(self.full)
+        norms = [layer for layer in self.layers.values() if layer.row.kind == "norm"]
+        self.private = nn.ModuleDict(
+            {
+                _key(name): nn.ModuleDict({_key(layer.row.name): layer.private(channels) for layer in norms})
+                for name, channels in self.switches.items()
+            }
+        )
+
+    @property
+    def kept(self) -> nn.Module:
+        """Return the module whose tensors a checkpoint holds: the body alone, or with the switches' own BN."""
+        return self if self.switches else self.body
+
+    def switch_to(self, name: str) -> None:
+        """Run at one of the switches, with its own BN, from now on."""
+        self.activate(self.switches[name])
+        self.switch = name
+        private = cast(nn.ModuleDict, self.private[_key(name)])
+        for layer in self.layers.values():
+            if layer.row.kind == "norm":
+                layer.adopt(private[_key(layer.row.name)], self.channels)
+
+    def activate(self, channels: Channels) -> None:
+        """Run at `channels` from now on. In training, call it before every forward pass."""
+        self.channels, self.switch = dict(channels), None
+        for layer in self.layers.values():
+            layer.activate(channels, batch_statistics=self.training)
+
+    def train(self, mode: bool = True) -> "Supernet":
+        """Switch between batch statistics (training) and measured ones (eval)."""
+        super().train(mode)
+        self.switch_to(self.switch) if self.switch else self.activate(self.channels)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute logits (batch, classes) of images (batch, channels, height, width) at the active channels."""
+        logits: Tensor = self.body(images)
+        return logits
+
+    def zero_gradients(self) -> None:
+        """Zero all gradients in place: those of the sub-networks are views of them."""
+        for parameter in self.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            else:
+                parameter.grad.zero_()
+
+    def extract(self, channels: Channels, switch: str | None = None) -> nn.Module:
+        """Return the sub-network at `channels` as a plain network of its own, with a switch's BN if one is given."""
+        private = self.private[_key(switch)] if switch else None
+
+        def tensors(row: LayerRow) -> Tensors:
+            own = self.layers[row.name].tensors(channels)
+            if private is not None and row.kind == "norm":
+                own = tensors_of(cast(nn.ModuleDict, private)[_key(row.name)])
+            return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in own.items()}
+
+        plain = assemble(self.reading.module, self.reading.table, channels, tensors)
+        held = dict(self.body.named_modules())
+        with torch.no_grad():
+            for name, module in plain.named_modules():
+                for key, tensor in tensors_of(module).items():
+                    if (
+                        not {name, f"{name}.{key}".lstrip(".")} & self.layers.keys()
+                    ):  # weights of what was not understood
+                        tensor.copy_(tensors_of(held[name])[key])
+        device = next(self.body.parameters()).device
+        plain.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return plain.train(self.training)
+
+
+def largest(switches: Mapping[str, Channels]) -> dict[str, int]:
+    """Return the channels that hold all switches."""
+    units = dict.fromkeys(unit for channels in switches.values() for unit in channels)
+    return {unit: max(channels[unit] for channels in switches.values()) for unit in units}
+
+
+def _key(name: str) -> str:
+    """Return a name fit for a ModuleDict: no dots, and none of nn.Module's own attributes (`half`)."""
+    return "/" + name.replace(".", "/")
+
+
+def _leaf(parameter: nn.Parameter, runs: dict[int, list[Range]]) -> Tensor:
+    """Return the used part of a parameter as leaves whose gradients are views of the parameter's."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return _joined_leaves(parameter.detach(), parameter.grad, list(runs.items()))
+
+
+def _joined_leaves(tensor: Tensor, gradient: Tensor, runs: list[tuple[int, list[Range]]]) -> Tensor:
+    """Return one leaf for each run (after a concat a layer's inputs are several), joined."""
+    if not runs:
+        leaf = tensor.requires_grad_()
+        leaf.grad = gradient
+        return leaf
+    (dim, parts), *rest = runs
+    spans = [(start, stop - start) for start, stop in parts]
+    leaves = [_joined_leaves(tensor.narrow(dim, *span), gradient.narrow(dim, *span), rest) for span in spans]
+    return leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim)
