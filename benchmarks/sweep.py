@@ -29,9 +29,10 @@ from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.referee import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.supernet import Supernet
-from autoslim_cli.network.trace import Reading, read
+from autoslim_cli.network.trace import read
 from autoslim_cli.network.zoo import build
 from autoslim_cli.training.runtime import keep_freed_memory
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
-from autoslim_cli.network.trace import Reading
 
 
 def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tuple[nn.Module, list[str]]:

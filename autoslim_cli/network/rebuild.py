@@ -110,6 +110,14 @@ def resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
             layer._parameters[name] = nn.Parameter(tensor, requires_grad=old.requires_grad)
 
 
+def settled(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, channels last: several times faster for depthwise convolutions on a CPU."""
+    network.to(device)
+    if all(parameter.dim() < 5 for parameter in network.parameters()):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 def fresh(network: nn.Module, table: LayerTable, channels: Channels) -> nn.Module:
     """Return the network at `channels`, initialised as it initialises itself.
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.recipe import SpaceSettings, SupernetSettings
+from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.table import LayerTable, Layout, Segment, Unit
-from autoslim_cli.network.trace import Reading
 
 Value = TypeVar("Value")
 

@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from autoslim_cli.network.rebuild import Tensors, assemble, cut, resize, runs_in_use, sizes, tensors_of
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.rebuild import Tensors, assemble, cut, resize, runs_in_use, settled, sizes, tensors_of
 from autoslim_cli.network.table import Channels, LayerRow, Range
-from autoslim_cli.network.trace import Reading
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -149,8 +149,7 @@ class Supernet(nn.Module):
                     ):  # weights of what was not understood
                         tensor.copy_(tensors_of(held[name])[key])
         device = next(self.body.parameters()).device
-        plain.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return plain.train(self.training)
+        return settled(plain, device).train(self.training)
 
 
 def largest(switches: Mapping[str, Channels]) -> dict[str, int]:

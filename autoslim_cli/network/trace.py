@@ -5,10 +5,9 @@ operation pins the units that it touches, with the reason. Never a guess: the wa
 channels.
 """
 
-import copy
 import operator
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, cast
 
 import torch
@@ -27,8 +26,9 @@ from autoslim_cli.network.open_units import (
     pin,
     resolve,
 )
-from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
-from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, Unit, features
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.rehearsal import first_line, on_meta, rehearse
+from autoslim_cli.network.table import LayerRow, LayerTable, Layout, Segment, Unit
 
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -36,21 +36,6 @@ OUT_OF_PLACE: dict[Any, Any] = {
     operator.imul: operator.mul,
     operator.itruediv: operator.truediv,
 }
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A network that was read: the module, its graph in eval mode, and what they say.
-
-    `layouts` gives each tensor node's channel dimension and layout; nodes without one are of fixed shape.
-    `mixing` holds the nodes whose output channels depend on other input channels than their own.
-    """
-
-    module: nn.Module
-    graph: fx.Graph
-    table: LayerTable
-    layouts: dict[fx.Node, tuple[int, Layout]]
-    mixing: frozenset[fx.Node]
 
 
 def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = None) -> Reading:
@@ -64,14 +49,13 @@ def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = 
     module.eval()
     try:
         graph = _trace(module)
-        walk = Walk(fx.GraphModule(_on_meta(module), graph))
+        walk = Walk(fx.GraphModule(on_meta(module), graph))
         images = torch.empty(2, *input_shape, device="meta")
         with torch.no_grad():
             _refuse_other_outputs(walk.run_on(images), classes)
             _refuse_unreached(module, walk.reached)
             reading = walk.reading(module, graph)
-            for ratio in (0.5, 1.5):
-                _rehearse(reading, walk.shapes, _rehearsed_channels(reading.table, ratio), images)
+            rehearse(reading, walk.shapes, images)
         return reading
     finally:
         module.train(was_training)
@@ -93,7 +77,7 @@ def _trace(module: nn.Module) -> fx.Graph:
             graph = _Tracer().trace(module)
     except Exception as error:  # fx passes on whatever the user's forward raises when it meets a proxy
         raise UsageError(
-            f"torch.fx cannot trace {type(module).__name__}: {_first_line(error)}; "
+            f"torch.fx cannot trace {type(module).__name__}: {first_line(error)}; "
             "its forward pass must not branch on the values of tensors"
         ) from None
     place = {node: number for number, node in enumerate(graph.nodes)}
@@ -145,7 +129,7 @@ def _refuse_unreached(module: nn.Module, reached: set[str]) -> None:
 
 
 class Walk(fx.Interpreter):
-    """Run the graph on meta tensors and carry each tensor's channel layout along, by the rules of `rules.py`."""
+    """Run the graph on meta tensors and carry each tensor's channel layout along, by the tables of `rules/`."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
@@ -165,11 +149,11 @@ class Walk(fx.Interpreter):
         try:
             return self.run(images)
         except UsageError as error:
-            raise UsageError(_first_line(error)) from None  # the interpreter has added where it was
+            raise UsageError(first_line(error)) from None  # the interpreter has added where it was
         except Exception as error:  # whatever the user's operations raise on an image that does not suit them
             shape = list(images.shape[1:])
             raise UsageError(
-                f"the network does not run on an image of {shape}: {_first_line(error)}; "
+                f"the network does not run on an image of {shape}: {first_line(error)}; "
                 "check model.input, model.args and model.strides"
             ) from None
 
@@ -275,69 +259,6 @@ def _named(rows: dict[str, OpenRow]) -> Named:
     return found
 
 
-def _rehearsed_channels(table: LayerTable, ratio: float) -> dict[str, int]:
-    """Return channels other than base wherever a unit is free."""
-    return {
-        unit.name: unit.base if unit.pinned else max(1, round(ratio * unit.base / unit.granule)) * unit.granule
-        for unit in table.units
-    }
-
-
-def _rehearse(
-    reading: Reading, shapes: dict[fx.Node, tuple[int, ...]], channels: Channels, images: torch.Tensor
-) -> None:
-    """Run the network, rebuilt without weights at other channels: tensors differ from `shapes` as their layouts say.
-
-    Raises UsageError naming the operation that holds a size of the base network in its code.
-    """
-
-    def sized(row: LayerRow) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.empty(shape_at(row, name, tensor, channels), device="meta")
-            for name, tensor in row_tensors(reading.module, row).items()
-        }
-
-    rebuilt = assemble(_on_meta(reading.module), reading.table, channels, sized)
-    expected = {node.name: shape for node, shape in shapes.items()}
-    for node, (dim, layout) in reading.layouts.items():
-        shape = shapes.get(node, ())
-        expected[node.name] = (*shape[:dim], features(layout, channels), *shape[dim + 1 :])
-    _Rehearsal(rebuilt, reading.graph, expected).run_on(images)
-
-
-class _Rehearsal(fx.Interpreter):
-    """Run a rebuilt network's graph and compare every tensor's shape with the expected one."""
-
-    def __init__(self, rebuilt: nn.Module, graph: fx.Graph, expected: dict[str, tuple[int, ...]]) -> None:
-        super().__init__(fx.GraphModule(rebuilt, graph))
-        self.expected = expected
-        self.at = ""
-
-    def run_on(self, images: torch.Tensor) -> None:
-        """Run the whole graph; a failure names the node."""
-        try:
-            self.run(images)
-        except Exception as error:  # a size in the code fails in whatever way its operation fails
-            raise UsageError(
-                f"{self.at} works at the base network's channels alone ({_first_line(error)}): its code holds a size"
-            ) from None
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Compute one node and check its size."""
-        self.at = str(n.target) if n.op == "call_module" else n.name
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor) and tuple(value.shape) != self.expected[n.name]:
-            raise ValueError(f"shape {list(value.shape[1:])} where {list(self.expected[n.name][1:])} belongs")
-        return value
-
-
-def _on_meta(module: nn.Module) -> nn.Module:
-    """Return a copy of a module whose tensors have shapes but no values."""
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
-    memo |= {id(b): b.to("meta") for b in module.buffers()}
-    return copy.deepcopy(module, memo)
-
-
 def _close_row(name: str, row: OpenRow, close: Any) -> LayerRow:
     """Turn a row under way into a line of the table."""
     values = {field.name: getattr(row, field.name) for field in fields(row)}
@@ -349,8 +270,3 @@ def _holds_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(map(_holds_tensor, value))
     return isinstance(value, torch.Tensor)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an exception's text, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

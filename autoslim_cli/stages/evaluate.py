@@ -10,7 +10,7 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig
-from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
 from autoslim_cli.network.zoo import build
@@ -52,7 +52,6 @@ def evaluate(shop: Workshop, path: Path, width: float | None = None) -> dict[str
             f"{path}: takes {list(expected.input)} and gives {expected.classes} classes, but the recipe's data is "
             f"{list(given.input)} and {given.classes}; name its recipe with --recipe"
         )
-    network.to(shop.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    score = measure.evaluate(network, shop.test_images().evaluation(512))
+    score = measure.evaluate(settled(network, shop.device), shop.test_images().evaluation(512))
     assert config.cost is not None
     return {"path": str(path), "flops": config.cost.flops, "params": config.cost.params, **asdict(score)}

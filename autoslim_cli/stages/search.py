@@ -19,8 +19,8 @@ from autoslim_cli.network.forked import Candidate, ForkedEvaluator
 from autoslim_cli.network.space import Space
 from autoslim_cli.stages.currency import decisive
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
-from autoslim_cli.training.data import Batch
 from autoslim_cli.training.measure import Score, sum_of
+from autoslim_cli.training.sources import Batch
 
 LOG_FILE = "search.jsonl"
 FORMAT = "autoslim.search/1"

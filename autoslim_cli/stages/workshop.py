@@ -17,16 +17,18 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, read_config
 from autoslim_cli.files.recipe import Recipe
 from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
-from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.steer import space_of, steered
 from autoslim_cli.network.supernet import Supernet, largest
 from autoslim_cli.network.table import Channels
-from autoslim_cli.network.trace import Reading, read
+from autoslim_cli.network.trace import read
 from autoslim_cli.network.zoo import build
 from autoslim_cli.progress import Reporter
 from autoslim_cli.training import data
 from autoslim_cli.training.runtime import choose_device, keep_freed_memory, seed_from
+from autoslim_cli.training.sources import Part, Source
 
 SUPERNET_FILE = "supernet.safetensors"
 TRAIN_SUPERNET = "autoslim train-supernet"
@@ -78,16 +80,16 @@ class Workshop:
 
     # -- images -----------------------------------------------------------------------------------------------------
 
-    def _source(self, part: data.Part) -> data.Source:
+    def _source(self, part: Part) -> Source:
         recipe = self.recipe
         return data.open_source(part, recipe.data, recipe.model, recipe.seed, self.directory, self.device)
 
     @cached_property
-    def _training_source(self) -> data.Source:
+    def _training_source(self) -> Source:
         return self._source("train")
 
     @cached_property
-    def _test_source(self) -> data.Source:
+    def _test_source(self) -> Source:
         return self._source("test")
 
     @cached_property
@@ -129,8 +131,7 @@ class Workshop:
     def fresh_network(self, channels: Channels) -> nn.Module:
         """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
         torch.manual_seed(seed_from(self.recipe.seed, "resize"))
-        network = fresh(self.reading.module, self.reading.table, channels)
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return settled(fresh(self.reading.module, self.reading.table, channels), self.device)
 
     def trained_network(self, channels: Channels) -> nn.Module:
         """Return the network at `channels`, the first ones those of `model.weights`, on the device."""
@@ -143,7 +144,7 @@ class Workshop:
         say(f"starting from {model.weights}" + (f"; as initialised: {', '.join(left)}" if left else ""))
         if changing := changed_by_widening(self.reading):
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return settled(network, self.device)
 
     def fresh_supernet(self, *, trained: bool = False) -> Supernet:
         """Return a supernet on the device, newly initialised, or `trained`: from `model.weights` if there are any."""

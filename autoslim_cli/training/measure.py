@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoslim_cli.training.data import Batch
+from autoslim_cli.training.sources import Batch
 
 
 @dataclass(frozen=True)

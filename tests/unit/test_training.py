@@ -17,7 +17,7 @@ from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
-from autoslim_cli.training import data
+from autoslim_cli.training import data, sources
 from autoslim_cli.training.augment import flip_and_crop
 from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.optimise import schedule, sgd
@@ -218,7 +218,7 @@ def test_an_image_folder_in_memory_and_by_workers(tmp_path, crop):
         name="image-folder", path="set", holdout=4, workers=1, augment=AugmentSettings(crop=crop, flip=True)
     )
     images, holdout = split(settings, model, 0, tmp_path)
-    assert isinstance(images.source, data.MemorySource if crop == "pad" else data.WorkerSource)
+    assert isinstance(images.source, sources.MemorySource if crop == "pad" else sources.WorkerSource)
     batches = list(images.training(5, 0, 0))
     assert [tuple(x.shape) for x, _ in batches] == [(5, 3, 16, 16)] * 4
     assert all(((x[:, 1].mean((1, 2)) > 0) == (y == 1)).all() for x, y in holdout.evaluation(2))

@@ -1,0 +1,91 @@
+"""Rehearse a network that was read, at other channels: what no rule could see in its code shows there."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, features
+
+RATIOS = (0.5, 1.5)
+
+
+def rehearse(reading: Reading, shapes: dict[fx.Node, tuple[int, ...]], images: torch.Tensor) -> None:
+    """Run the network at half and at one and a half times its channels, on meta tensors as `images`.
+
+    `shapes` are those of all tensors at base width. Raises UsageError naming an operation whose code holds a size.
+    """
+    for ratio in RATIOS:
+        _rehearse(reading, shapes, _channels(reading.table, ratio), images)
+
+
+def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
+    """Return channels other than base wherever a unit is free."""
+    return {
+        unit.name: unit.base if unit.pinned else max(1, round(ratio * unit.base / unit.granule)) * unit.granule
+        for unit in table.units
+    }
+
+
+def _rehearse(
+    reading: Reading, shapes: dict[fx.Node, tuple[int, ...]], channels: Channels, images: torch.Tensor
+) -> None:
+    """Run the network, rebuilt without weights at other channels: tensors differ from `shapes` as their layouts say.
+
+    Raises UsageError naming the operation that holds a size of the base network in its code.
+    """
+
+    def sized(row: LayerRow) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.empty(shape_at(row, name, tensor, channels), device="meta")
+            for name, tensor in row_tensors(reading.module, row).items()
+        }
+
+    rebuilt = assemble(on_meta(reading.module), reading.table, channels, sized)
+    expected = {node.name: shape for node, shape in shapes.items()}
+    for node, (dim, layout) in reading.layouts.items():
+        shape = shapes.get(node, ())
+        expected[node.name] = (*shape[:dim], features(layout, channels), *shape[dim + 1 :])
+    _Rehearsal(rebuilt, reading.graph, expected).run_on(images)
+
+
+class _Rehearsal(fx.Interpreter):
+    """Run a rebuilt network's graph and compare every tensor's shape with the expected one."""
+
+    def __init__(self, rebuilt: nn.Module, graph: fx.Graph, expected: dict[str, tuple[int, ...]]) -> None:
+        super().__init__(fx.GraphModule(rebuilt, graph))
+        self.expected = expected
+        self.at = ""
+
+    def run_on(self, images: torch.Tensor) -> None:
+        """Run the whole graph; a failure names the node."""
+        try:
+            self.run(images)
+        except Exception as error:  # a size in the code fails in whatever way its operation fails
+            raise UsageError(
+                f"{self.at} works at the base network's channels alone ({first_line(error)}): its code holds a size"
+            ) from None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node and check its size."""
+        self.at = str(n.target) if n.op == "call_module" else n.name
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor) and tuple(value.shape) != self.expected[n.name]:
+            raise ValueError(f"shape {list(value.shape[1:])} where {list(self.expected[n.name][1:])} belongs")
+        return value
+
+
+def on_meta(module: nn.Module) -> nn.Module:
+    """Return a copy of a module whose tensors have shapes but no values."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
+    memo |= {id(b): b.to("meta") for b in module.buffers()}
+    return copy.deepcopy(module, memo)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
