@@ -114,7 +114,7 @@ def settled(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, channels last: several times faster for depthwise convolutions on a CPU."""
     network.to(device)
     if all(parameter.dim() < 5 for parameter in network.parameters()):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
     return network
 
 

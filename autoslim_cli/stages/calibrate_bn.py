@@ -63,7 +63,7 @@ def calibrate_bn(
         for done, (name, channels) in enumerate(wanted.items()):
             path = shop.path(f"subnet-{name}.safetensors")
             kept = current_facts(path, MODEL, made_from, channels) if resume else None
-            if kept is None:
+            if kept is None or (compare and "uncalibrated_top1" not in kept["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 network = supernet.extract(channels)
                 figures = {"uncalibrated_top1": evaluate(network, shop.holdout.evaluation(512)).top1} if compare else {}
