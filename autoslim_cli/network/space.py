@@ -84,7 +84,7 @@ class Space:
                 units[unit.name] = UnitSpace(unit, (unit.base,), 0)
                 continue
             quantum = _quantum(unit, divisors[unit.name])
-            largest = scaled(unit.base, width, quantum)
+            largest = max(scaled(unit.base, width, quantum), unit.base if width >= 1 else 0)
             smallest = min(
                 max(scaled(unit.base, min_width, quantum), _up((least or {}).get(unit.name, 0), quantum)), largest
             )

@@ -42,7 +42,8 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
         return {"supernet": str(path), "widths": facts["holdout"]}
     if not any(len(unit.counts) > 1 for unit in space.units.values()):
         raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `autoslim units` says why")
-    widths = switches or {"largest": space.largest, "base": space.uniform(1.0), "smallest": space.smallest}
+    base = {"base": space.uniform(1.0)} if recipe.supernet.width >= 1 else {}
+    widths = switches or {"largest": space.largest, **base, "smallest": space.smallest}
     for channels in widths.values():  # before any work: fvcore agrees on what will be counted
         shop.config(channels)
     images = shop.training_images

@@ -114,6 +114,11 @@ def test_a_supernet_switches_and_calibrates_at_run_time(autoslim_json, worked):
         network.at(channels={**config.channels, "conv1": 99})
 
 
+def test_a_supernet_narrower_than_the_base_network(autoslim_json, recipe):
+    widths = autoslim_json("train-supernet", "-r", recipe, "supernet.width=0.75", "train.epochs=1")["widths"]
+    assert list(widths) == ["largest", "smallest"]
+
+
 def test_random_only_training_is_there_to_be_compared(autoslim_json, recipe):
     widths = autoslim_json("train-supernet", "-r", recipe, "supernet.sandwich=false")["widths"]
     assert list(widths) == ["largest", "base", "smallest"]

@@ -69,6 +69,12 @@ def test_a_unit_smaller_than_the_divisor_can_be_slimmed():
     assert space.uniform(1.0) == {"squeeze": 6}
 
 
+@pytest.mark.parametrize("width", [1.0, 1.01, 1.2])
+def test_a_supernet_of_width_one_or_more_holds_the_base_network(width):
+    space = space_of((Unit("a", ("a",), 34), Unit("b", ("b",), 37)), width=width)
+    assert all(space.uniform(1.0)[name] <= space.largest[name] for name in space.units)
+
+
 def test_the_paper_s_mobilenet_grid():
     # AutoSlim, section 4.1: 1.5x, about 12 groups, counts in multiples of 8, smallest 0.15x.
     space = space_of(
