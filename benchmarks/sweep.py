@@ -7,7 +7,7 @@ parameters are fvcore's and the network's own at these channels. `refused` gives
 
     python benchmarks/sweep.py [--only PATTERN] [--json] [--markdown]
 
-timm's networks need `pip install 'autoslim[timm]'`. All of them take about fifteen minutes on two CPU cores.
+timm's networks need `pip install 'autoslim[timm]'`. All of them take about five minutes on two CPU cores.
 """
 
 import argparse

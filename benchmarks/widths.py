@@ -5,7 +5,7 @@ holdout over the spectrum of widths. Needs data/cifar10-jpeg (`make smoke` unpac
 
     python benchmarks/widths.py [--images 20000] [--epochs 12] [--seeds 1]
 
-About a quarter of an hour on two CPU cores. Works in runs/widths.
+About half an hour on two CPU cores. Works in runs/widths.
 """
 
 import argparse

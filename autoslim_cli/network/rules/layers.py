@@ -160,7 +160,8 @@ def bare_parameter(walk: "Walk", node: fx.Node) -> Tagged | None:
     name = str(node.target)
     owner = walk.module.get_submodule(name.rpartition(".")[0])
     wide = [dim for dim, length in enumerate(walk.shape(node)) if length > 1] if walk.is_tensor(node) else []
-    if len(wide) != 1 or is_layer(owner):
+    tensor = getattr(owner, name.rpartition(".")[2])
+    if len(wide) != 1 or is_layer(owner) or not tensor.is_floating_point():
         return None
     layout = walk.open(walk.shape(node)[wide[0]], None)
     is_weight = name.rpartition(".")[2] in owner._parameters

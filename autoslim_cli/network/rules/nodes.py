@@ -62,7 +62,7 @@ def unknown(walk: "Walk", node: fx.Node) -> Tagged | None:
     what = type(module).__name__ if module is not None else name_of(node)
     where = str(node.target) if module is not None else node.name
     matrices = module is not None and any(p.dim() > 1 for p in module.parameters())
-    if what in ATTENTION:
+    if "attention" in what.lower():
         raise UsageError(f"{what} at {where}: attention is not slimmed; autoslim is for convolutional networks")
     if what in NORMALISING:
         raise UsageError(f"{what} at {where} normalises outside of a layer of torch.nn; write it with nn.BatchNorm2d")
@@ -82,9 +82,6 @@ def unknown(walk: "Walk", node: fx.Node) -> Tagged | None:
     return None
 
 
-ATTENTION = frozenset(
-    ("MultiheadAttention", "scaled_dot_product_attention", "multi_head_attention_forward", "Transformer")
-)
 NORMALISING = frozenset(("batch_norm", "native_batch_norm", "sync_batch_norm"))
 MULTIPLYING = frozenset(
     (
