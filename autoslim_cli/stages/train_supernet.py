@@ -33,10 +33,9 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     recipe, space, switches = shop.recipe, shop.space, shop.switches
     made_from = shop.made_from("data", "space", "supernet", "train")
     path, state = shop.path(SUPERNET_FILE), shop.path(STATE_FILE)
-    supernet = shop.fresh_supernet(trained=True)
     if not resume:
         refuse_to_lose(state)
-    elif facts := current_facts(path, checkpoint.SUPERNET, made_from, supernet.full):
+    elif facts := current_facts(path, checkpoint.SUPERNET, made_from, shop.full):
         shop.reporter.say(f"{path} is there and current")
         state.unlink(missing_ok=True)
         return {"supernet": str(path), "widths": facts["holdout"]}
@@ -46,7 +45,7 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     widths = switches or {"largest": space.largest, **base, "smallest": space.smallest}
     for channels in widths.values():  # before any work: fvcore agrees on what will be counted
         shop.config(channels)
-    images = shop.training_images
+    images, supernet = shop.training_images, shop.fresh_supernet(trained=True)
     scores: dict[str, Score] = {}
 
     def step(batch: Tensor, labels: Tensor, number: int) -> Tensor:

@@ -70,6 +70,11 @@ class Workshop:
         return {width_name(width): self.space.uniform(width) for width in sorted(supernet.widths, reverse=True)}
 
     @property
+    def full(self) -> dict[str, int]:
+        """Return the channels of the supernet at its largest, or those that hold all switches."""
+        return largest(self.switches) or self.space.largest
+
+    @property
     def architecture(self) -> dict[str, Any]:
         """Return the model as plain JSON values, without the weights that it may start from."""
         return self.recipe.model.architecture.model_dump(mode="json")
@@ -148,22 +153,22 @@ class Workshop:
 
     def fresh_supernet(self, *, trained: bool = False) -> Supernet:
         """Return a supernet on the device, newly initialised, or `trained`: from `model.weights` if there are any."""
-        full = largest(self.switches) or self.space.largest
-        body = self.trained_network(full) if self.recipe.model.weights and trained else self.fresh_network(full)
-        return Supernet(body, self.reading, full, self.switches)
+        of_weights = trained and self.recipe.model.weights is not None
+        body = self.trained_network(self.full) if of_weights else self.fresh_network(self.full)
+        return Supernet(body, self.reading, self.full, self.switches)
 
     def load_supernet(self, path: Path | None = None) -> Supernet:
         """Return the trained supernet. Raises ArtifactError if it was made for another model or space."""
         path = path or self.path(SUPERNET_FILE)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
-        supernet = self.fresh_supernet()
-        described = (self.architecture, supernet.full, self.switches)
+        described = (self.architecture, self.full, self.switches)
         if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
             raise ArtifactError(
                 f"{path}: trained for another model or supernet than the recipe now describes; "
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
         self._refuse_another_holdout(path, facts)
+        supernet = self.fresh_supernet()
         checkpoint.fill(supernet.kept, tensors, path)
         supernet.activate(supernet.full)
         return supernet
