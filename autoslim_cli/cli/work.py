@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from autoslim_cli.stages.workshop import Workshop
 
 Flops = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--flops", metavar="BUDGETS", help="Multiply-adds: 300M, or several as 300M,200M, or 50% of the base network."
+    ),
+]
+Params = Annotated[
+    str | None,
+    typer.Option(
+        "--params", metavar="BUDGETS", help="Weights and biases: 2M, or several, or 50%. With --flops, both must hold."
     ),
 ]
 
@@ -92,22 +98,30 @@ def extract(
 
 
 def search(
-    flops: Flops, overrides: Overrides = None, recipe: Recipe = None, resume: Resume = False, as_json: Json = False
+    overrides: Overrides = None,
+    flops: Flops = None,
+    params: Params = None,
+    recipe: Recipe = None,
+    resume: Resume = False,
+    as_json: Json = False,
 ) -> None:
     """Slim the supernet greedily, layer by layer, until each budget holds; write arch-BUDGET.json."""
     from dataclasses import asdict
 
     from autoslim_cli.stages.search import search as stage
 
+    texts = _bounds(flops, params)
     shop = open_workshop(recipe, overrides)
-    result = asdict(stage(shop, _budgets(shop, flops), resume=resume))
+    result = asdict(stage(shop, _budgets(shop, texts), resume=resume))
     if as_json:
         print_json(result)
         return
     print_table(
         ["channel config", "FLOPs", "params", "loss", "top-1"],
         ((row["path"], *_figures(row)) for row in result["configs"]),
-        title=f"found with {result['evaluations']} evaluations in {result['seconds']:.0f} s, scored on the holdout",
+        title=f"{result['strategy']}: {result['evaluations']} evaluations in {result['seconds']:.0f} s at "
+        f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
+        "scored on the holdout",
     )
 
 
@@ -156,12 +170,19 @@ def retrain(
     _print_test([result])
 
 
-def run(flops: Flops, overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False) -> None:
+def run(
+    overrides: Overrides = None,
+    flops: Flops = None,
+    params: Params = None,
+    recipe: Recipe = None,
+    as_json: Json = False,
+) -> None:
     """Run all stages of a recipe, skipping what is there and current; set the result beside the uniform network."""
     from autoslim_cli.stages.run import run as stage
 
+    texts = _bounds(flops, params)
     shop = open_workshop(recipe, overrides)
-    result = stage(shop, _budgets(shop, flops))
+    result = stage(shop, _budgets(shop, texts))
     if as_json:
         print_json(result)
         return
@@ -192,17 +213,26 @@ def evaluate(
     _print_test([result])
 
 
-def _budgets(shop: "Workshop", text: str) -> "list[Budget]":
-    """Read --flops; percentages are of the base network."""
+def _bounds(flops: str | None, params: str | None) -> dict[str, str]:
+    """Return the bounds that were named, by measure: one at least."""
+    texts = {name: text for name, text in (("flops", flops), ("params", params)) if text is not None}
+    if not texts:
+        raise UsageError("name a budget: --flops 300M, --params 2M, or both")
+    return texts
+
+
+def _budgets(shop: "Workshop", texts: dict[str, str]) -> "list[Budget]":
+    """Read the bounds; percentages are of the base network."""
     from autoslim_cli.cost.budget import parse_many
 
-    return parse_many(text, shop.flops(shop.reading.table.base))
+    return parse_many(texts, shop.cost(shop.reading.table.base))
 
 
 def _network(
     shop: "Workshop", path: Path | None, width: float | None, uniform_flops: str | None
 ) -> tuple[str, dict[str, int]]:
     """Return the name and the channels that retrain's arguments ask for."""
+    from autoslim_cli.cost.budget import parse
     from autoslim_cli.stages.run import uniform_channels
 
     if path is not None:
@@ -215,8 +245,8 @@ def _network(
             )
         return f"width-{width:g}", shop.space.uniform(width)
     assert uniform_flops is not None
-    (budget,) = _budgets(shop, uniform_flops)[:1]
-    return f"uniform-{budget.label}", uniform_channels(shop, budget.flops)[1]
+    budget = parse("flops", uniform_flops, shop.flops(shop.reading.table.base))
+    return f"uniform-{budget.text.replace('%', 'pct')}", uniform_channels(shop, budget.limit)[1]
 
 
 def _recipe_of(path: Path | None) -> str | None:

@@ -1,32 +1,63 @@
-"""Read budgets as people write them: 300M, 1.5G, 50%."""
+"""Read budgets as people write them: 300M, 1.5G, 50%; of FLOPs, of parameters, or of both."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoslim_cli.errors import UsageError
+
+Cost = Mapping[str, int]
+"""What channels cost, by measure."""
+
+MEASURES = {"flops": "FLOPs", "params": "parameters"}
+"""What may be bounded, in the order of file names, and its word; an option of the same name takes each."""
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG%]?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """An upper bound on FLOPs, as it was written; `label` names its files."""
+class Bound:
+    """An upper bound on one measure, as it was written."""
 
+    measure: str
     text: str
-    flops: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.measure}<={self.text}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds that must all hold; `label` names its files."""
+
+    bounds: tuple[Bound, ...]
 
     @property
     def label(self) -> str:
-        """Return the text fit for a file name."""
-        return self.text.replace("%", "pct")
+        """Return the text fit for a file name: 300M, params-2M, or 300M-params-2M."""
+        parts = [bound.text if bound.measure == "flops" else f"{bound.measure}-{bound.text}" for bound in self.bounds]
+        return "-".join(parts).replace("%", "pct")
+
+    def holds(self, cost: Cost) -> bool:
+        """Tell whether every bound holds."""
+        return all(cost[bound.measure] <= bound.limit for bound in self.bounds)
+
+    def binding(self, cost: Cost) -> Bound:
+        """Return the bound that a cost comes nearest to."""
+        return max(self.bounds, key=lambda bound: cost[bound.measure] / bound.limit)
+
+    def saving(self, before: Cost, after: Cost) -> float:
+        """Return what a change saves of the measure that is bounded, as a share of the bound: of several, the most."""
+        return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in self.bounds)
 
     def __str__(self) -> str:
-        return f"flops<={self.text}"
+        return " and ".join(map(str, self.bounds))
 
 
-def parse(text: str, base: int) -> Budget:
-    """Read one budget; a percentage is of `base`, the cost of the base network.
+def parse(measure: str, text: str, base: int) -> Bound:
+    """Read one bound; a percentage is of `base`, the cost of the base network.
 
     Raises UsageError naming the text.
     """
@@ -35,16 +66,34 @@ def parse(text: str, base: int) -> Budget:
         raise UsageError(f"{text!r} is not a budget: write 300M, 1.5G, 250K, 12345678 or 50% (of the base network)")
     number, unit = match[1], match[2].upper()
     if unit == "%":
-        return Budget(f"{_short(float(number))}%", int(base * float(number) / 100))
-    return Budget(f"{_short(float(number))}{unit}", round(float(number) * _UNITS[unit]))
+        return Bound(measure, f"{_short(float(number))}%", int(base * float(number) / 100))
+    return Bound(measure, f"{_short(float(number))}{unit}", round(float(number) * _UNITS[unit]))
 
 
-def parse_many(text: str, base: int) -> list[Budget]:
-    """Read budgets separated by commas, largest first, each once."""
-    budgets = {budget.flops: budget for budget in (parse(part, base) for part in text.split(",") if part.strip())}
-    if not budgets:
+def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:
+    """Read budgets separated by commas, by measure, largest first, each once.
+
+    Several measures pair up, the largest with the largest; a single bound goes with each of the other measure's.
+    Raises UsageError for a text that is no budget, or lists that do not pair up.
+    """
+    lists = {measure: _bounds(measure, text, base[measure]) for measure, text in texts.items()}
+    longest = max(lists.values(), key=len)
+    for bounds in lists.values():
+        if len(bounds) not in (1, len(longest)):
+            raise UsageError(
+                f"{len(longest)} bounds on {longest[0].measure}, but {len(bounds)} on {bounds[0].measure}: "
+                "write as many of each, or one that goes with all"
+            )
+    columns = [lists[m] * (len(longest) // len(lists[m])) for m in MEASURES if m in lists]
+    return [Budget(bounds) for bounds in zip(*columns, strict=True)]
+
+
+def _bounds(measure: str, text: str, base: int) -> list[Bound]:
+    """Read the bounds on one measure, largest first, each once."""
+    bounds = {b.limit: b for b in (parse(measure, part, base) for part in text.split(",") if part.strip())}
+    if not bounds:
         raise UsageError(f"{text!r} holds no budget: write 300M, or several as 300M,200M")
-    return [budgets[flops] for flops in sorted(budgets, reverse=True)]
+    return [bounds[limit] for limit in sorted(bounds, reverse=True)]
 
 
 def short(count: int | float) -> str:

@@ -16,19 +16,21 @@ def params(table: LayerTable, channels: Channels) -> int:
     return table.other_params + sum(row.params(channels) for row in table.rows)
 
 
-def widest_uniform(space: Space, cost: Callable[[Channels], int], limit: int) -> tuple[float, dict[str, int]] | None:
-    """Return the largest width whose cost is within `limit`, and its channels; None if no width is.
+def widest_uniform(
+    space: Space, cost: Callable[[Channels], int], fits: Callable[[Channels], bool]
+) -> tuple[float, dict[str, int]] | None:
+    """Return the largest width that fits, and its channels; None if no width does. `cost` settles ties.
 
     Counts change at finitely many widths; bisection to 1e-6 finds the last one that fits.
     """
     low, high = 0.0, max(u.largest / u.unit.base for u in space.units.values()) + 1e-6
-    if cost(space.uniform(low)) > limit:
+    if not fits(space.uniform(low)):
         return None
-    if cost(space.uniform(high)) <= limit:
+    if fits(space.uniform(high)):
         return high, space.uniform(high)
     while high - low > 1e-6:
         middle = (low + high) / 2
-        low, high = (middle, high) if cost(space.uniform(middle)) <= limit else (low, middle)
+        low, high = (middle, high) if fits(space.uniform(middle)) else (low, middle)
     best = low, space.uniform(low)
     base = space.uniform(1.0)  # the base network's counts need not be on the grid of widths around it
-    return (1.0, base) if cost(best[1]) < cost(base) <= limit else best
+    return (1.0, base) if fits(base) and cost(best[1]) < cost(base) else best

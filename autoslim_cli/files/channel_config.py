@@ -33,6 +33,8 @@ class Found(Settings):
     """Say how a search found the channels."""
 
     budget: str
+    binding: str | None = Field(default=None, description="The measure whose bound the channels come nearest to")
+    strategy: str | None = None
     holdout: Holdout
     loss: float
     top1: float

@@ -163,16 +163,49 @@ class CalibrateSettings(Settings):
 
 
 class SearchSettings(Settings):
-    """Say how candidates are scored."""
+    """Say how channels are chosen, and how candidates are scored."""
 
+    strategy: Literal["lazy", "exact", "random", "uniform"] = Field(
+        default="lazy",
+        description="`lazy`: score again only where the last scores promise little harm; `exact`: every candidate at "
+        "every step; `random`: the best of `draws`; `uniform`: one width",
+    )
     images: Positive | None = Field(default=None, description="Holdout images per score; all of them by default")
-    batch: Positive = Field(default=2048, description="Images in one forward: BN takes its batch statistics from them")
+    draw: Literal["fixed", "anew"] = Field(
+        default="fixed", description="Score every step on the same `images`, or on others of the holdout at each step"
+    )
+    batch: Positive = Field(
+        default=2048, description="Most images in one forward: BN takes its batch statistics from them"
+    )
+    memory: PositiveFloat | None = Field(
+        default=None, description="GiB for the activations of one forward; half of what is free by default"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="Arithmetic of forward passes; losses are summed in double precision all the same"
+    )
     score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
+    per_flop: bool = Field(
+        default=False, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
+    )
+    refresh: Positive = Field(default=20, description="`lazy`: score every candidate again after as many steps")
+    among: Positive = Field(default=2, description="`lazy`: how many of the least harmful are scored again at a time")
+    draws: Positive = Field(default=100, description="`random`: how many channels are drawn for each budget")
+    pace: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="A step goes on shrinking its unit while it costs no more score than this; 0: one group",
+    )
+    backfill: bool = Field(
+        default=False, description="Give groups back where they help most, while a budget has room for one"
+    )
+    refine: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Most moves of a group from one unit to another, for each budget, while the score rises"
+    )
 
 
 _INDIFFERENT = {
     "data": ("workers", "memory", "download"),
     "train": ("save_minutes",),
+    "search": ("memory",),
     "retrain": ("save_minutes",),
 }
 

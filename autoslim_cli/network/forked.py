@@ -1,52 +1,64 @@
-"""Score many sub-networks that differ by one unit each: one shared forward pass, forked at the cut.
+"""Run many sub-networks that differ by a few units: one shared forward pass, forked at the cut.
 
-A candidate shrinks one unit of the current network. Every tensor before the first operation that mixes that unit's
-channels is the current network's own, less the removed channels: it is sliced, not computed again.
+A candidate changes some units of the current network. A tensor that does not depend on the changed channels is the
+current network's own; one that holds channels that go is it, less those: sliced, not computed again. So the shared pass
+is left at the first operation that mixes channels of a slimmed unit, and only what follows from it is computed anew:
+parallel branches are shared, too. A unit that grows is left where its channels are first made.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Channels, ranges
 
 Values = dict[fx.Node, Any]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """The current channels with one unit at a smaller count."""
-
-    unit: str
-    count: int
+Fetch = Callable[[fx.Node], Any]
 
 
 class ForkedEvaluator:
     """Run a supernet's graph in eval mode (dropout and stochastic depth off), BN in batch statistics, and fork it.
 
     Layers are activated one by one as the graph reaches them: activate the supernet again before running it whole.
+    `multiply_adds` counts what was done so far, over all images.
     """
 
     def __init__(self, supernet: Supernet) -> None:
         self.supernet = supernet.eval()
         self.nodes: list[fx.Node] = list(supernet.reading.graph.nodes)
+        self.place = {node: place for place, node in enumerate(self.nodes)}
         self.layouts = supernet.reading.layouts
         self.dying = self._last_uses()
-        self.fork_at = self._fork_points()
         self.modules = dict(supernet.body.named_modules())
+        self.calls = Counter(str(node.target) for node in self.nodes)
+        self.multiply_adds = 0
+        self._departing = cache(self._find_departing)
+        self._tainted = cache(self._find_tainted)
 
-    def fork_place(self, unit: str) -> int:
-        """Return the index of the node at which candidates of a unit leave the shared pass."""
-        return self.fork_at.get(unit, len(self.nodes) - 1)
+    def fork_place(self, candidate: Candidate, channels: Channels) -> int:
+        """Return the index of the node at which a candidate leaves the shared pass."""
+        departing = self._departures(candidate, channels)
+        return min((self.place[node] for node in departing), default=len(self.nodes) - 1)
+
+    def work(self, candidate: Candidate, channels: Channels) -> tuple[int, int]:
+        """Return the multiply-adds per image that a candidate needs of the shared pass, and of its own."""
+        place, tainted = self.fork_place(candidate, channels), self._taint(candidate, channels)
+        shared = sum(self._cost(node, channels) for node in self.nodes[:place])
+        return shared, sum(self._cost(node, candidate.applied(channels)) for node in tainted)
 
     @torch.inference_mode()
     def logits(self, images: Tensor, channels: Channels) -> Tensor:
         """Return the logits (images, classes) of one sub-network."""
-        return self._finish(0, {self.nodes[0]: images}, channels)
+        values: Values = {self.nodes[0]: images}
+        for node in self.nodes[:-1]:
+            self._step(node, values, channels)
+        return self._output(values.__getitem__)
 
     @torch.inference_mode()
     def forked_logits(
@@ -54,36 +66,69 @@ class ForkedEvaluator:
     ) -> Iterator[tuple[Candidate, Tensor]]:
         """Yield each candidate with its logits (images, classes), in the order of their cuts.
 
-        Memory: the live tensors of two forward passes.
+        Memory: the live tensors of two forward passes, and of branches that run beside a cut.
         """
-        waiting = sorted(candidates, key=lambda candidate: self.fork_place(candidate.unit))
+        cuts = {candidate: self.fork_place(candidate, channels) for candidate in candidates}
+        waiting = sorted(candidates, key=cuts.__getitem__)
         values: Values = {self.nodes[0]: images}
         for place, node in enumerate(self.nodes):
-            while waiting and self.fork_place(waiting[0].unit) == place:
+            while waiting and cuts[waiting[0]] == place:
                 candidate = waiting.pop(0)
-                fewer = {**channels, candidate.unit: candidate.count}
-                yield candidate, self._finish(place, self._sliced(values, candidate, channels), fewer)
+                yield candidate, self._fork(place, values, candidate, channels)
             if not waiting:
                 return
             self._step(node, values, channels)
 
-    def _finish(self, place: int, values: Values, channels: Channels) -> Tensor:
-        """Run the graph from a node to its output."""
+    @torch.inference_mode()
+    def peak_bytes(self, images: Tensor, channels: Channels) -> float:
+        """Return the most bytes per image that live tensors of one forward pass hold at a time."""
+        values: Values = {self.nodes[0]: images}
+        peak = 0
+        for node in self.nodes[:-1]:
+            self._shared(node, values, channels)
+            held = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in _tensors(values.values())}
+            peak = max(peak, sum(held.values()))
+            for gone in self.dying[node]:
+                values.pop(gone, None)
+        return peak / len(images)
+
+    def _fork(self, place: int, values: Values, candidate: Candidate, channels: Channels) -> Tensor:
+        """Run what a candidate computes differently, from its cut to the output."""
+        changed, tainted = candidate.applied(channels), self._taint(candidate, channels)
+        own: Values = {}
+
+        def fetch(node: fx.Node) -> Any:
+            if node not in own:
+                own[node] = self._slice(node, self._shared(node, values, channels), channels, changed, candidate)
+            return own[node]
+
         for node in self.nodes[place:-1]:
-            self._step(node, values, channels)
-        output: Any = fx.node.map_arg(self.nodes[-1].args[0], values.__getitem__)
-        return output  # type: ignore[no-any-return]
+            if node in tainted:
+                own[node] = self._compute(node, fetch, changed)
+                for gone in self.dying[node]:
+                    own.pop(gone, None)
+        return self._output(fetch)
+
+    def _shared(self, node: fx.Node, values: Values, channels: Channels) -> Any:
+        """Return a value of the shared pass, which may be ahead of where that pass is."""
+        if node not in values:
+            values[node] = self._compute(node, lambda source: self._shared(source, values, channels), channels)
+        return values[node]
 
     def _step(self, node: fx.Node, values: Values, channels: Channels) -> None:
-        """Compute one node and let go of the tensors that no later node needs."""
-        if node.op != "placeholder":
-            values[node] = self._compute(node, values, channels)
+        """Compute one node of the shared pass and let go of the tensors that no later node needs."""
+        self._shared(node, values, channels)
         for gone in self.dying[node]:
             values.pop(gone, None)
 
-    def _compute(self, node: fx.Node, values: Values, channels: Channels) -> Any:
+    def _output(self, fetch: Fetch) -> Tensor:
+        """Return what the graph gives."""
+        output: Any = fx.node.map_arg(self.nodes[-1].args[0], fetch)
+        return output  # type: ignore[no-any-return]
+
+    def _compute(self, node: fx.Node, fetch: Fetch, channels: Channels) -> Any:
         """Compute one node at the given channels."""
-        held: Any = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+        held: Any = fx.node.map_arg((node.args, dict(node.kwargs)), fetch)
         args, kwargs = held
         target: Any = node.target
         if node.op == "call_function":
@@ -92,6 +137,7 @@ class ForkedEvaluator:
             return getattr(args[0], target)(*args[1:], **kwargs)
         if layer := self.supernet.layers.get(target):
             layer.activate(channels, batch_statistics=True)
+            self.multiply_adds += len(args[0]) * self._cost(node, channels) if args else 0
         if node.op == "get_attr":
             return _attribute(self.supernet.body, target)
         module: Any = self.modules[target]
@@ -103,15 +149,15 @@ class ForkedEvaluator:
         finally:
             module.inplace = True
 
-    def _sliced(self, values: Values, candidate: Candidate, channels: Channels) -> Values:
-        """Return the values of the shared pass as the candidate would have computed them."""
-        fewer = {**channels, candidate.unit: candidate.count}
-        return {node: self._slice(node, value, candidate, channels, fewer) for node, value in values.items()}
+    def _cost(self, node: fx.Node, channels: Channels) -> int:
+        """Return a node's multiply-adds for one image."""
+        layer = self.supernet.layers.get(str(node.target)) if node.op == "call_module" else None
+        return layer.row.flops(channels) // self.calls[str(node.target)] if layer else 0
 
-    def _slice(self, node: fx.Node, value: Any, candidate: Candidate, held: Channels, used: Channels) -> Any:
-        """Drop the removed channels from one tensor."""
+    def _slice(self, node: fx.Node, value: Any, held: Channels, used: Channels, candidate: Candidate) -> Any:
+        """Drop the channels that go from one tensor of the shared pass."""
         dim, layout = self.layouts.get(node, (0, ()))
-        if all(segment.unit != candidate.unit for segment in layout):
+        if all(segment.unit not in candidate.units for segment in layout):
             return value
         pieces = [value.narrow(dim, start, stop - start) for start, stop in ranges(layout, held, used)]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
@@ -127,18 +173,44 @@ class ForkedEvaluator:
             dying[node].append(source)
         return dying
 
-    def _fork_points(self) -> dict[str, int]:
-        """Find the first node per unit that mixes its channels, or that reads a size that depends on them."""
+    def _departures(self, candidate: Candidate, channels: Channels) -> set[fx.Node]:
+        """Return the nodes at which what a candidate computes first differs from the shared pass."""
+        return set().union(*(self._departing(unit, count > channels[unit]) for unit, count in candidate.changes))
+
+    def _taint(self, candidate: Candidate, channels: Channels) -> set[fx.Node]:
+        """Return the nodes that a candidate computes itself."""
+        return set().union(*(self._tainted(unit, count > channels[unit]) for unit, count in candidate.changes))
+
+    def _find_departing(self, unit: str, grows: bool) -> frozenset[fx.Node]:
+        """Find the nodes that mix a unit's channels, or read a size that depends on them; or all that hold them."""
+
+        def holds(node: fx.Node) -> bool:
+            return any(segment.unit == unit for segment in self.layouts.get(node, (0, ()))[1])
+
         mixing = self.supernet.reading.mixing
-        tensors = self.layouts.keys()
-        first: dict[str, int] = {}
-        for place, node in enumerate(self.nodes):
-            if node in mixing or node not in tensors:
-                for source in node.all_input_nodes:
-                    for segment in self.layouts.get(source, (0, ()))[1]:
-                        if segment.unit is not None:
-                            first.setdefault(segment.unit, place)
-        return first
+        return frozenset(
+            node
+            for node in self.nodes[:-1]
+            if (grows and holds(node))
+            or ((node in mixing or node not in self.layouts) and any(map(holds, node.all_input_nodes)))
+        )
+
+    def _find_tainted(self, unit: str, grows: bool) -> frozenset[fx.Node]:
+        """Find the nodes that depend on a unit's count by more than a slice."""
+        tainted = set(self._departing(unit, grows))
+        for node in self.nodes[:-1]:
+            if not tainted.isdisjoint(node.all_input_nodes):
+                tainted.add(node)
+        return frozenset(tainted)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Iterate over the tensors among some values, and in their tuples."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _attribute(module: Any, target: str) -> Any:

@@ -135,6 +135,12 @@ class Space:
         place = bisect.bisect_left(counts, channels[unit])
         return counts[place - 1] if place > 0 else None
 
+    def grown(self, channels: Channels, unit: str) -> int | None:
+        """Return the next larger count of a unit, None at its largest."""
+        counts = self.units[unit].counts
+        place = bisect.bisect_right(counts, channels[unit])
+        return counts[place] if place < len(counts) else None
+
     def check(self, channels: Channels, where: str, *, bounded: bool = True) -> dict[str, int]:
         """Return the channels in the network's order, pinned units filled in.
 

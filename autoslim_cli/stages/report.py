@@ -6,7 +6,8 @@ from typing import Any
 
 from autoslim_cli.cost.budget import short
 from autoslim_cli.files.atomic import write_bytes, write_json
-from autoslim_cli.stages.search import LOG_FILE, SearchResult
+from autoslim_cli.stages.search import SearchResult
+from autoslim_cli.stages.search_log import LOG_FILE, read_steps
 from autoslim_cli.stages.workshop import Workshop
 
 TABLE_FILE, PLOT_FILE = "report.json", "report.png"
@@ -87,16 +88,20 @@ def _draw(shop: Workshop, found: SearchResult) -> bytes:
     bars.set_title(f"{shop.recipe.model.name}: channels per unit")
     bars.legend()
     # 2. The slimming curve.
-    lines = shop.path(LOG_FILE).read_text().splitlines()
-    steps = [json.loads(line) for line in lines[1:]]
-    curve.plot([step["flops"] for step in steps], [step["loss"] for step in steps], color="C3", lw=1.5)
+    steps = read_steps(shop.path(LOG_FILE))
+    path = [(step["flops"], step["loss"]) for step in steps if step["kind"] == "slim"]
+    others = [(step["flops"], step["loss"]) for step in steps if step["kind"] != "slim"]
+    if path:
+        curve.plot(*zip(*path, strict=True), color="C3", lw=1.5)
+    if others:
+        curve.plot(*zip(*others, strict=True), ".", color="0.6")
     for number, config in enumerate(found.configs):
         curve.plot(config["flops"], config["loss"], "o", color=f"C{number}", label=f"{config['budget']}")
     curve.invert_xaxis()
     curve.xaxis.set_major_formatter(lambda value, _: short(value))
     curve.set_xlabel("FLOPs (multiply-adds)")
     curve.set_ylabel("loss on the holdout, before retraining")
-    curve.set_title(f"slimming curve: {len(steps)} steps, {found.evaluations} evaluations")
+    curve.set_title(f"{found.strategy} search: {len(steps)} steps, {found.evaluations} evaluations")
     curve.legend()
     for axes in (bars, curve):
         axes.spines[["top", "right"]].set_visible(False)

@@ -38,7 +38,7 @@ def run(shop: Workshop, budgets: list[Budget]) -> dict[str, Any]:
 
 def uniform_channels(shop: Workshop, limit: int) -> tuple[str, dict[str, int]]:
     """Return the name and the channels of the widest uniform network within `limit` FLOPs."""
-    fit = widest_uniform(shop.space, shop.flops, limit)
+    fit = widest_uniform(shop.space, shop.flops, lambda channels: shop.flops(channels) <= limit)
     if fit is None:
         lowest = shop.flops(shop.space.smallest)
         raise BudgetError(f"no uniform width has {limit} FLOPs or fewer; the smallest has {lowest}")

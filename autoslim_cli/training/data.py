@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autoslim_cli.errors import AutoslimError, UsageError
-from autoslim_cli.files.recipe import DataSettings, ModelSettings
+from autoslim_cli.files.recipe import AugmentSettings, DataSettings, ModelSettings
 from autoslim_cli.training.image_folder import data_path, open_image_folder
 from autoslim_cli.training.runtime import generator, seed_from
 from autoslim_cli.training.sources import Batch, MemorySource, Part, Source, limited
@@ -41,6 +41,13 @@ class Images:
     def first(self, count: int) -> "Images":
         """Return the first `count` images (the split has shuffled them)."""
         return self.only(self.indices[:count])
+
+    def held(self) -> "Images":
+        """Return these images decoded once, held on the device as bytes."""
+        batches = list(self.source.plain(list(torch.split(self.indices, 512))))
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        source = MemorySource(images, labels.cpu(), AugmentSettings(), self.device)
+        return Images(source, torch.arange(len(labels)), self.mean, self.std, self.device)
 
     def steps(self, batch: int) -> int:
         """Return the full batches of one epoch; one if there are fewer images than that."""

@@ -1,22 +1,14 @@
 """Measure a network: post-training BN statistics, loss and top-1."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoslim_cli.training.score import Score
 from autoslim_cli.training.sources import Batch
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean cross-entropy and top-1 accuracy (a fraction) over some images."""
-
-    loss: float
-    top1: float
 
 
 def sum_of(losses: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 import ctypes
 import hashlib
+import os
 import random
 import sys
+from pathlib import Path
 
 import torch
 
@@ -15,21 +17,41 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def choose_device(name: str) -> torch.device:
     """Return the device that a recipe names; `auto` takes CUDA, then MPS, then the CPU.
 
+    Under torchrun, `auto` and `cuda` are the GPU of the process's local rank.
+
     Raises UsageError if it is not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("not one of cpu, cuda and mps")
+        device = _own_gpu() if device == torch.device("cuda") else device
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device: {name!r} cannot be used here ({reason}); try device=auto") from None
     return device
+
+
+def _own_gpu() -> torch.device:
+    """Return the GPU of this process: torchrun's local rank picks it, round robin."""
+    rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", int(rank) % torch.cuda.device_count()) if rank else torch.device("cuda")
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device: of a CPU, what Linux calls available; 4 GiB where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
+    except (OSError, StopIteration):
+        return 4 * 2**30
 
 
 def keep_freed_memory() -> None:

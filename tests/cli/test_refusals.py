@@ -15,7 +15,7 @@ def files(directory):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["search"], 2, ["Missing option '--flops'", "search --help`"]),
+        (["search"], 2, ["name a budget", "--flops 300M"]),
         (["serch", "--flops", "3M"], 2, ["serch", "search"]),
         (["units", "--recpe", "digits"], 2, ["--recpe", "--recipe"]),
         (["units", "-r", "digitz"], 2, ["no recipe 'digitz'", "did you mean digits?"]),
@@ -50,6 +50,7 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["retrain"], ["--width", "--uniform-flops"]),
         (["retrain", "--width", "9"], ["--width 9", "0.25 to 1.5"]),
         (["search", "--flops", "3X"], ["'3X' is not a budget"]),
+        (["search", "--flops", "50%,20%,10%", "--params", "50%,20%"], ["3 bounds on flops", "2 on params"]),
         (["units", "space.pin=[layer9.*]"], ["space.pin", "'layer9.*'", "the nearest are layer"]),
         (["units", "space.tie=[[conv1, layer2.0.conv1]]"], ["space.tie", "conv1 has 8", "layer2.0.conv1 has 16"]),
         (["units", "space.groups={nothing: 3}"], ["space.groups", "'nothing'"]),
@@ -137,7 +138,7 @@ def test_resuming_with_other_settings(refuse, worked):
     torch.save(state, worked / "supernet.resume.pt")
     line = refuse(4, "train-supernet", "-r", worked, "--resume", "train.epochs=1")
     assert "other settings" in line
-    assert "another supernet, holdout or space" in refuse(
+    assert "another supernet, holdout, space or strategy" in refuse(
         4, "search", "--flops", "50%", "-r", worked, "--resume", "search.batch=150"
     )
 

@@ -1,6 +1,7 @@
 """Every stage through its command: what it prints, what it writes, what it records."""
 
 import json
+from pathlib import Path
 
 import pytest
 import safetensors
@@ -60,12 +61,15 @@ def test_search_writes_a_config_for_every_budget(autoslim_json, worked):
 
 
 def test_the_log_says_each_step(worked):
-    header, *steps = map(json.loads, (worked / "search.jsonl").read_text().splitlines())
-    assert header["format"] == "autoslim.search/1"
+    header, *rows = map(json.loads, (worked / "search.jsonl").read_text().splitlines())
+    assert header["format"] == "autoslim.search/2"
     assert header["recipe"]["search"]["batch"] == 75
+    steps = [row for row in rows if "step" in row]
+    scorings = [row for row in rows if "scored" in row]
+    assert sum(step["evaluations"] for step in steps) == sum(len(row["scored"]) for row in scorings)
     channels, flops = dict(header["largest"]["channels"]), header["largest"]["flops"]
     for number, step in enumerate(steps, 1):
-        assert step["step"] == number
+        assert (step["step"], step["kind"]) == (number, "slim")
         assert step["before"] == channels[step["unit"]] > step["after"]
         assert step["flops"] < flops
         channels[step["unit"]], flops = step["after"], step["flops"]
@@ -86,12 +90,77 @@ def test_search_says_its_plan_first(autoslim, worked):
     said = autoslim("search", "--flops", "50%", "-r", worked).stderr.splitlines()
     assert said[0].startswith("space: 6 units, 10^")
     assert "FLOPs" in said[0]
+    assert "lazy: about" in said[1]
     assert "evaluations on 150 holdout images" in said[1]
 
 
 def test_top1_may_score_the_search(autoslim_json, worked):
     (config,) = autoslim_json("search", "--flops", "50%", "-r", worked, "search.score=top1")["configs"]
     assert config["flops"] > 0
+
+
+@pytest.mark.parametrize("strategy", ["exact", "random", "uniform"])
+def test_every_strategy_finds_channels(autoslim_json, worked, strategy):
+    settings = ["-r", worked, f"search.strategy={strategy}", "search.draws=5"]
+    result = autoslim_json("search", "--flops", "60%,30%", *settings)
+    assert result["strategy"] == strategy
+    assert result["evaluations"] >= {"exact": 60, "random": 10, "uniform": 2}[strategy]
+    assert result["multiply_adds"] > 0
+    assert result["rate"] > 0
+    assert result["forward_rate"] > 0
+    for config, share in zip(result["configs"], (0.6, 0.3), strict=True):
+        found = autoslim_json("info", config["path"])
+        assert found["fvcore_flops"] == config["flops"] <= share * found["base"]["flops"]
+        assert json.loads(Path(config["path"]).read_text())["found"]["strategy"] == strategy
+
+
+def test_a_budget_of_parameters_and_flops(autoslim_json, worked):
+    result = autoslim_json("search", "--flops", "60%,50%", "--params", "40%", "-r", worked)
+    assert [config["budget"] for config in result["configs"]] == [
+        "flops<=60% and params<=40%",
+        "flops<=50% and params<=40%",
+    ]
+    for config in result["configs"]:
+        facts = autoslim_json("info", config["path"])
+        assert config["flops"] <= 0.6 * facts["base"]["flops"]
+        assert config["params"] <= 0.4 * facts["base"]["params"]
+        found = json.loads(Path(config["path"]).read_text())["found"]
+        shares = {"flops": config["flops"] / facts["base"]["flops"] / (0.6 if "60" in config["budget"] else 0.5)}
+        shares["params"] = config["params"] / facts["base"]["params"] / 0.4
+        assert found["binding"] == max(shares, key=shares.get)
+    assert (worked / "arch-60pct-params-40pct.json").exists()
+
+
+def test_backfill_refine_and_other_images_at_each_step(autoslim_json, worked):
+    settings = ["search.backfill=true", "search.refine=3", "search.draw=anew", "search.images=75", "search.batch=50"]
+    plain = autoslim_json("search", "--flops", "60%,30%", "-r", worked, *settings[2:])
+    better = autoslim_json("search", "--flops", "60%,30%", "-r", worked, *settings)
+    for one, other in zip(plain["configs"], better["configs"], strict=True):
+        assert other["loss"] <= one["loss"]  # both on all 150 images
+    rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    draws = {row["draw"] for row in rows if "scored" in row}
+    assert {0, 1, 2, 3} <= draws
+    assert {row["kind"] for row in rows if "step" in row} >= {"slim"}
+    assert rows[0]["holdout"] == 150
+
+
+def test_memory_splits_the_batch_and_says_so(autoslim, worked):
+    whole = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150").stderr
+    assert "memory holds" not in whole
+    said = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150", "search.memory=0.002").stderr
+    assert "memory holds batches of" in said
+    header = json.loads((worked / "search.jsonl").read_text().splitlines()[0])
+    assert 1 < header["batch"] < 150
+    # A search that goes on keeps the batch that it began with.
+    again = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150", "--resume").stderr
+    assert "evaluations of them done" in again
+
+
+def test_half_precision_scores(autoslim_json, worked):
+    half = autoslim_json("search", "--flops", "60%", "-r", worked, "search.precision=bf16")["configs"][0]
+    full = autoslim_json("search", "--flops", "60%", "-r", worked)["configs"][0]
+    assert abs(half["loss"] - full["loss"]) < 0.1
+    assert half["loss"] != full["loss"]
 
 
 def test_calibrated_sub_networks_are_deployable(autoslim_json, worked):

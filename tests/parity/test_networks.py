@@ -14,7 +14,8 @@ from autoslim_cli.cost.referee import agree, fvcore_flops
 from autoslim_cli.files import catalogue
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.network.built_in import FACTORIES
-from autoslim_cli.network.forked import Candidate, ForkedEvaluator
+from autoslim_cli.network.candidate import Candidate
+from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.supernet import Supernet
@@ -80,10 +81,10 @@ def test_equalities_counts_and_forks(name):
         same(supernet, extracted, images)
         assert closed_form.flops(table, channels) == fvcore_flops(extracted, shape)
         assert closed_form.params(table, channels) == sum(p.numel() for p in extracted.parameters())
-    options = [Candidate(unit, count) for unit in space.units if (count := space.slimmed(space.largest, unit))]
+    options = [Candidate.of({unit: count}) for unit in space.units if (count := space.slimmed(space.largest, unit))]
     evaluator = ForkedEvaluator(supernet)
     for option, logits in evaluator.forked_logits(images, space.largest, options):
-        whole = evaluator.logits(images, {**space.largest, option.unit: option.count})
+        whole = evaluator.logits(images, option.applied(space.largest))
         torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
 
 

@@ -14,7 +14,8 @@ from conftest import randomise_norms
 
 from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.referee import fvcore_flops
-from autoslim_cli.network.forked import Candidate, ForkedEvaluator
+from autoslim_cli.network.candidate import CURRENT, Candidate
+from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.supernet import Supernet
@@ -86,21 +87,55 @@ def test_flops_at_224_are_the_literature_s(name):
     assert closed_form.flops(table, table.base) == GOLDEN_FLOPS[name]
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "densenet121", "resnext50_32x4d"])
-def test_forked_evaluation_gives_the_losses_of_whole_forward_passes(name):
+FORKED = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "densenet121", "resnext50_32x4d", "squeezenet1_1"]
+
+
+@pytest.mark.parametrize("name", FORKED)
+def test_forked_evaluation_gives_the_logits_of_whole_forward_passes(name):
     network, reading, space = opened(name)
     supernet = Supernet(fresh(network, reading.table, space.largest), reading, space.largest).eval()
     channels = space.random(random.Random(3), low=0.5)
-    options = [Candidate(unit, count) for unit in space.units if (count := space.slimmed(channels, unit))]
-    options = random.Random(4).sample(options, 8)
+    rng = random.Random(4)
+    fewer = [Candidate.of({unit: count}) for unit in space.units if (count := space.slimmed(channels, unit))]
+    more = [Candidate.of({unit: count}) for unit in space.units if (count := space.grown(channels, unit))]
+    moves = [
+        Candidate(one.changes + other.changes) for one, other in zip(rng.sample(fewer, 3), more[::-1], strict=False)
+    ]
+    moves = [move for move in moves if len(set(move.units)) == 2]
+    options = [CURRENT, *rng.sample(fewer, 7), *rng.sample(more, 3), *moves]
     evaluator = ForkedEvaluator(supernet)
     images = torch.randn(16, *SHAPE)
     forked = dict(evaluator.forked_logits(images, channels, options))
     assert set(forked) == set(options)
     for option, logits in forked.items():
-        whole = evaluator.logits(images, {**channels, option.unit: option.count})
+        whole = evaluator.logits(images, option.applied(channels))
         torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
     assert not torch.equal(*list(forked.values())[:2])
+
+
+def test_forked_evaluation_does_no_work_twice():
+    network, reading, space = opened("resnet18")
+    supernet = Supernet(fresh(network, reading.table, space.largest), reading, space.largest)
+    evaluator = ForkedEvaluator(supernet)
+    images, channels = torch.randn(4, *SHAPE), space.largest
+
+    def work(*options):
+        evaluator.multiply_adds = 0
+        for _ in evaluator.forked_logits(images, channels, options):
+            pass
+        return evaluator.multiply_adds / len(images)
+
+    whole = closed_form.flops(reading.table, channels)
+    assert work(CURRENT) == whole
+    assert evaluator.work(CURRENT, channels) == (whole, 0)
+    # The shortcut of a block does not depend on the channels inside it: a fork there runs it no second time.
+    rows = {row.name: row for row in reading.table.rows}
+    inner = Candidate.of({"layer4.0.conv1": space.slimmed(channels, "layer4.0.conv1")})
+    changed = inner.applied(channels)
+    names = ["layer4.0.conv2", "layer4.1.conv1", "layer4.1.conv2", "fc"]
+    expected = sum(rows[name].flops(changed) for name in names)
+    assert work(CURRENT, inner) == whole + expected
+    assert evaluator.work(inner, channels)[1] == expected
 
 
 def test_batch_statistics_are_those_of_the_extracted_network_in_training_mode():

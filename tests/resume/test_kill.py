@@ -64,13 +64,22 @@ def test_retrain(straight, autoslim):
     assert (killed / "model-60pct.safetensors").read_bytes() == (worked / "model-60pct.safetensors").read_bytes()
 
 
-def test_search(straight, autoslim):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["search.strategy=exact"],
+        ["search.refresh=4", "search.draw=anew", "search.images=75", "search.backfill=true", "search.refine=2"],
+        ["search.strategy=random", "search.draws=9"],
+    ],
+)
+def test_search(straight, autoslim, settings):
     worked, killed = straight
+    autoslim("search", "--flops", "60%,30%", "-r", worked, *settings)
     shutil.copytree(worked, killed)
     for name in ("search.jsonl", "arch-60pct.json", "arch-30pct.json"):
         (killed / name).unlink()
     log = killed / "search.jsonl"
-    command = ("search", "--flops", "60%,30%", "-r", killed)
+    command = ("search", "--flops", "60%,30%", "-r", killed, *settings)
     kill_when(start(*command), lambda: log.exists() and log.read_bytes().count(b"\n") > 3)
     with log.open("a") as file:  # a line that the kill cut short
         file.write('{"step": 9')

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoslim_cli.cost.budget import parse, parse_many, short
+from autoslim_cli.cost.budget import Budget, parse, parse_many, short
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import atomic, catalogue
 from autoslim_cli.files.channel_config import read_config
@@ -71,18 +71,19 @@ def test_find_copies_a_shipped_recipe_and_says_so(tmp_path, monkeypatch):
      ("12345678", 12345678, "12345678"), ("50%", 500, "50pct"), ("12.5 %", 125, "12.5pct")],
 )  # fmt: skip
 def test_budgets_as_people_write_them(text, flops, label):
-    budget = parse(text, 1000)
-    assert (budget.flops, budget.label) == (flops, label)
+    bound = parse("flops", text, 1000)
+    assert (bound.limit, Budget((bound,)).label) == (flops, label)
 
 
 @pytest.mark.parametrize("text", ["", "M", "300X", "-3M", "0", "3,5", "%", "1e6"])
 def test_what_is_no_budget(text):
     with pytest.raises(UsageError, match="budget"):
-        parse(text, 1000)
+        parse("flops", text, 1000)
 
 
 def test_budgets_come_largest_first_and_once():
-    assert [budget.flops for budget in parse_many("20%,50%,500,1K", 1000)] == [1000, 500, 200]
+    budgets = parse_many({"flops": "20%,50%,500,1K"}, {"flops": 1000})
+    assert [budget.bounds[0].limit for budget in budgets] == [1000, 500, 200]
 
 
 @given(st.integers(1, 10**13))

@@ -1,0 +1,84 @@
+"""Spend what a met budget has left, and improve channels at equal cost."""
+
+from collections.abc import Iterator
+
+from autoslim_cli.cost.budget import Budget
+from autoslim_cli.network.candidate import CURRENT, Candidate
+from autoslim_cli.network.table import Channels
+from autoslim_cli.strategies.problem import WHOLE, Answer, Ask, Problem, Step
+
+TRIED = 8
+"""How many of the most promising moves are scored before a refinement gives up."""
+
+
+def finish(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step | Answer]:
+    """Fill and refine the channels that met a budget, as the settings say, and yield the answer."""
+    channels = dict(channels)
+    if problem.settings.backfill:
+        for step in backfill(problem, ask, budget, channels):
+            yield step
+            channels = step.channels
+    if problem.settings.refine:
+        for step in refine(problem, ask, budget, channels):
+            yield step
+            channels = step.channels
+    yield Answer(budget, channels, problem.score(ask, channels))
+
+
+def backfill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step]:
+    """Give groups back, the most helpful first, while the budget has room for one that helps."""
+    while True:
+        candidates = [c for c in problem.larger(channels) if problem.fits(budget, c.applied(channels))]
+        if not candidates:
+            return
+        scores = ask(channels, [CURRENT, *candidates], WHOLE)
+        best = min(candidates, key=lambda c: problem.harm(scores[c], scores[CURRENT]))
+        if problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
+            return
+        step = problem.step("fill", channels, best, scores[best])
+        yield step
+        channels = step.channels
+
+
+def refine(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step]:
+    """Move groups from one unit to another within the budget while the score rises, `search.refine` times at most.
+
+    Harms of single changes add up to a promise for each move; the most promising moves are scored, the best is taken.
+    """
+    for _ in range(problem.settings.refine):
+        # 1. Score every group taken and every group given alone.
+        slimmer, larger = problem.slimmer(channels), problem.larger(channels)
+        scores = ask(channels, [CURRENT, *slimmer, *larger], WHOLE)
+        harm = {c: problem.harm(scores[c], scores[CURRENT]) for c in (*slimmer, *larger)}
+        # 2. Score the moves that promise most.
+        promises: dict[Candidate, float] = {}
+        for gain in larger:
+            for loss in slimmer:
+                move = _move(problem, budget, channels, gain, loss)
+                if move is not None:
+                    promises[move] = harm[gain][0] + harm[loss][0]
+        moves = sorted(promises, key=lambda move: promises[move])[:TRIED]
+        if not moves:
+            return
+        scores = ask(channels, [CURRENT, *moves], WHOLE)
+        best = min(moves, key=lambda move: problem.harm(scores[move], scores[CURRENT]))
+        # 3. Take the best if it helps.
+        if problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
+            return
+        step = problem.step("move", channels, best, scores[best])
+        yield step
+        channels = step.channels
+
+
+def _move(problem: Problem, budget: Budget, channels: Channels, gain: Candidate, loss: Candidate) -> Candidate | None:
+    """Return a move of a group to one unit, from another by as many groups as the budget needs; None if none fits."""
+    (taker,), (giver,) = gain.units, loss.units
+    if taker == giver:
+        return None
+    move = Candidate.of(dict((*gain.changes, *loss.changes)))
+    while not problem.fits(budget, move.applied(channels)):
+        count = problem.space.slimmed(move.applied(channels), giver)
+        if count is None:
+            return None
+        move = Candidate.of({**dict(gain.changes), giver: count})
+    return move

@@ -1,0 +1,44 @@
+"""Foresee what a search takes: run its strategy on scores that a formula gives."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from autoslim_cli.network.candidate import Candidate
+from autoslim_cli.network.table import Channels
+from autoslim_cli.strategies.problem import Answer, Ask, Problem, Step
+from autoslim_cli.training.score import Score
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Steps, evaluations, and forward passes of the supernet that cost as much."""
+
+    steps: int
+    evaluations: int
+    passes: float
+
+
+def foresee(problem: Problem, strategy: Callable[[Problem, Ask], Iterator[Step | Answer]]) -> Forecast:
+    """Return a forecast of a search in which harms rise evenly, so that all units shrink alike.
+
+    A scoring of n candidates is taken for one shared pass and half a pass for each.
+    """
+    space, asked, passes = problem.space, set[tuple[int, ...]](), 0.0
+    largest = problem.cost(space.largest)["flops"]
+
+    def ask(channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
+        nonlocal passes
+        points = {c: (draw, *c.applied(channels).values()) for c in candidates}
+        new = set(points.values()) - asked
+        passes += bool(new) * (0.5 + 0.5 * len(new)) * problem.cost(channels)["flops"] / largest
+        asked.update(new)
+        return {c: _even(problem, c.applied(channels)) for c in candidates}
+
+    steps = sum(isinstance(event, Step) for event in strategy(problem, ask))
+    return Forecast(steps, len(asked), passes)
+
+
+def _even(problem: Problem, channels: Channels) -> Score:
+    """Return a loss that rises ever faster the further a unit is from its largest count."""
+    loss = sum((1 - channels[name] / unit.largest) ** 2 for name, unit in problem.space.units.items())
+    return Score(loss, 0.0)

@@ -1,0 +1,90 @@
+"""Slim the supernet greedily, one unit at a time, until every budget holds (AutoSlim, section 3.2)."""
+
+from collections.abc import Callable, Iterator
+
+from autoslim_cli.cost.budget import Budget
+from autoslim_cli.network.candidate import CURRENT, Candidate
+from autoslim_cli.network.table import Channels
+from autoslim_cli.strategies.finish import finish
+from autoslim_cli.strategies.problem import Answer, Ask, Harm, Problem, Step
+from autoslim_cli.training.score import Score
+
+Pick = Callable[[Channels, list[Candidate], int], tuple[Candidate, Score]]
+"""Choose the candidate of a numbered step, and return its score."""
+
+
+def exact(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
+    """Score every candidate at every step, and take the least harmful: the paper's own search."""
+
+    def pick(channels: Channels, candidates: list[Candidate], number: int) -> tuple[Candidate, Score]:
+        scores = ask(channels, [CURRENT, *candidates], number)
+        current = scores[CURRENT]
+        best = min(candidates, key=lambda c: problem.rank(c, channels, problem.harm(scores[c], current)))
+        return best, scores[best]
+
+    return _slim(problem, ask, pick)
+
+
+def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
+    """Score again only the candidates that did least harm when last scored, until the least harmful is a fresh score.
+
+    Harms mostly rise as the network shrinks; where they never fall, this chooses what `exact` chooses. They do fall at
+    times, so every candidate is scored again after `search.refresh` steps.
+    """
+    known: dict[str, Harm] = {}  # by unit, as of the step that last scored it
+
+    def pick(channels: Channels, candidates: list[Candidate], number: int) -> tuple[Candidate, Score]:
+        stale = {c: known.get(c.units[0], (float("-inf"), 0.0)) for c in candidates}
+        all_due = (number - 1) % problem.settings.refresh == 0
+        fresh: dict[Candidate, Score] = {}
+        while True:
+            # 1. Score the least harmful of those that this step has not scored yet.
+            waiting = sorted((c for c in candidates if c not in fresh), key=lambda c: stale[c])
+            due = waiting if all_due else waiting[: problem.settings.among]
+            scores = ask(channels, [CURRENT, *due], number)
+            for candidate in due:
+                harm = problem.harm(scores[candidate], scores[CURRENT])
+                stale[candidate] = known[candidate.units[0]] = problem.rank(candidate, channels, harm)
+                fresh[candidate] = scores[candidate]
+            # 2. Take the least harmful of all, once its score is fresh.
+            best = min(candidates, key=lambda c: stale[c])
+            if best in fresh:
+                return best, fresh[best]
+
+    return _slim(problem, ask, pick)
+
+
+def _slim(problem: Problem, ask: Ask, pick: Pick) -> Iterator[Step | Answer]:
+    """Take the picked steps down to the last budget; answer each budget as it is met."""
+    channels, number = problem.space.largest, 0
+    for budget in problem.budgets:
+        while not problem.fits(budget, channels):
+            number += 1
+            # 1. Pick the unit that harms least.
+            best, score = pick(channels, problem.slimmer(channels), number)
+            # 2. Let it lose further groups while that costs next to nothing.
+            if problem.settings.pace:
+                best, score = _deepened(problem, ask, budget, channels, best, score, number)
+            step = problem.step("slim", channels, best, score)
+            yield step
+            channels = step.channels
+        # 3. The budget holds: spend what it has left, and answer it. The path goes on from where it was.
+        yield from finish(problem, ask, budget, channels)
+
+
+def _deepened(
+    problem: Problem, ask: Ask, budget: Budget, channels: Channels, best: Candidate, score: Score, number: int
+) -> tuple[Candidate, Score]:
+    """Shrink the unit of a candidate further, while the whole step harms no more than `search.pace`."""
+    current = problem.score(ask, channels, number)
+    while not problem.fits(budget, best.applied(channels)):
+        (unit,) = best.units
+        count = problem.space.slimmed(best.applied(channels), unit)
+        if count is None or problem.harm(score, current)[0] > problem.settings.pace:
+            break
+        deeper = Candidate.of({unit: count})
+        deeper_score = ask(channels, (deeper,), number)[deeper]
+        if problem.harm(deeper_score, current)[0] > problem.settings.pace:
+            break
+        best, score = deeper, deeper_score
+    return best, score

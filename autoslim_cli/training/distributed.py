@@ -1,0 +1,45 @@
+"""Share work among the processes of a torchrun job; one process alone is a job of one."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those of the job."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Tell whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return every process's value, in the order of ranks, to every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Join the job that torchrun started this process in, if it did."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        # Objects are gathered, not tensors of the device: gloo does it without NCCL's device memory.
+        dist.init_process_group("gloo", timeout=timedelta(hours=2))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return Ranks(dist.get_rank(), size)

@@ -1,0 +1,202 @@
+"""Strategies on made-up networks and scores: what holds whatever the scores are."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoslim_cli.cost.budget import Bound, Budget, parse_many
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.recipe import SearchSettings
+from autoslim_cli.network.space import Space, UnitSpace
+from autoslim_cli.network.table import Unit
+from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.strategies.foresee import foresee
+from autoslim_cli.training.score import Score
+
+BASE = {"a": 8, "b": 12, "c": 24, "d": 16}
+
+
+def cost(channels):
+    """A chain of layers: each unit's count times the next one's."""
+    counts = list(channels.values())
+    return {"flops": 10 * sum(x * y for x, y in itertools.pairwise(counts)), "params": sum(counts)}
+
+
+def space_of(grids):
+    units = {}
+    for name, counts in grids.items():
+        units[name] = UnitSpace(Unit(name, (name,), BASE[name]), tuple(sorted(counts)), 1)
+    return Space(units, dict.fromkeys(units, 1))
+
+
+grids = st.fixed_dictionaries(
+    {name: st.sets(st.integers(1, 2 * base), min_size=1, max_size=6) for name, base in BASE.items()}
+)
+shares = st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3, unique=True)
+settings = st.builds(
+    SearchSettings,
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    score=st.sampled_from(["loss", "top1"]),
+    per_flop=st.booleans(),
+    refresh=st.integers(1, 6),
+    among=st.integers(1, 3),
+    pace=st.sampled_from([0.0, 0.5]),
+    backfill=st.booleans(),
+    refine=st.integers(0, 3),
+    draws=st.just(4),
+)
+
+
+def problem_of(grids, shares, settings, measures=("flops",)):
+    space = space_of(grids)
+    low, high = cost(space.smallest), cost(space.largest)
+
+    def bound(measure, share):
+        return Bound(measure, "x", int(low[measure] + share * (high[measure] - low[measure])))
+
+    budgets = [Budget(tuple(bound(m, share) for m in measures)) for share in sorted(shares, reverse=True)]
+    return Problem(space, cost, tuple(budgets), settings)
+
+
+def arbitrary(seed):
+    """Scores without any order: loss and top-1 from a hash of draw and channels."""
+
+    def ask(channels, candidates, draw):
+        def score(candidate):
+            values = hash((seed, draw, *candidate.applied(channels).items()))
+            return Score(values % 1009 / 100, values % 11 / 10)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    return ask
+
+
+@given(grids, shares, settings, st.integers(0, 999), st.sampled_from([("flops",), ("params",), ("flops", "params")]))
+def test_whatever_the_scores_are(grids, shares, settings, seed, measures):
+    problem = problem_of(grids, shares, settings, measures)
+    if settings.strategy == "uniform" and not problem.fits(problem.budgets[-1], problem.space.uniform(0)):
+        return  # the floor of widths is not the grid's
+    events = list(STRATEGIES[settings.strategy](problem, arbitrary(seed)))
+    # It ends with an answer for each budget, which holds.
+    answers = [event for event in events if isinstance(event, Answer)]
+    assert [answer.budget for answer in answers] == list(problem.budgets)
+    assert all(problem.fits(answer.budget, answer.channels) for answer in answers)
+    # Counts stay on the grid, at the floor or above.
+    if settings.strategy != "uniform":
+        for event in events:
+            assert all(count in grids[name] for name, count in event.channels.items())
+    # Every slimming step takes from one unit and lowers the cost; the path goes on from where a budget was met.
+    path = [event for event in events if isinstance(event, Step) and event.kind == "slim"]
+    for before, after in itertools.pairwise([None, *path]):
+        channels = before.channels if before else problem.space.largest
+        ((unit, held, left),) = after.changes
+        assert channels[unit] == held > left
+        assert after.channels == {**channels, unit: left}
+        assert all(cost(after.channels)[m] <= cost(channels)[m] for m in ("flops", "params"))
+        assert cost(after.channels)["params"] < cost(channels)["params"]
+    if not settings.pace and settings.strategy in ("exact", "lazy"):
+        for step in path:
+            ((unit, held, left),) = step.changes
+            assert problem.space.slimmed({unit: held}, unit) == left
+
+
+@given(grids, shares, settings, st.integers(0, 999))
+def test_what_follows_a_met_budget_only_helps(grids, shares, settings, seed):
+    settings = settings.model_copy(update={"strategy": "exact", "pace": 0.0})
+    problem = problem_of(grids, shares[:1], settings)
+    ask = arbitrary(seed)
+    before = None
+    for event in STRATEGIES["exact"](problem, ask):
+        score = problem.score(ask, event.channels)
+        if before is not None and not (isinstance(event, Step) and event.kind == "slim"):
+            assert problem.harm(score, before) <= (0.0, 0.0)
+        before = score
+
+
+def convex(weights):
+    """Scores of which no harm ever falls: a sum over units of what grows ever faster as they shrink."""
+
+    def ask(channels, candidates, draw):
+        def score(candidate):
+            used = candidate.applied(channels)
+            return Score(sum(w * 2520 // used[name] for name, w in weights.items()), 0.5)  # exact: no rounding
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    return ask
+
+
+@given(
+    st.fixed_dictionaries(
+        {name: st.sets(st.integers(1, 9), min_size=2).map(lambda s: range(1, max(s) + 1)) for name in BASE}
+    ),
+    shares,
+    st.fixed_dictionaries({name: st.integers(1, 50) for name in BASE}),
+    st.integers(1, 3),
+)
+def test_lazy_is_exact_where_harms_never_fall(grids, shares, weights, among):
+    chosen, evaluations = {}, {}
+    for name in ("exact", "lazy"):
+        asked = set()
+
+        def counting(channels, candidates, draw, asked=asked):
+            asked.update((draw, *c.applied(channels).items()) for c in candidates)
+            return convex(weights)(channels, candidates, draw)
+
+        problem = problem_of(grids, shares, SearchSettings(refresh=10**6, among=among))
+        chosen[name] = [event.channels for event in STRATEGIES[name](problem, counting)]
+        evaluations[name] = len(asked)
+    assert chosen["lazy"] == chosen["exact"]
+    assert evaluations["lazy"] <= evaluations["exact"]
+
+
+def test_pace_takes_several_groups_while_they_cost_nothing():
+    grids = {name: range(1, 9) for name in BASE}
+    weights = {"a": 100, "b": 100, "c": 0, "d": 100}
+    problem = problem_of(grids, [0.5], SearchSettings(strategy="exact", pace=0.01))
+    first = next(iter(STRATEGIES["exact"](problem, convex(weights))))
+    assert first.changes[0][:2] == ("c", 8)
+    assert first.changes[0][2] < 5
+
+
+def test_harm_per_flop_prefers_the_dearer_unit():
+    grids = {"a": (4, 8), "b": (4, 8), "c": (4, 8), "d": (4, 8)}  # b and c cost twice what a and d cost
+    weights = {"a": 9, "b": 10, "c": 11, "d": 12}
+    for per_flop, unit in ((False, "a"), (True, "b")):
+        problem = problem_of(grids, [0.9], SearchSettings(strategy="exact", per_flop=per_flop))
+        step = next(iter(STRATEGIES["exact"](problem, convex(weights))))
+        assert step.changes[0][0] == unit
+
+
+def test_a_forecast_counts_what_a_search_asks():
+    problem = problem_of({name: range(1, 9) for name in BASE}, [0.5, 0.2], SearchSettings(strategy="exact"))
+    forecast = foresee(problem, STRATEGIES["exact"])
+    steps = [event for event in STRATEGIES["exact"](problem, convex(BASE)) if isinstance(event, Step)]
+    assert abs(forecast.steps - len(steps)) <= len(steps) / 2
+    assert forecast.steps < forecast.evaluations <= forecast.steps * 6
+    assert 0 < forecast.passes < forecast.evaluations
+    random = problem_of({name: range(1, 9) for name in BASE}, [0.5, 0.2], SearchSettings(draws=7))
+    assert foresee(random, STRATEGIES["random"]).steps == 14
+
+
+def test_budgets_of_several_measures():
+    base = {"flops": 1000, "params": 100}
+    labels = {
+        (("300", None)): ["300"],
+        (("50%,80%,50%", None)): ["80pct", "50pct"],
+        ((None, "20,50%")): ["params-50pct", "params-20"],
+        (("300,600", "50")): ["600-params-50", "300-params-50"],
+        (("300,600", "20,40")): ["600-params-40", "300-params-20"],
+    }
+    for (flops, params), expected in labels.items():
+        budgets = parse_many({name: text for name, text in (("flops", flops), ("params", params)) if text}, base)
+        assert [budget.label for budget in budgets] == expected
+    both = parse_many({"flops": "300", "params": "20"}, base)[0]
+    assert str(both) == "flops<=300 and params<=20"
+    assert both.holds({"flops": 300, "params": 20})
+    assert not both.holds({"flops": 300, "params": 21})
+    assert both.binding({"flops": 200, "params": 20}).measure == "params"
+    with pytest.raises(UsageError, match="as many of each"):
+        parse_many({"flops": "3,2", "params": "3,2,1"}, base)
