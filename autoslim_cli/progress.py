@@ -24,8 +24,9 @@ class Bar(Protocol):
 class Reporter:
     """Tell the person at the terminal what happens. stdout is for results: all of this goes to stderr."""
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self.quiet = quiet
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -34,7 +35,7 @@ class Reporter:
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """Show a bar with the time that is left, on a terminal."""
-        if not self.console.is_terminal:
+        if self.quiet or not self.console.is_terminal:
             yield lambda done, words: None
             return
         columns: list[Any] = [

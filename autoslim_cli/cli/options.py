@@ -1,11 +1,14 @@
 """Define the options that several commands share."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from autoslim_cli.stages.workshop import Workshop
@@ -28,16 +31,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 
 
-def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None) -> "Workshop":
-    """Open a recipe for work."""
+def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *, shared: bool = False) -> "Workshop":
+    """Open a recipe for work. Of the processes of a torchrun job only the first talks.
+
+    Raises UsageError if there are several and the command is not one that they share.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not shared:
+        raise UsageError("under torchrun only `autoslim search` shares its work among processes; run this one alone")
     from autoslim_cli.files import catalogue
     from autoslim_cli.files.recipe import load_recipe
     from autoslim_cli.progress import Reporter
     from autoslim_cli.stages.workshop import Workshop
 
-    reporter = Reporter()
+    reporter = Reporter(quiet=not is_first())
     directory = catalogue.find(None if recipe is None else str(recipe), reporter.say)
     return Workshop(load_recipe(directory, overrides or ()), directory, reporter)
+
+
+def is_first() -> bool:
+    """Tell whether this process is the one that talks: any but the later ones of a torchrun job."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, print_json, print_table
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, is_first, open_workshop, print_json, print_table
 from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,14 +105,19 @@ def search(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Slim the supernet greedily, layer by layer, until each budget holds; write arch-BUDGET.json."""
+    """Slim the supernet greedily, layer by layer, until each budget holds; write arch-BUDGET.json.
+
+    Under torchrun the processes share the candidates: torchrun --nproc-per-node 2 -m autoslim_cli search ...
+    """
     from dataclasses import asdict
 
     from autoslim_cli.stages.search import search as stage
 
     texts = _bounds(flops, params)
-    shop = open_workshop(recipe, overrides)
+    shop = open_workshop(recipe, overrides, shared=True)
     result = asdict(stage(shop, _budgets(shop, texts), resume=resume))
+    if not is_first():
+        return
     if as_json:
         print_json(result)
         return

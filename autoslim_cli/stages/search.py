@@ -72,6 +72,7 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
             else:
                 journal.note(event)
                 bar(min(journal.number, forecast.steps), partial(_words, shop, event))
+    ranks.leave()
     # 3. Say what it took.
     result.evaluations, result.seconds = len(journal.asked), log.seconds
     result.multiply_adds, result.rate = log.multiply_adds, log.multiply_adds / max(log.seconds, 1e-9)

@@ -31,6 +31,12 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def leave(self) -> None:
+        """Leave the job, once no process needs another."""
+        if self.size > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
 
 def join_ranks(device: torch.device) -> Ranks:
     """Join the job that torchrun started this process in, if it did."""

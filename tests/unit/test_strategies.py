@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from autoslim_cli.cost.budget import Bound, Budget, parse_many
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.recipe import SearchSettings
+from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.space import Space, UnitSpace
 from autoslim_cli.network.table import Unit
+from autoslim_cli.stages.scorer import share
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.strategies.foresee import foresee
+from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.score import Score
 
 BASE = {"a": 8, "b": 12, "c": 24, "d": 16}
@@ -200,3 +203,27 @@ def test_budgets_of_several_measures():
     assert both.binding({"flops": 200, "params": 20}).measure == "params"
     with pytest.raises(UsageError, match="as many of each"):
         parse_many({"flops": "3,2", "params": "3,2,1"}, base)
+
+
+class Chain:
+    """An evaluator's view of work: the later a unit's cut, the longer the shared pass and the shorter its own."""
+
+    def work(self, candidate, channels):
+        place = list(channels).index(candidate.units[0])
+        return 10 * place, 10 * (len(channels) - place)
+
+
+@given(st.integers(1, 12), st.integers(1, 9))
+def test_ranks_share_candidates_out(units, size):
+    channels = {f"u{number:02}": 4 for number in range(units)}
+    candidates = [Candidate.of({unit: 3}) for unit in channels]
+    parts = [share(Chain(), channels, candidates, Ranks(rank, size)) for rank in range(size)]
+    assert sorted((c for part in parts for c in part), key=str) == candidates
+    work = [Chain().work(c, channels) for c in candidates]
+    busiest = max(
+        max(Chain().work(c, channels)[0] for c in part) + sum(Chain().work(c, channels)[1] for c in part)
+        for part in parts
+        if part
+    )
+    # No rank does more than a fair share of the candidates' own work, a shared pass, and one candidate.
+    assert busiest <= sum(alone for _, alone in work) / size + 10 * units + 10 * units
