@@ -7,6 +7,8 @@ the fresh images that judge what was found. Everything made lies in runs/study; 
     python benchmarks/study.py train      the supernets, one for each seed
     python benchmarks/study.py search     every variant of the search on every supernet
     python benchmarks/study.py retrain    found, uniform and random networks from scratch
+    python benchmarks/study.py others     supernets trained otherwise, and how they rank the retrained networks
+    python benchmarks/study.py batches    the same networks scored in smaller batches, whose BN statistics are coarser
     python benchmarks/study.py report     the tables of docs/search.md
 
 About four hours on two CPU cores in all. `--seeds 0` does one seed; processes with different --seeds or --shard run
@@ -78,6 +80,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random, best of 100": {"strategy": "random", "images": 2000, "draws": 100},
     "uniform": {"strategy": "uniform", "images": 2000},
 }
+OTHERS = {
+    "4 epochs": ["train.epochs=4"],
+    "4 epochs, one width for all units": ["train.epochs=4", "supernet.sampling=uniform"],
+    "4 epochs, no distillation": ["train.epochs=4", "supernet.distill=false"],
+}
 RETRAINED = ("uniform", "random, best of 100", "exact, 2000", "lazy", "lazy, per FLOP")
 RANDOM = 12
 
@@ -91,11 +98,16 @@ def place(seed: int) -> Path:
     return directory
 
 
-def open_shop(seed: int) -> Any:
-    """Open the recipe of a seed."""
+def open_shop(seed: int, other: str | None = None) -> Any:
+    """Open the recipe of a seed, or of a supernet that is trained otherwise."""
     from autoslim_cli.cli.options import open_workshop
 
-    return open_workshop(str(place(seed)), ())
+    if other is None:
+        return open_workshop(str(place(seed)), ())
+    directory = place(seed).with_name(f"seed-{seed}-{list(OTHERS).index(other)}")
+    directory.mkdir(exist_ok=True)
+    (directory / "recipe.yaml").write_text((place(seed) / "recipe.yaml").read_text())
+    return open_workshop(str(directory), OTHERS[other])
 
 
 def rows_of(seed: int, name: str) -> list[dict[str, Any]]:
@@ -117,10 +129,10 @@ def add_row(seed: int, name: str, row: dict[str, Any]) -> None:
 class Bench:
     """One supernet, its holdout and its fresh images; what was scored once is not scored again."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, other: str | None = None) -> None:
         from autoslim_cli.network.forked import ForkedEvaluator
 
-        self.seed, self.shop = seed, open_shop(seed)
+        self.seed, self.shop = seed, open_shop(seed, other)
         self.evaluator = ForkedEvaluator(self.shop.load_supernet())
         self.holdout = self.shop.holdout.first(SEARCHED)
         self.fresh = self.shop.holdout.only(self.shop.holdout.indices[SEARCHED : SEARCHED + FRESH])
@@ -128,12 +140,12 @@ class Bench:
         base = self.shop.flops(self.shop.reading.table.base)
         self.limits = {share: base * share // 100 for share in SHARES}
 
-    def scorer(self, settings: Any, images: Any) -> Any:
+    def scorer(self, settings: Any, images: Any, batch: int = BATCH) -> Any:
         """Return a scorer of some images."""
         from autoslim_cli.stages.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
 
-        batch = min(BATCH, settings.images or len(images))
+        batch = min(batch, settings.images or len(images))
         return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), batch=batch)
 
     def search(self, name: str) -> Iterator[dict[str, Any]]:
@@ -252,6 +264,46 @@ def retrain(options: argparse.Namespace) -> None:
             add_row(seed, "retrained.jsonl", {**row, "test_loss": result["loss"], "supernet": judged})
 
 
+# -- others ---------------------------------------------------------------------------------------------------------
+
+
+def others(options: argparse.Namespace) -> None:
+    """Train supernets otherwise, score the retrained networks by them, and search with them."""
+    from autoslim_cli.stages.train_supernet import train_supernet
+
+    for seed in options.seeds:
+        scored = {(row["other"], json.dumps(row["channels"])) for row in rows_of(seed, "others.jsonl")}
+        for other in OTHERS:
+            train_supernet(open_shop(seed, other), resume=True)
+            bench = Bench(seed, other)
+            for row in rows_of(seed, "retrained.jsonl"):
+                if (other, json.dumps(row["channels"])) not in scored:
+                    facts = {"other": other, "network": row["network"], "channels": row["channels"]}
+                    add_row(seed, "others.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
+
+
+# -- batches --------------------------------------------------------------------------------------------------------
+
+
+def batches(options: argparse.Namespace) -> None:
+    """Score the retrained networks of a seed in batches of several sizes, each with its own BN statistics."""
+    from scipy.stats import kendalltau
+
+    from autoslim_cli.files.recipe import SearchSettings
+    from autoslim_cli.strategies.problem import CURRENT
+
+    for seed in options.seeds:
+        bench = Bench(seed)
+        channels = [row["channels"] for row in rows_of(seed, "retrained.jsonl")]
+        losses = {}
+        for size in (FRESH, 1000, 500, 250, 100):
+            scorer = bench.scorer(SearchSettings(images=FRESH), bench.fresh, batch=size)
+            losses[size] = [scorer.score(c, [CURRENT], 0)[CURRENT].loss for c in channels]
+            shift = statistics.mean(a - b for a, b in zip(losses[size], losses[FRESH], strict=True))
+            tau = kendalltau(losses[size], losses[FRESH]).statistic
+            print(f"seed {seed}, batches of {size}: loss {shift:+.4f}, Kendall {tau:.3f} over {len(channels)} networks")
+
+
 # -- report ---------------------------------------------------------------------------------------------------------
 
 
@@ -309,16 +361,26 @@ def report_retrained(trained: dict[int, list[dict[str, Any]]], found: dict[int, 
             f"| random, {len(drawn)} of them | {spread([r['test_top1'] for r in drawn], 1, 100)} | "
             f"{spread([r['supernet']['loss'] for r in drawn])} | 1 |"
         )
+    print("\n| supernet | networks | scored by | Kendall | Spearman |\n| --- | --- | --- | --- | --- |")
+    ranked("12 epochs", "all", rows, rows)
+    ranked("12 epochs", "random alone", drawn, drawn)
+    for other in OTHERS:
+        scored = {json.dumps(r["channels"]): r for r in rows_of(0, "others.jsonl") if r["other"] == other}
+        known = [row for row in rows if json.dumps(row["channels"]) in scored]
+        ranked(other, "all", known, [scored[json.dumps(row["channels"])] for row in known])
+
+
+def ranked(supernet: str, group: str, trained: Sequence[Any], scored: Sequence[Any]) -> None:
+    """Print the rank correlations of a supernet's scores with the test top-1 after retraining."""
     from scipy.stats import kendalltau, spearmanr
 
-    for group, members in (("all", rows), ("random alone", drawn)):
-        if len(members) < 5:
-            continue
-        tops = [row["test_top1"] for row in members]
-        for key, sign in (("loss", -1), ("top1", 1), ("calibrated_loss", -1), ("calibrated_top1", 1)):
-            scores = [sign * row["supernet"][key] for row in members]
-            tau, rho = kendalltau(scores, tops).statistic, spearmanr(scores, tops).statistic
-            print(f"{group}, {len(members)} networks, supernet's {key}: Kendall {tau:.2f}, Spearman {rho:.2f}")
+    if len(trained) < 5:
+        return
+    tops = [row["test_top1"] for row in trained]
+    for key, sign in (("loss", -1), ("top1", 1), ("calibrated_loss", -1), ("calibrated_top1", 1)):
+        scores = [sign * row["supernet"][key] for row in scored]
+        tau, rho = kendalltau(scores, tops).statistic, spearmanr(scores, tops).statistic
+        print(f"| {supernet} | {group}, {len(trained)} | {key} | {tau:.2f} | {rho:.2f} |")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -332,7 +394,14 @@ def train(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stages = {"train": train, "search": search, "retrain": retrain, "report": report}
+    stages = {
+        "train": train,
+        "search": search,
+        "retrain": retrain,
+        "others": others,
+        "batches": batches,
+        "report": report,
+    }
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS)

@@ -156,6 +156,13 @@ def test_memory_splits_the_batch_and_says_so(autoslim, worked):
     assert "evaluations of them done" in again
 
 
+def test_smaller_batches_score_nearly_alike(autoslim_json, worked):
+    """BN statistics of a part stand in for those of all images where memory is short: a stated approximation."""
+    uniform = ("search", "--flops", "60%", "-r", worked, "search.strategy=uniform")
+    losses = {b: autoslim_json(*uniform, f"search.batch={b}")["configs"][0]["loss"] for b in (150, 50)}
+    assert 0 < abs(losses[150] - losses[50]) < 0.05
+
+
 def test_half_precision_scores(autoslim_json, worked):
     half = autoslim_json("search", "--flops", "60%", "-r", worked, "search.precision=bf16")["configs"][0]
     full = autoslim_json("search", "--flops", "60%", "-r", worked)["configs"][0]
