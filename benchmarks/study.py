@@ -73,6 +73,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Score and finish.
     "lazy, top1": {**BASELINE, "score": "top1"},
     "lazy, per FLOP": {**BASELINE, "per_flop": True},
+    "lazy, 2000 anew, per FLOP": {**BASELINE, "draw": "anew", "per_flop": True},
+    "exact, 2000, per FLOP": {"strategy": "exact", "images": 2000, "per_flop": True},
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
     "lazy, backfill": {**BASELINE, "backfill": True},
     "lazy, refine": {**BASELINE, "refine": 10},
