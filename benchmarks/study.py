@@ -49,7 +49,7 @@ supernet: {{width: 1.5, min_width: 0.15, samples: 4}}
 train: {{epochs: {epochs}, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
 calibrate: {{images: 4000, batch: 1000}}
 search: {{batch: 1000}}
-retrain: {{epochs: 7, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
+retrain: {{epochs: 12, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
 """
 EPOCHS = 12
 
