@@ -254,8 +254,10 @@ def retrain(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         shop, bench = open_shop(seed), Bench(seed)
         trained = {json.dumps(row["channels"]) for row in rows_of(seed, "retrained.jsonl")}
-        jobs = {json.dumps(channels): name for name, channels in reversed(networks(seed).items())}
-        mine = [(name, text) for text, name in reversed(jobs.items())][options.shard :: options.shards]
+        jobs: dict[str, str] = {}
+        for name, channels in networks(seed).items():
+            jobs.setdefault(json.dumps(channels), name)
+        mine = [(name, text) for text, name in jobs.items()][options.shard :: options.shards]
         for name, text in mine:
             if text in trained:
                 continue
