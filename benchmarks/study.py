@@ -147,8 +147,7 @@ class Bench:
         from autoslim_cli.stages.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
 
-        batch = min(batch, settings.images or len(images))
-        return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), batch=batch)
+        return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), most=batch)
 
     def search(self, name: str) -> Iterator[dict[str, Any]]:
         """Run one variant; yield a row for every budget."""

@@ -1,7 +1,6 @@
 """Define the options that several commands share."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.launch import launched
 
 if TYPE_CHECKING:
     from autoslim_cli.stages.workshop import Workshop
@@ -36,21 +36,17 @@ def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *,
 
     Raises UsageError if there are several and the command is not one that they share.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not shared:
+    launch = launched()
+    if launch.size > 1 and not shared:
         raise UsageError("under torchrun only `autoslim search` shares its work among processes; run this one alone")
     from autoslim_cli.files import catalogue
     from autoslim_cli.files.recipe import load_recipe
     from autoslim_cli.progress import Reporter
     from autoslim_cli.stages.workshop import Workshop
 
-    reporter = Reporter(quiet=not is_first())
-    directory = catalogue.find(None if recipe is None else str(recipe), reporter.say)
+    reporter = Reporter(quiet=not launch.first)
+    directory = catalogue.find(None if recipe is None else str(recipe), reporter.say, may_copy=launch.size == 1)
     return Workshop(load_recipe(directory, overrides or ()), directory, reporter)
-
-
-def is_first() -> bool:
-    """Tell whether this process is the one that talks: any but the later ones of a torchrun job."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def print_json(value: Any) -> None:

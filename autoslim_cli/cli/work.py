@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, is_first, open_workshop, print_json, print_table
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, print_json, print_table
 from autoslim_cli.errors import UsageError
+from autoslim_cli.launch import launched
 
 if TYPE_CHECKING:
     from autoslim_cli.cost.budget import Budget
@@ -116,7 +117,7 @@ def search(
     texts = _bounds(flops, params)
     shop = open_workshop(recipe, overrides, shared=True)
     result = asdict(stage(shop, _budgets(shop, texts), resume=resume))
-    if not is_first():
+    if not launched().first:
         return
     if as_json:
         print_json(result)

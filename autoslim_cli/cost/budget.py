@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from autoslim_cli.errors import UsageError
 
@@ -49,8 +50,9 @@ class Budget:
         return max(self.bounds, key=lambda bound: cost[bound.measure] / bound.limit)
 
     def saving(self, before: Cost, after: Cost) -> float:
-        """Return what a change saves of the measure that is bounded, as a share of the bound: of several, the most."""
-        return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in self.bounds)
+        """Return what a change saves of a bound that does not hold yet, as a share of it: of several, the most."""
+        open_bounds = [bound for bound in self.bounds if before[bound.measure] > bound.limit] or self.bounds
+        return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in open_bounds)
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.bounds))
@@ -59,21 +61,22 @@ class Budget:
 def parse(measure: str, text: str, base: int) -> Bound:
     """Read one bound; a percentage is of `base`, the cost of the base network.
 
-    Raises UsageError naming the text.
+    Raises UsageError naming the option and the text.
     """
     match = _NUMBER.fullmatch(text.strip())
     if not match or float(match[1]) == 0:
-        raise UsageError(f"{text!r} is not a budget: write 300M, 1.5G, 250K, 12345678 or 50% (of the base network)")
-    number, unit = match[1], match[2].upper()
-    if unit == "%":
-        return Bound(measure, f"{_short(float(number))}%", int(base * float(number) / 100))
-    return Bound(measure, f"{_short(float(number))}{unit}", round(float(number) * _UNITS[unit]))
+        raise UsageError(
+            f"--{measure} {text!r} is not a budget: write 300M, 1.5G, 250K, 12345678 or 50% (of the base network)"
+        )
+    number, unit = Decimal(match[1]).normalize(), match[2].upper()
+    limit = base * number / 100 if unit == "%" else (number * _UNITS[unit]).to_integral_value()
+    return Bound(measure, f"{number:f}{unit}", int(limit))
 
 
 def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:
     """Read budgets separated by commas, by measure, largest first, each once.
 
-    Several measures pair up, the largest with the largest; a single bound goes with each of the other measure's.
+    Bounds on several measures pair up, largest with largest; a single bound goes with each of the other measure's.
     Raises UsageError for a text that is no budget, or lists that do not pair up.
     """
     lists = {measure: _bounds(measure, text, base[measure]) for measure, text in texts.items()}
@@ -85,15 +88,15 @@ def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:
                 "write as many of each, or one that goes with all"
             )
     columns = [lists[m] * (len(longest) // len(lists[m])) for m in MEASURES if m in lists]
-    return [Budget(bounds) for bounds in zip(*columns, strict=True)]
+    return list({tuple(b.limit for b in bounds): Budget(bounds) for bounds in zip(*columns, strict=True)}.values())
 
 
 def _bounds(measure: str, text: str, base: int) -> list[Bound]:
-    """Read the bounds on one measure, largest first, each once."""
-    bounds = {b.limit: b for b in (parse(measure, part, base) for part in text.split(",") if part.strip())}
+    """Read the bounds on one measure, largest first."""
+    bounds = [parse(measure, part, base) for part in text.split(",") if part.strip()]
     if not bounds:
-        raise UsageError(f"{text!r} holds no budget: write 300M, or several as 300M,200M")
-    return [bounds[limit] for limit in sorted(bounds, reverse=True)]
+        raise UsageError(f"--{measure} {text!r} holds no budget: write 300M, or several as 300M,200M")
+    return sorted(bounds, key=lambda bound: -bound.limit)
 
 
 def short(count: int | float) -> str:
@@ -102,8 +105,3 @@ def short(count: int | float) -> str:
         if count >= size:
             return f"{count / size:.4g}{unit}"
     return f"{count:g}"
-
-
-def _short(number: float) -> str:
-    """Write a number without a needless fraction."""
-    return f"{number:g}" if number < 1e6 else f"{number:.0f}"

@@ -24,7 +24,7 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(shipped_root().glob(f"*/{RECIPE_FILE}"))}
 
 
-def find(name: str | None, say: Callable[[str], None]) -> Path:
+def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True) -> Path:
     """Resolve `--recipe`: a path, else `recipes/NAME`, else a shipped recipe copied to `recipes/NAME`.
 
     Without a name: the current directory if it holds a recipe, else `digits`. `say` is told of a copy.
@@ -42,6 +42,8 @@ def find(name: str | None, say: Callable[[str], None]) -> Path:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UsageError(f"no recipe {name!r}: {hint}known: {', '.join(known)}; or a directory with {RECIPE_FILE}")
+    if not may_copy:
+        raise UsageError(f"no recipe {name!r} here yet: `autoslim recipes copy {name}` makes it")
     target = copy(name, Path("recipes") / name)
     say(f"copied the shipped recipe {name} to {target}")
     return target

@@ -38,6 +38,7 @@ class ForkedEvaluator:
         self.modules = dict(supernet.body.named_modules())
         self.calls = Counter(str(node.target) for node in self.nodes)
         self.multiply_adds = 0
+        self.measuring, self.most = False, 0
         self._departing = cache(self._find_departing)
         self._tainted = cache(self._find_tainted)
 
@@ -79,18 +80,18 @@ class ForkedEvaluator:
                 return
             self._step(node, values, channels)
 
-    @torch.inference_mode()
-    def peak_bytes(self, images: Tensor, channels: Channels) -> float:
-        """Return the most bytes per image that live tensors of one forward pass hold at a time."""
-        values: Values = {self.nodes[0]: images}
-        peak = 0
-        for node in self.nodes[:-1]:
-            self._shared(node, values, channels)
-            held = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in _tensors(values.values())}
-            peak = max(peak, sum(held.values()))
-            for gone in self.dying[node]:
-                values.pop(gone, None)
-        return peak / len(images)
+    def peak_bytes(self, images: Tensor, channels: Channels, candidates: Sequence[Candidate]) -> float:
+        """Return the most bytes per image that live tensors hold at a time while candidates are scored."""
+        self.measuring, self.most = True, 0
+        for _ in self.forked_logits(images, channels, candidates):
+            pass
+        self.measuring = False
+        return self.most / len(images)
+
+    def _live(self, *held: Values) -> int:
+        """Return the bytes that some values hold, each memory once."""
+        tensors = [tensor for values in held for tensor in _tensors(values.values())]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
     def _fork(self, place: int, values: Values, candidate: Candidate, channels: Channels) -> Tensor:
         """Run what a candidate computes differently, from its cut to the output."""
@@ -105,6 +106,7 @@ class ForkedEvaluator:
         for node in self.nodes[place:-1]:
             if node in tainted:
                 own[node] = self._compute(node, fetch, changed)
+                self.most = max(self.most, self._live(values, own)) if self.measuring else 0
                 for gone in self.dying[node]:
                     own.pop(gone, None)
         return self._output(fetch)
@@ -112,7 +114,14 @@ class ForkedEvaluator:
     def _shared(self, node: fx.Node, values: Values, channels: Channels) -> Any:
         """Return a value of the shared pass, which may be ahead of where that pass is."""
         if node not in values:
-            values[node] = self._compute(node, lambda source: self._shared(source, values, channels), channels)
+            missing, waiting = {node}, [node]
+            while waiting:
+                new = [n for n in waiting.pop().all_input_nodes if n not in values and n not in missing]
+                missing.update(new)
+                waiting.extend(new)
+            for source in sorted(missing, key=self.place.__getitem__):
+                values[source] = self._compute(source, values.__getitem__, channels)
+                self.most = max(self.most, self._live(values)) if self.measuring else 0
         return values[node]
 
     def _step(self, node: fx.Node, values: Values, channels: Channels) -> None:
@@ -131,6 +140,8 @@ class ForkedEvaluator:
         held: Any = fx.node.map_arg((node.args, dict(node.kwargs)), fetch)
         args, kwargs = held
         target: Any = node.target
+        if node.op == "placeholder":  # of an argument that no caller gives
+            return args[0]
         if node.op == "call_function":
             return target(*args, **kwargs)
         if node.op == "call_method":

@@ -101,7 +101,7 @@ def _draw(shop: Workshop, found: SearchResult) -> bytes:
     curve.xaxis.set_major_formatter(lambda value, _: short(value))
     curve.set_xlabel("FLOPs (multiply-adds)")
     curve.set_ylabel("loss on the holdout, before retraining")
-    curve.set_title(f"{found.strategy} search: {len(steps)} steps, {found.evaluations} evaluations")
+    curve.set_title(f"{found.strategy} search: {len(path) or len(steps)} steps, {found.evaluations} evaluations")
     curve.legend()
     for axes in (bars, curve):
         axes.spines[["top", "right"]].set_visible(False)

@@ -5,6 +5,7 @@ from typing import Any
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.closed_form import widest_uniform
 from autoslim_cli.errors import ArtifactError, BudgetError
+from autoslim_cli.network.table import Channels
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.report import write_report
 from autoslim_cli.stages.retrain import retrain
@@ -23,12 +24,12 @@ def run(shop: Workshop, budgets: list[Budget]) -> dict[str, Any]:
     found = _search(shop, budgets)
     # 3. For each budget: what the supernet gives without training, the searched and the uniform network retrained.
     rows = []
-    for config in found.configs:
+    for config, budget in zip(found.configs, budgets, strict=True):
         path = shop.path(config["path"].rsplit("/", 1)[-1])
         channels = shop.read_channels(path, bounded=True)
         (subnet,) = calibrate_bn(shop, [], [path], resume=True)
         name = path.stem.removeprefix("arch-")
-        uniform_name, uniform = uniform_channels(shop, config["flops"])
+        uniform_name, uniform = uniform_channels(shop, config["flops"], budget)
         searched = retrain(shop, name, channels, config=path, resume=True)
         rows.append({"network": "searched", **searched, "holdout_top1_without_retraining": subnet["top1"]})
         rows.append({"network": "uniform", **retrain(shop, uniform_name, uniform, resume=True)})
@@ -36,12 +37,17 @@ def run(shop: Workshop, budgets: list[Budget]) -> dict[str, Any]:
     return {"networks": rows, "search": {"evaluations": found.evaluations, "seconds": found.seconds}, **report}
 
 
-def uniform_channels(shop: Workshop, limit: int) -> tuple[str, dict[str, int]]:
-    """Return the name and the channels of the widest uniform network within `limit` FLOPs."""
-    fit = widest_uniform(shop.space, shop.flops, lambda channels: shop.flops(channels) <= limit)
+def uniform_channels(shop: Workshop, limit: int, budget: Budget | None = None) -> tuple[str, dict[str, int]]:
+    """Return the name and the channels of the widest uniform network within `limit` FLOPs, and a budget."""
+
+    def fits(channels: Channels) -> bool:
+        return shop.flops(channels) <= limit and (budget is None or budget.holds(shop.cost(channels)))
+
+    fit = widest_uniform(shop.space, shop.flops, fits)
     if fit is None:
         lowest = shop.flops(shop.space.smallest)
-        raise BudgetError(f"no uniform width has {limit} FLOPs or fewer; the smallest has {lowest}")
+        within = f" and holds {budget}" if budget else ""
+        raise BudgetError(f"no uniform width has {limit} FLOPs or fewer{within}; the smallest has {lowest}")
     return f"uniform-{limit}", fit[1]
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,15 +21,15 @@ from autoslim_cli.training.runtime import free_memory, generator
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.sources import Batch
 
-PASSES = 2.5
-"""Forward passes whose live tensors are held at a time: the shared one, a fork, and what libraries take besides."""
+MARGIN = 1.5
+"""What libraries take beside the live tensors of a scoring, as a factor."""
 
 
 class Scorer:
     """Score candidates on draws of the holdout, sharing them out among the ranks of a job.
 
-    The draw WHOLE is all images that scores may use; with `search.draw: fixed` the others are the same. `batch` is the
-    number of images in one forward: BN's statistics are theirs.
+    The draw WHOLE is all images that scores may use; with `search.draw: fixed` the others are the same. `most` bounds
+    the images in one forward: a draw falls into as few equal batches as that allows, each with its own BN statistics.
     """
 
     def __init__(
@@ -39,15 +40,15 @@ class Scorer:
         *,
         seed: int,
         ranks: Ranks,
-        batch: int,
+        most: int,
     ) -> None:
-        self.evaluator, self.settings, self.seed, self.ranks, self.batch = evaluator, settings, seed, ranks, batch
-        self.anew = settings.draw == "anew" and settings.images is not None and settings.images < len(holdout)
-        self.holdout = _equal_batches(holdout if self.anew else holdout.first(settings.images or len(holdout)), batch)
+        self.evaluator, self.settings, self.seed, self.ranks, self.most = evaluator, settings, seed, ranks, most
+        self.anew = settings.draw == "anew"
+        self.holdout = _even(holdout if self.anew else holdout.first(settings.images or len(holdout)), most)
         if self.anew:
             self.holdout = self.holdout.held()
-        self.fixed = [] if self.anew else list(self.holdout.evaluation(batch))
-        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision]
+        self.drawn: tuple[int, Images] = (WHOLE, self.holdout)
+        self.fixed = [] if self.anew else list(self.holdout.evaluation(batch_size(len(self.holdout), most)))
 
     @property
     def images(self) -> int:
@@ -56,18 +57,27 @@ class Scorer:
 
     def images_of(self, draw: int) -> int:
         """Return how many images a draw has."""
-        return len(self._drawn(draw))
+        return len(self._draw(draw))
 
-    def _drawn(self, draw: int) -> Images:
+    def _draw(self, draw: int) -> Images:
         """Return the images of a draw."""
         if draw == WHOLE or not self.anew:
             return self.holdout
-        order = torch.randperm(len(self.holdout), generator=generator(self.seed, "draw", draw))
-        return _equal_batches(self.holdout.only(order[: self.settings.images]), self.batch)
+        if self.drawn[0] != draw:
+            order = torch.randperm(len(self.holdout), generator=generator(self.seed, "draw", draw))
+            self.drawn = draw, _even(self.holdout.only(order[: self.settings.images]), self.most)
+        return self.drawn[1]
 
     def _batches(self, draw: int) -> Iterator[Batch]:
         """Yield the batches of a draw."""
-        yield from self.fixed or self._drawn(draw).evaluation(min(self.batch, self.images_of(draw)))
+        images = self._draw(draw)
+        yield from self.fixed or images.evaluation(batch_size(len(images), self.most))
+
+    def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the context that forward passes run in."""
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.settings.precision])
 
     def score(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         """Return each candidate's loss and top-1: one shared forward pass per batch, forked at the cuts.
@@ -81,7 +91,12 @@ class Scorer:
         scores = {c: Score(scores[c].loss / count, scores[c].top1 / count) for c in candidates}
         if not all(abs(score.loss) < float("inf") for score in scores.values()):
             raise AutoslimError(
-                "the supernet's loss on the holdout is not finite; train it again with a lower train.lr"
+                "the supernet's loss on the holdout is not finite; "
+                + (
+                    "train it again with a lower train.lr"
+                    if self.settings.precision != "fp16"
+                    else "half precision may overflow: try search.precision=bf16 or fp32"
+                )
             )
         return scores
 
@@ -90,19 +105,20 @@ class Scorer:
         losses: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
         hits: dict[Candidate, Any] = dict.fromkeys(candidates, 0)
         for images, labels in self._batches(draw):
-            with torch.autocast(images.device.type, self.dtype, enabled=self.settings.precision != "fp32"):
+            with self._arithmetic(images.device):
                 for candidate, logits in self.evaluator.forked_logits(images, channels, candidates):
                     losses[candidate] += sum_of(F.cross_entropy(logits.float(), labels, reduction="none"))
                     hits[candidate] += (logits.argmax(1) == labels).sum()
-        return {c: Score(float(losses[c]), int(hits[c])) for c in candidates}
+        summed = torch.stack([torch.stack([losses[c], hits[c].to(losses[c].dtype)]) for c in candidates]).tolist()
+        return {c: Score(loss, top1) for c, (loss, top1) in zip(candidates, summed, strict=True)}
 
     def time_a_pass(self, channels: Channels) -> float:
         """Return the seconds of one forward pass over a draw's images, after a warm-up on one batch."""
-        batches = list(self._batches(1))
-        self.evaluator.logits(batches[0][0], channels).sum().item()
-        started = time.monotonic()
-        for images, _ in batches:
-            with torch.autocast(images.device.type, self.dtype, enabled=self.settings.precision != "fp32"):
+        batches = [images for images, _ in self._batches(1)]
+        with self._arithmetic(batches[0].device):
+            self.evaluator.logits(batches[0], channels).sum().item()
+            started = time.monotonic()
+            for images in batches:
                 self.evaluator.logits(images, channels).sum().item()
         return time.monotonic() - started
 
@@ -140,15 +156,24 @@ def _runs(ordered: Sequence[Candidate], work: dict[Candidate, tuple[int, int]], 
     return runs if all(sum(work[c]) <= bound for c in ordered) else [*runs, *([[]] * len(ordered))]
 
 
-def fitting_batch(evaluator: ForkedEvaluator, holdout: Images, settings: SearchSettings, channels: Channels) -> int:
-    """Return the images of one forward: `search.batch`, or what the memory for activations holds, if that is less."""
-    wanted = min(settings.batch, settings.images or len(holdout), len(holdout))
-    images, _ = next(iter(holdout.first(min(wanted, 4)).evaluation(4)))
+def most_images(
+    evaluator: ForkedEvaluator, holdout: Images, settings: SearchSettings, largest: Channels, slimmer: list[Candidate]
+) -> int:
+    """Return the most images of one forward: `search.batch`, or what the memory for activations holds, if that is less.
+
+    What a scoring holds is measured on a few images, at the supernet's largest channels, where it is most.
+    """
+    images, _ = next(iter(holdout.first(4).evaluation(4)))
     memory = settings.memory * 2**30 if settings.memory else free_memory(images.device) / 2
-    most = max(1, int(memory / (PASSES * evaluator.peak_bytes(images, channels))))
-    return wanted if wanted <= most else -(-wanted // -(-wanted // most))
+    return min(settings.batch, max(1, int(memory / (MARGIN * evaluator.peak_bytes(images, largest, slimmer)))))
 
 
-def _equal_batches(images: Images, batch: int) -> Images:
-    """Drop the images that do not fill a batch."""
-    return images.first(max(len(images) // batch, 1) * batch)
+def batch_size(images: int, most: int) -> int:
+    """Return the size of as few equal batches as `most` allows; the images that they leave are fewer than batches."""
+    return max(1, images // -(-images // most))
+
+
+def _even(images: Images, most: int) -> Images:
+    """Drop the images that do not fill an equal batch."""
+    batch = batch_size(len(images), most)
+    return images.first(len(images) // batch * batch)

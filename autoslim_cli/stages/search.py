@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
+
+import torch
 
 from autoslim_cli.cost.budget import MEASURES, Budget, short
 from autoslim_cli.errors import BudgetError, UsageError
@@ -14,14 +16,17 @@ from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.table import Channels
-from autoslim_cli.stages.scorer import Scorer, fitting_batch
+from autoslim_cli.stages.scorer import Scorer, most_images
 from autoslim_cli.stages.search_log import FORMAT, LOG_FILE, Key, SearchLog, key, read_log
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.strategies.foresee import Forecast, foresee
 from autoslim_cli.strategies.problem import WHOLE
-from autoslim_cli.training.distributed import join_ranks
+from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
+
+DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "draws", "pace", "backfill", "refine")
+"""The settings that decide what is scored, not what its score is."""
 
 SMALL_BATCH = 256
 """Images below which BN's batch statistics are a coarse stand-in for those of all images."""
@@ -49,17 +54,23 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
     settings = shop.recipe.search
     if shop.switches:
         raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
+    if settings.draw == "anew" and not (settings.images and settings.images < shop.recipe.data.holdout):
+        raise UsageError(
+            f"search.draw: anew draws search.images of the holdout at each step: set search.images below its "
+            f"{shop.recipe.data.holdout} images"
+        )
     check_reach(shop, budgets)
-    # 1. Open the supernet, the holdout and the log.
+    # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
     evaluator = ForkedEvaluator(shop.load_supernet())
-    ranks = join_ranks(shop.device)
-    batch = _batch(shop, evaluator, resume=resume)
-    scorer = Scorer(evaluator, shop.holdout, settings, seed=shop.recipe.seed, ranks=ranks, batch=batch)
-    log = SearchLog(shop.path(LOG_FILE), _header(shop, scorer), writing=ranks.first)
-    log.replay() if resume else log.start()
-    ranks.gather(None)  # every rank has read the log before one adds to it
-    # 2. Let the strategy ask and decide, and log every score and every step.
+    ranks = join_ranks()
+    (rows, *_) = ranks.gather(read_log(shop.path(LOG_FILE)) if resume and ranks.first else None)
     problem = Problem(shop.space, shop.cost, tuple(budgets), settings, shop.recipe.seed)
+    most = _most(shop, problem, evaluator, ranks, (rows or [{}])[0])
+    scorer = Scorer(evaluator, shop.holdout, settings, seed=shop.recipe.seed, ranks=ranks, most=most)
+    log = SearchLog(shop.path(LOG_FILE), _header(shop, scorer), writing=ranks.first)
+    run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
+    log.replay(run, rows) if resume else log.start(run)
+    # 2. Let the strategy ask and decide, and log every score and every decision.
     strategy = STRATEGIES[settings.strategy]
     forecast = foresee(problem, strategy)
     forward_rate = _say_plan(shop, scorer, forecast, len(log.scored))
@@ -69,6 +80,7 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
         for event in strategy(problem, journal.ask):
             if isinstance(event, Answer):
                 result.configs.append(_write(shop, event, log, journal.number))
+                log.add_decision({"answer": str(event.budget), **shop.cost(event.channels), **asdict(event.score)})
             else:
                 journal.note(event)
                 bar(min(journal.number, forecast.steps), partial(_words, shop, event))
@@ -104,6 +116,7 @@ class _Journal:
         """Log a step: slimming steps and draws are numbered, what follows at a met budget keeps the last number."""
         self.number += step.kind in ("slim", "draw", "width")
         row: dict[str, Any] = {"step": self.number, "kind": step.kind}
+        row |= {"budget": str(step.budget)} if step.budget else {}
         if len(step.changes) == 1:
             unit, before, after = step.changes[0]
             row |= {"unit": unit, "before": before, "after": after}
@@ -114,36 +127,44 @@ class _Journal:
         row |= {**self.shop.cost(step.channels), "loss": step.score.loss, "top1": step.score.top1}
         evaluations, seconds = len(self.asked) - self.evaluations, self.log.seconds - self.seconds
         self.evaluations, self.seconds = len(self.asked), self.log.seconds
-        self.log.add_step({**row, "evaluations": evaluations, "seconds": round(seconds, 4)})
+        self.log.add_decision({**row, "evaluations": evaluations, "seconds": round(seconds, 4)})
 
 
 def _header(shop: Workshop, scorer: Scorer) -> dict[str, Any]:
-    """Return what determines the path of a search."""
+    """Return what scores depend on."""
+    recipe = {"seed": shop.recipe.seed, **shop.recipe.sections("model", "data", "space", "search")}
+    recipe["search"] = {name: value for name, value in recipe["search"].items() if name not in DECIDING}
     return {
         "format": FORMAT,
         "versions": versions(),
         "supernet": sha256(shop.path(SUPERNET_FILE)),
-        "recipe": {"seed": shop.recipe.seed, **shop.recipe.sections("model", "data", "space", "search")},
+        "recipe": recipe,
         "holdout": scorer.images,
-        "batch": scorer.batch,
+        "most_images": scorer.most,
+        "threads": torch.get_num_threads(),
         "largest": {"flops": shop.flops(shop.space.largest), "channels": shop.space.largest},
     }
 
 
-def _batch(shop: Workshop, evaluator: ForkedEvaluator, *, resume: bool) -> int:
-    """Return the images of one forward: as many as the memory holds, or as a search that goes on began with."""
+def _most(shop: Workshop, problem: Problem, evaluator: ForkedEvaluator, ranks: Ranks, logged: dict[str, Any]) -> int:
+    """Return the most images of one forward, the same on every rank: what memory holds, or what the log began with.
+
+    BN's statistics are sums over threads, too: a search that goes on takes the log's number of them.
+    """
     settings = shop.recipe.search
-    logged = (read_log(shop.path(LOG_FILE)) or [{}])[0] if resume else {}
-    if isinstance(logged, dict) and isinstance(batch := logged.get("batch"), int) and 0 < batch <= settings.batch:
-        return batch
-    batch = fitting_batch(evaluator, shop.holdout, settings, shop.space.largest)
+    if isinstance(threads := logged.get("threads"), int) and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
+    if isinstance(most := logged.get("most_images"), int) and 0 < most <= settings.batch:
+        return most
+    slimmer = problem.slimmer(shop.space.largest)
+    most = min(ranks.gather(most_images(evaluator, shop.holdout, settings, shop.space.largest, slimmer)))
     wanted = min(settings.batch, settings.images or len(shop.holdout), len(shop.holdout))
-    if batch < wanted:
-        coarse = ": coarse, raise search.memory if there is more" if batch < SMALL_BATCH else ""
+    if most < wanted:
+        coarse = ": coarse, raise search.memory if there is more" if most < SMALL_BATCH else ""
         shop.reporter.say(
-            f"memory holds batches of {batch} images, not {wanted}: BN takes its statistics from those{coarse}"
+            f"memory holds {most} images at a time, not {wanted}: BN takes its statistics from batches{coarse}"
         )
-    return batch
+    return most
 
 
 def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
@@ -151,13 +172,15 @@ def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
     low, high = shop.cost(shop.space.smallest), shop.cost(shop.space.largest)
     for budget in budgets:
         for bound in budget.bounds:
-            if low[bound.measure] > bound.limit or budget.holds(high):
-                lowest, highest = low[bound.measure], high[bound.measure]
-                raise BudgetError(
-                    f"--{bound.measure} {bound.text} ({bound.limit}) is out of reach: this supernet goes from {lowest} "
-                    f"({short(lowest)}) to {highest} ({short(highest)}) {MEASURES[bound.measure]}; change the budget, "
-                    "or supernet.width and supernet.min_width"
-                )
+            lowest, highest = low[bound.measure], high[bound.measure]
+            span = (
+                f"this supernet goes from {lowest} ({short(lowest)}) to {highest} ({short(highest)}) "
+                f"{MEASURES[bound.measure]}; change the budget, or supernet.width and supernet.min_width"
+            )
+            if lowest > bound.limit:
+                raise BudgetError(f"--{bound.measure} {bound.text} ({bound.limit}) is out of reach: {span}")
+            if budget.holds(high):
+                raise BudgetError(f"--{bound.measure} {bound.text} ({bound.limit}) holds without a search: {span}")
 
 
 def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, done: int) -> float:

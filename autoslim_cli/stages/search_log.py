@@ -1,8 +1,8 @@
 """Keep search.jsonl: what a search scored and decided, for people, and for a search that goes on from it."""
 
 import json
+import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,59 +23,66 @@ Key = tuple[int, tuple[tuple[str, int], ...]]
 
 @dataclass
 class SearchLog:
-    """A header that says what is searched, then a line for every scoring and one for every step.
+    """A header that says what scores depend on; then, run by run, what decides, and the scorings, steps and answers.
 
-    A scoring is kept by the draw and the channels that it scored, so a search that starts again answers itself from the
-    log up to where it was stopped, whatever its strategy remembers. Only the `writing` process of a job touches it.
+    A scoring is kept by the draw and the channels that it scored, so a search that starts again answers itself from
+    the log up to where it was stopped, whatever its strategy remembers; one with other budgets or another strategy
+    takes over what it can use. Only the `writing` process of a job touches the file.
     """
 
     path: Path
     header: dict[str, Any]
     writing: bool = True
     scored: dict[Key, Score] = field(default_factory=dict)
-    steps: set[str] = field(default_factory=set)
+    decided: set[str] = field(default_factory=set)
     seconds: float = 0.0
     multiply_adds: int = 0
 
-    def start(self) -> None:
-        """Begin a new log."""
+    def start(self, run: dict[str, Any]) -> None:
+        """Begin a new log with a run."""
         if self.writing:
             write_text(self.path, json.dumps(self.header) + "\n")
+        self.add({"run": run})
 
-    def replay(self) -> None:
-        """Read what is logged, dropping a line that a kill cut short; begin anew without a log.
+    def replay(self, run: dict[str, Any], rows: list[dict[str, Any]] | None) -> None:
+        """Take over the complete lines of a log, and go on with its last run, or begin another; None: there is no log.
 
-        Raises ArtifactError if the log is of another supernet, holdout, space or strategy, or damaged.
+        Raises ArtifactError if the log is of another supernet, holdout or space, or naming a line that is damaged.
         """
-        rows = read_log(self.path)
         if rows is None:
-            self.start()
+            self.start(run)
             return
         if not rows or decisive(rows[0]) != decisive(self.header):
             raise ArtifactError(
-                f"{self.path}: logs a search of another supernet, holdout, space or strategy; search anew without "
-                "--resume"
+                f"{self.path}: logs a search of another supernet, holdout or space; search anew without --resume"
             )
-        units = list(self.header["largest"]["channels"])
-        try:
-            for row in rows[1:]:
-                if "scored" in row:
+        units, last = list(self.header["largest"]["channels"]), None
+        for place, row in enumerate(rows[1:], 2):
+            try:
+                if "run" in row:
+                    last, self.decided = row["run"], set()
+                elif "scored" in row:
                     self._learn(row, dict(zip(units, row["at"], strict=True)))
+                elif "step" in row or "answer" in row:
+                    self.decided.add(_without_seconds(row))
                 else:
-                    self.steps.add(_without_seconds(row))
-        except (KeyError, TypeError, ValueError):
-            raise ArtifactError(
-                f"{self.path}: holds lines that are neither scores nor steps; search again without --resume"
-            ) from None
-        if self.writing and not self.path.read_bytes().endswith(b"\n"):
+                    raise ValueError("neither a run, a scoring, a step nor an answer")
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise _damaged(self.path, place) from None
+        if self.writing and not self.path.read_bytes().endswith(b"\n"):  # drop a line that a kill cut short
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        if last != run:
+            self.decided = set()
+            self.add({"run": run})
 
     def _learn(self, row: dict[str, Any], channels: dict[str, int]) -> None:
         """Take over a scoring."""
         for changes, loss, top1 in row["scored"]:
-            self.scored[key(channels, Candidate.of(changes), row["draw"])] = Score(loss, top1)
-        self.seconds += row["seconds"]
-        self.multiply_adds += row["multiply_adds"]
+            if not (changes.keys() <= channels.keys() and math.isfinite(loss) and 0 <= top1 <= 1):
+                raise ValueError("not a score of these units")
+            self.scored[key(channels, Candidate.of(changes), int(row["draw"]))] = Score(loss, top1)
+        self.seconds += float(row["seconds"])
+        self.multiply_adds += int(row["multiply_adds"])
 
     def add_scores(
         self,
@@ -89,19 +96,19 @@ class SearchLog:
         """Log a scoring before anything builds on it."""
         scored = [[dict(c.changes), score.loss, score.top1] for c, score in scores.items()]
         row = {"draw": draw, "at": list(channels.values()), "scored": scored}
-        self._append({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
+        self.add({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
         for candidate, score in scores.items():
             self.scored[key(channels, candidate, draw)] = score
         self.seconds += seconds
         self.multiply_adds += multiply_adds
 
-    def add_step(self, row: dict[str, Any]) -> None:
-        """Log a step, unless the log has it."""
-        if (text := _without_seconds(row)) not in self.steps:
-            self.steps.add(text)
-            self._append(row)
+    def add_decision(self, row: dict[str, Any]) -> None:
+        """Log a step or an answer, unless this run's log has it."""
+        if (text := _without_seconds(row)) not in self.decided:
+            self.decided.add(text)
+            self.add(row)
 
-    def _append(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         """Add one line and flush it to disk."""
         if not self.writing:
             return
@@ -116,18 +123,23 @@ def read_log(path: Path) -> list[dict[str, Any]] | None:
     if not path.exists():
         return None
     rows = []
-    lines: Sequence[str] = path.read_text(errors="replace").split("\n")
-    for place, line in enumerate(lines[:-1]):  # the last piece has no newline: empty, or cut short
+    lines = path.read_text(errors="replace").split("\n")
+    for place, line in enumerate(lines[:-1], 1):  # the last piece has no newline: empty, or cut short
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
-            raise ArtifactError(f"{path}: line {place + 1} is damaged; search again without --resume") from None
-    return rows
+            raise _damaged(path, place) from None
+        if not isinstance(rows[-1], dict):
+            raise _damaged(path, place)
+    return rows or None
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log that are steps."""
-    return [row for row in (read_log(path) or [])[1:] if "step" in row]
+    """Return the steps of a log's last run."""
+    steps: list[dict[str, Any]] = []
+    for row in read_log(path) or ():
+        steps = [] if "run" in row else [*steps, row] if "step" in row else steps
+    return steps
 
 
 def key(channels: Channels, candidate: Candidate, draw: int) -> Key:
@@ -135,6 +147,11 @@ def key(channels: Channels, candidate: Candidate, draw: int) -> Key:
     return draw, tuple(candidate.applied(channels).items())
 
 
+def _damaged(path: Path, place: int) -> ArtifactError:
+    """Name a line that no search wrote."""
+    return ArtifactError(f"{path}: line {place} is damaged; search again without --resume")
+
+
 def _without_seconds(row: dict[str, Any]) -> str:
-    """Return a step as text, without what a second run would not repeat."""
+    """Return a decision as text, without what a second run would not repeat."""
     return json.dumps({name: value for name, value in row.items() if name != "seconds"})

@@ -35,7 +35,7 @@ def backfill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> 
         best = min(candidates, key=lambda c: problem.harm(scores[c], scores[CURRENT]))
         if problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
             return
-        step = problem.step("fill", channels, best, scores[best])
+        step = problem.step("fill", channels, best, scores[best], budget)
         yield step
         channels = step.channels
 
@@ -46,26 +46,22 @@ def refine(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> It
     Harms of single changes add up to a promise for each move; the most promising moves are scored, the best is taken.
     """
     for _ in range(problem.settings.refine):
-        # 1. Score every group taken and every group given alone.
-        slimmer, larger = problem.slimmer(channels), problem.larger(channels)
-        scores = ask(channels, [CURRENT, *slimmer, *larger], WHOLE)
-        harm = {c: problem.harm(scores[c], scores[CURRENT]) for c in (*slimmer, *larger)}
-        # 2. Score the moves that promise most.
-        promises: dict[Candidate, float] = {}
-        for gain in larger:
-            for loss in slimmer:
-                move = _move(problem, budget, channels, gain, loss)
-                if move is not None:
-                    promises[move] = harm[gain][0] + harm[loss][0]
-        moves = sorted(promises, key=lambda move: promises[move])[:TRIED]
-        if not moves:
+        # 1. Find the moves that fit, and score every group that they give or take alone.
+        pairs = [(gain, loss) for gain in problem.larger(channels) for loss in problem.slimmer(channels)]
+        fitting = {m: pair for pair in pairs if (m := _move(problem, budget, channels, *pair)) is not None}
+        if not fitting:
             return
+        alone = list(dict.fromkeys(candidate for pair in fitting.values() for candidate in pair))
+        scores = ask(channels, [CURRENT, *alone], WHOLE)
+        harm = {c: problem.harm(scores[c], scores[CURRENT])[0] for c in alone}
+        # 2. Score the moves that promise most.
+        moves = sorted(fitting, key=lambda move: sum(harm[c] for c in fitting[move]))[:TRIED]
         scores = ask(channels, [CURRENT, *moves], WHOLE)
         best = min(moves, key=lambda move: problem.harm(scores[move], scores[CURRENT]))
         # 3. Take the best if it helps.
         if problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
             return
-        step = problem.step("move", channels, best, scores[best])
+        step = problem.step("move", channels, best, scores[best], budget)
         yield step
         channels = step.channels
 

@@ -24,11 +24,12 @@ def foresee(problem: Problem, strategy: Callable[[Problem, Ask], Iterator[Step |
     A scoring of n candidates is taken for one shared pass and half a pass for each.
     """
     space, asked, passes = problem.space, set[tuple[int, ...]](), 0.0
+    anew = problem.settings.draw == "anew"
     largest = problem.cost(space.largest)["flops"]
 
     def ask(channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         nonlocal passes
-        points = {c: (draw, *c.applied(channels).values()) for c in candidates}
+        points = {c: (draw * anew, *c.applied(channels).values()) for c in candidates}
         new = set(points.values()) - asked
         passes += bool(new) * (0.5 + 0.5 * len(new)) * problem.cost(channels)["flops"] / largest
         asked.update(new)

@@ -31,6 +31,8 @@ class Step:
     changes: tuple[tuple[str, int, int], ...]
     channels: dict[str, int]
     score: Score
+    budget: Budget | None = None
+    """The met budget that a fill or a move works on."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,12 @@ class Problem:
         first, second = (_per(value, saved) for value in harm)
         return first, second
 
-    def step(self, kind: str, channels: Channels, candidate: Candidate, score: Score) -> Step:
+    def step(
+        self, kind: str, channels: Channels, candidate: Candidate, score: Score, budget: Budget | None = None
+    ) -> Step:
         """Return the step that takes a candidate."""
         changes = tuple((unit, channels[unit], count) for unit, count in candidate.changes)
-        return Step(kind, changes, candidate.applied(channels), score)
+        return Step(kind, changes, candidate.applied(channels), score, budget)
 
     def score(self, ask: Ask, channels: Channels, draw: int = WHOLE) -> Score:
         """Return the score of the channels themselves."""

@@ -1,12 +1,12 @@
 """Share work among the processes of a torchrun job; one process alone is a job of one."""
 
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
+
+from autoslim_cli.launch import launched
 
 Value = TypeVar("Value")
 
@@ -38,14 +38,12 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def join_ranks(device: torch.device) -> Ranks:
+def join_ranks() -> Ranks:
     """Join the job that torchrun started this process in, if it did."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    launch = launched()
+    if launch.size == 1:
         return Ranks()
     if not dist.is_initialized():
         # Objects are gathered, not tensors of the device: gloo does it without NCCL's device memory.
         dist.init_process_group("gloo", timeout=timedelta(hours=2))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    return Ranks(dist.get_rank(), size)
+    return Ranks(launch.rank, launch.size)

@@ -2,7 +2,6 @@
 
 import ctypes
 import hashlib
-import os
 import random
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.launch import launched
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -39,19 +39,31 @@ def choose_device(name: str) -> torch.device:
 
 def _own_gpu() -> torch.device:
     """Return the GPU of this process: torchrun's local rank picks it, round robin."""
-    rank = os.environ.get("LOCAL_RANK")
-    return torch.device("cuda", int(rank) % torch.cuda.device_count()) if rank else torch.device("cuda")
+    launch = launched()
+    return (
+        torch.device("cuda", launch.local_rank % torch.cuda.device_count()) if launch.size > 1 else torch.device("cuda")
+    )
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device: of a CPU, what Linux calls available; 4 GiB where nothing tells."""
+    """Return the bytes that this process may take of a device's free memory: a job's processes share it.
+
+    Of a CPU's memory it is what Linux calls available, within the control group's limit; 4 GiB where nothing tells.
+    """
+    local = launched().local_size
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] // -(-local // torch.cuda.device_count())
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
+        free = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
     except (OSError, StopIteration):
-        return 4 * 2**30
+        free = 4 * 2**30
+    try:
+        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+        free = min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # no such group, or no limit
+        pass
+    return free // local
 
 
 def keep_freed_memory() -> None:

@@ -49,7 +49,7 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["calibrate-bn", "--widths", "0.1:9"], ["--widths"]),
         (["retrain"], ["--width", "--uniform-flops"]),
         (["retrain", "--width", "9"], ["--width 9", "0.25 to 1.5"]),
-        (["search", "--flops", "3X"], ["'3X' is not a budget"]),
+        (["search", "--flops", "3X"], ["--flops '3X' is not a budget"]),
         (["search", "--flops", "50%,20%,10%", "--params", "50%,20%"], ["3 bounds on flops", "2 on params"]),
         (["units", "space.pin=[layer9.*]"], ["space.pin", "'layer9.*'", "the nearest are layer"]),
         (["units", "space.tie=[[conv1, layer2.0.conv1]]"], ["space.tie", "conv1 has 8", "layer2.0.conv1 has 16"]),
@@ -69,11 +69,41 @@ def test_wrong_settings(refuse, recipe, command, words):
     assert files(recipe) == ["recipe.yaml"]
 
 
-@pytest.mark.parametrize("flops", ["1%", "100G", "50%,1"])
-def test_a_budget_out_of_reach_gives_the_range(refuse, worked, flops):
+@pytest.mark.parametrize(
+    "line",
+    ["[1, 2]", "{}", '{"scored": 3}', '{"draw": 0, "at": [1], "scored": [], "seconds": 0, "multiply_adds": 0}', "{"],
+)
+def test_a_log_with_a_damaged_line(refuse, worked, line):
+    with (worked / "search.jsonl").open("a") as file:
+        file.write(line + "\n")
+    number = len((worked / "search.jsonl").read_text().splitlines())
+    assert f"line {number} is damaged" in refuse(4, "search", "--flops", "60%,30%", "-r", worked, "--resume")
+
+
+def test_scores_that_are_none(refuse, worked):
+    log = worked / "search.jsonl"
+    rows = log.read_text().splitlines()
+    place = next(number for number, row in enumerate(rows) if '"scored"' in row)
+    row = json.loads(rows[place])
+    row["scored"][0][1] = float("nan")
+    log.write_text("\n".join([*rows[:place], json.dumps(row), *rows[place + 1 :]]) + "\n")
+    assert f"line {place + 1} is damaged" in refuse(4, "search", "--flops", "60%", "-r", worked, "--resume")
+
+
+def test_other_images_need_images_to_draw_from(refuse, worked):
+    for override in ("seed=0", "search.images=150"):
+        line = refuse(2, "search", "--flops", "60%", "-r", worked, "search.draw=anew", override)
+        assert "set search.images below its 150 images" in line
+
+
+@pytest.mark.parametrize(
+    ("flops", "words"), [("1%", "out of reach"), ("100G", "holds without a search"), ("50%,1", "out of reach")]
+)
+def test_a_budget_out_of_reach_gives_the_range(refuse, worked, flops, words):
     before = files(worked), (worked / "search.jsonl").read_bytes()
     line = refuse(3, "search", "--flops", flops, "-r", worked)
     assert "this supernet goes from" in line
+    assert words in line
     assert (files(worked), (worked / "search.jsonl").read_bytes()) == before
 
 
@@ -138,7 +168,7 @@ def test_resuming_with_other_settings(refuse, worked):
     torch.save(state, worked / "supernet.resume.pt")
     line = refuse(4, "train-supernet", "-r", worked, "--resume", "train.epochs=1")
     assert "other settings" in line
-    assert "another supernet, holdout, space or strategy" in refuse(
+    assert "another supernet, holdout or space" in refuse(
         4, "search", "--flops", "50%", "-r", worked, "--resume", "search.batch=150"
     )
 

@@ -80,7 +80,12 @@ def test_search_goes_down_from_a_logged_search(autoslim_json, worked):
     steps = len((worked / "search.jsonl").read_text().splitlines())
     result = autoslim_json("search", "--flops", "60%,20%", "-r", worked, "--resume")
     assert len(result["configs"]) == 2
-    assert len((worked / "search.jsonl").read_text().splitlines()) > steps
+    rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    budgets = [row["run"]["budgets"] for row in rows if "run" in row]
+    assert budgets == [["flops<=60%", "flops<=30%"], ["flops<=60%", "flops<=20%"]]
+    scored = [(row["draw"], str(row["at"]), str(one[0])) for row in rows if "scored" in row for one in row["scored"]]
+    assert len(scored) == len(set(scored))  # the second run scored nothing again
+    assert len(rows) > steps
     straight = (worked / "arch-20pct.json").read_bytes()
     autoslim_json("search", "--flops", "20%", "-r", worked)
     assert (worked / "arch-20pct.json").read_bytes().replace(b"flops", b"") == straight.replace(b"flops", b"")
@@ -140,7 +145,10 @@ def test_backfill_refine_and_other_images_at_each_step(autoslim_json, worked):
     rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
     draws = {row["draw"] for row in rows if "scored" in row}
     assert {0, 1, 2, 3} <= draws
-    assert {row["kind"] for row in rows if "step" in row} >= {"slim"}
+    followed = [row for row in rows if row.get("kind") in ("fill", "move")]
+    assert followed
+    assert {row["budget"] for row in followed} <= {"flops<=60%", "flops<=30%"}
+    assert [row["answer"] for row in rows if "answer" in row] == ["flops<=60%", "flops<=30%"]
     assert rows[0]["holdout"] == 150
 
 
@@ -148,10 +156,11 @@ def test_memory_splits_the_batch_and_says_so(autoslim, worked):
     whole = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150").stderr
     assert "memory holds" not in whole
     said = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150", "search.memory=0.002").stderr
-    assert "memory holds batches of" in said
+    assert "images at a time, not 150" in said
     header = json.loads((worked / "search.jsonl").read_text().splitlines()[0])
-    assert 1 < header["batch"] < 150
-    # A search that goes on keeps the batch that it began with.
+    assert 1 < header["most_images"] < 150
+    assert header["holdout"] > 140  # equal batches leave out next to nothing
+    # A search that goes on keeps what it began with, whatever is free now.
     again = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150", "--resume").stderr
     assert "evaluations of them done" in again
 

@@ -1,5 +1,6 @@
 """Strategies on made-up networks and scores: what holds whatever the scores are."""
 
+import hashlib
 import itertools
 
 import pytest
@@ -68,7 +69,8 @@ def arbitrary(seed):
 
     def ask(channels, candidates, draw):
         def score(candidate):
-            values = hash((seed, draw, *candidate.applied(channels).items()))
+            text = repr((seed, draw, *candidate.applied(channels).items()))
+            values = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
             return Score(values % 1009 / 100, values % 11 / 10)
 
         return {candidate: score(candidate) for candidate in candidates}
@@ -79,8 +81,6 @@ def arbitrary(seed):
 @given(grids, shares, settings, st.integers(0, 999), st.sampled_from([("flops",), ("params",), ("flops", "params")]))
 def test_whatever_the_scores_are(grids, shares, settings, seed, measures):
     problem = problem_of(grids, shares, settings, measures)
-    if settings.strategy == "uniform" and not problem.fits(problem.budgets[-1], problem.space.uniform(0)):
-        return  # the floor of widths is not the grid's
     events = list(STRATEGIES[settings.strategy](problem, arbitrary(seed)))
     # It ends with an answer for each budget, which holds.
     answers = [event for event in events if isinstance(event, Answer)]
@@ -190,6 +190,8 @@ def test_budgets_of_several_measures():
         (("300", None)): ["300"],
         (("50%,80%,50%", None)): ["80pct", "50pct"],
         ((None, "20,50%")): ["params-50pct", "params-20"],
+        (("60%,50%,30%", "40%,40%,20%")): ["60pct-params-40pct", "50pct-params-40pct", "30pct-params-20pct"],
+        (("123.4567M,123.4568M", None)): ["123.4568M", "123.4567M"],
         (("300,600", "50")): ["600-params-50", "300-params-50"],
         (("300,600", "20,40")): ["600-params-40", "300-params-20"],
     }
