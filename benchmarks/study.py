@@ -7,7 +7,7 @@ the fresh images that judge what was found. Everything made lies in runs/study; 
     python benchmarks/study.py train      the supernets, one for each seed
     python benchmarks/study.py search     every variant of the search on every supernet
     python benchmarks/study.py retrain    found, uniform and random networks from scratch
-    python benchmarks/study.py others     supernets trained otherwise, and how they rank the retrained networks
+    python benchmarks/study.py rank       how this and otherwise trained supernets rank the retrained networks
     python benchmarks/study.py batches    the same networks scored in smaller batches, whose BN statistics are coarser
     python benchmarks/study.py report     the tables of docs/search.md
 
@@ -267,22 +267,23 @@ def retrain(options: argparse.Namespace) -> None:
             add_row(seed, "retrained.jsonl", {**row, "test_loss": result["loss"], "supernet": judged})
 
 
-# -- others ---------------------------------------------------------------------------------------------------------
+# -- rank ----------------------------------------------------------------------------------------------------------
 
 
-def others(options: argparse.Namespace) -> None:
-    """Train supernets otherwise, score the retrained networks by them, and search with them."""
+def rank(options: argparse.Namespace) -> None:
+    """Score every retrained network by the first seed's supernet, and by supernets that are trained otherwise."""
     from autoslim_cli.stages.train_supernet import train_supernet
 
-    for seed in options.seeds:
-        scored = {(row["other"], json.dumps(row["channels"])) for row in rows_of(seed, "others.jsonl")}
-        for other in OTHERS:
-            train_supernet(open_shop(seed, other), resume=True)
-            bench = Bench(seed, other)
-            for row in rows_of(seed, "retrained.jsonl"):
-                if (other, json.dumps(row["channels"])) not in scored:
-                    facts = {"other": other, "network": row["network"], "channels": row["channels"]}
-                    add_row(seed, "others.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
+    for other in ("12 epochs", *OTHERS):
+        if other in OTHERS:
+            train_supernet(open_shop(0, other), resume=True)
+        bench = Bench(0, other if other in OTHERS else None)
+        scored = {json.dumps(row["channels"]) for row in rows_of(0, "ranked.jsonl") if row["other"] == other}
+        for row in (row for seed in options.seeds for row in rows_of(seed, "retrained.jsonl")):
+            if (text := json.dumps(row["channels"])) not in scored:
+                scored.add(text)
+                facts = {"other": other, "network": row["network"], "channels": row["channels"]}
+                add_row(0, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
 
 
 # -- batches --------------------------------------------------------------------------------------------------------
@@ -357,33 +358,30 @@ def report_retrained(trained: dict[int, list[dict[str, Any]]], found: dict[int, 
                     losses.append(row["supernet"]["loss"])
         if tops:
             print(f"| {name} | {spread(tops, 1, 100)} | {spread(losses)} | {len(tops)} |")
-    rows = [row for row in trained.get(0, []) if row["flops"] > 0.93 * max(r["flops"] for r in trained[0])]
-    drawn = [row for row in rows if row["network"].startswith("random ")]
+    drawn = [row for row in trained.get(0, []) if row["network"].startswith("random ")]
     if drawn:
-        print(
-            f"| random, {len(drawn)} of them | {spread([r['test_top1'] for r in drawn], 1, 100)} | "
-            f"{spread([r['supernet']['loss'] for r in drawn])} | 1 |"
-        )
+        tops, losses = [r["test_top1"] for r in drawn], [r["supernet"]["loss"] for r in drawn]
+        print(f"| random, {len(drawn)} networks | {spread(tops, 1, 100)} | {spread(losses)} | 1 |")
     print("\n| supernet | networks | scored by | Kendall | Spearman |\n| --- | --- | --- | --- | --- |")
-    ranked("12 epochs", "all", rows, rows)
-    ranked("12 epochs", "random alone", drawn, drawn)
-    for other in OTHERS:
-        scored = {json.dumps(r["channels"]): r for r in rows_of(0, "others.jsonl") if r["other"] == other}
-        known = [row for row in rows if json.dumps(row["channels"]) in scored]
-        ranked(other, "all", known, [scored[json.dumps(row["channels"])] for row in known])
+    tops = {json.dumps(row["channels"]): row["test_top1"] for rows in trained.values() for row in rows}
+    for other in ("12 epochs", *OTHERS):
+        scored = {json.dumps(r["channels"]): r for r in rows_of(0, "ranked.jsonl") if r["other"] == other}
+        ranked(other, "all", tops, scored)
+        ranked(other, "random alone", tops, {k: r for k, r in scored.items() if r["network"].startswith("random ")})
 
 
-def ranked(supernet: str, group: str, trained: Sequence[Any], scored: Sequence[Any]) -> None:
+def ranked(supernet: str, group: str, trained: dict[str, float], scored: dict[str, Any]) -> None:
     """Print the rank correlations of a supernet's scores with the test top-1 after retraining."""
     from scipy.stats import kendalltau, spearmanr
 
-    if len(trained) < 5:
+    names = [name for name in scored if name in trained]
+    if len(names) < 5:
         return
-    tops = [row["test_top1"] for row in trained]
+    tops = [trained[name] for name in names]
     for key, sign in (("loss", -1), ("top1", 1), ("calibrated_loss", -1), ("calibrated_top1", 1)):
-        scores = [sign * row["supernet"][key] for row in scored]
+        scores = [sign * scored[name]["supernet"][key] for name in names]
         tau, rho = kendalltau(scores, tops).statistic, spearmanr(scores, tops).statistic
-        print(f"| {supernet} | {group}, {len(trained)} | {key} | {tau:.2f} | {rho:.2f} |")
+        print(f"| {supernet} | {group}, {len(names)} | {key} | {tau:.2f} | {rho:.2f} |")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -401,7 +399,7 @@ def main() -> None:
         "train": train,
         "search": search,
         "retrain": retrain,
-        "others": others,
+        "rank": rank,
         "batches": batches,
         "report": report,
     }
