@@ -311,57 +311,75 @@ def batches(options: argparse.Namespace) -> None:
 # -- report ---------------------------------------------------------------------------------------------------------
 
 
-def spread(values: Sequence[float], digits: int = 3, scale: float = 1.0) -> str:
-    """Write a mean and its deviation."""
+def spread(values: Sequence[float], digits: int = 3, scale: float = 1.0, *, sign: bool = False) -> str:
+    """Write a mean and its deviation; `sign`: of differences."""
     if not values:
         return ""
     deviation = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{scale * statistics.mean(values):.{digits}f}{deviation}"
+    mean = scale * statistics.mean(values)
+    return (f"{mean:+.{digits}f}" if sign else f"{mean:.{digits}f}") + deviation
+
+
+REFERENCE = "exact, 2000"
 
 
 def report(options: argparse.Namespace) -> None:
     """Print the tables."""
     found = {seed: rows_of(seed, "found.jsonl") for seed in options.seeds}
-    shares = " | ".join(f"{share} %" for share in SHARES)
-    print(f"| variant | {shares} | believed at {SHARES[-1]} % | evaluations | multiply-adds | seeds |")
-    print("| --- " * (len(SHARES) + 5) + "|")
+    rows = {(seed, row["variant"], row["share"]): row for seed, some in found.items() for row in some}
     reference = {
-        seed: next((r["multiply_adds"] for r in rows if (r["variant"], r["share"]) == ("exact, 2000", SHARES[-1])), 0)
-        for seed, rows in found.items()
+        (s, share): rows[s, REFERENCE, share] for s in found for share in SHARES if (s, REFERENCE, share) in rows
     }
+    heads = [
+        *(f"{share} %" for share in SHARES),
+        f"believed at {SHARES[-1]} %",
+        "evaluations",
+        "multiply-adds",
+        "seeds",
+    ]
+    print(f"| variant | {' | '.join(heads)} |\n{'| --- ' * (len(heads) + 1)}|")
     for name in VARIANTS:
+        seeds = [seed for seed in found if (seed, name, SHARES[-1]) in rows and (seed, SHARES[-1]) in reference]
+        if not seeds:
+            continue
         cells = []
         for share in SHARES:
-            losses = [r["loss"] for rows in found.values() for r in rows if (r["variant"], r["share"]) == (name, share)]
-            cells.append(spread(losses))
-        last = {s: r for s, rows in found.items() for r in rows if (r["variant"], r["share"]) == (name, SHARES[-1])}
-        if not last:
-            continue
-        cells.append(spread([r["believed"] for r in last.values()]))
-        cells.append(f"{statistics.mean(r['evaluations'] for r in last.values()):.0f}")
-        ratios = [row["multiply_adds"] / reference[seed] for seed, row in last.items() if reference[seed]]
-        cells.append(f"{100 * statistics.mean(ratios):.0f} %" if ratios else "")
-        print(f"| {name} | {' | '.join(cells)} | {len(last)} |")
+            losses = [rows[seed, name, share]["loss"] for seed in seeds]
+            if name != REFERENCE:
+                losses = [loss - reference[s, share]["loss"] for s, loss in zip(seeds, losses, strict=True)]
+            cells.append(spread(losses, sign=name != REFERENCE))
+        last = [rows[seed, name, SHARES[-1]] for seed in seeds]
+        cells.append(spread([row["believed"] - row["loss"] for row in last], sign=True))
+        cells.append(f"{statistics.mean(row['evaluations'] for row in last):.0f}")
+        shares = [
+            row["multiply_adds"] / reference[s, SHARES[-1]]["multiply_adds"] for s, row in zip(seeds, last, strict=True)
+        ]
+        print(f"| {name} | {' | '.join(cells)} | {statistics.mean(shares):.0%} | {len(seeds)} |")
     report_retrained({seed: rows_of(seed, "retrained.jsonl") for seed in options.seeds}, found)
 
 
 def report_retrained(trained: dict[int, list[dict[str, Any]]], found: dict[int, list[dict[str, Any]]]) -> None:
     """Print what retraining gives, and how the supernet's scores rank it."""
-    print(f"\n| retrained at {JUDGED} % | test top-1 | supernet's loss | seeds |\n| --- | --- | --- | --- |")
+    print(f"\n| retrained at {JUDGED} % | test top-1 | against uniform | supernet's loss | seeds |\n{'| --- ' * 5}|")
+    plain = {
+        seed: next((r["test_top1"] for r in rows if r["network"] == "uniform"), None) for seed, rows in trained.items()
+    }
     for name in VARIANTS:
-        tops, losses = [], []
+        tops, losses, gains = [], [], []
         for seed, rows in trained.items():
             wanted = [r["channels"] for r in found[seed] if (r["variant"], r["share"]) == (name, JUDGED)]
             for row in rows:
                 if row["channels"] in wanted:
                     tops.append(row["test_top1"])
                     losses.append(row["supernet"]["loss"])
+                    gains += [row["test_top1"] - plain[seed]] if plain[seed] is not None else []
         if tops:
-            print(f"| {name} | {spread(tops, 1, 100)} | {spread(losses)} | {len(tops)} |")
+            gain = spread(gains, 1, 100, sign=True)
+            print(f"| {name} | {spread(tops, 1, 100)} | {gain} | {spread(losses)} | {len(tops)} |")
     drawn = [row for row in trained.get(0, []) if row["network"].startswith("random ")]
     if drawn:
         tops, losses = [r["test_top1"] for r in drawn], [r["supernet"]["loss"] for r in drawn]
-        print(f"| random, {len(drawn)} networks | {spread(tops, 1, 100)} | {spread(losses)} | 1 |")
+        print(f"| random, {len(drawn)} networks | {spread(tops, 1, 100)} | | {spread(losses)} | 1 |")
     print("\n| supernet | networks | scored by | Kendall | Spearman |\n| --- | --- | --- | --- | --- |")
     tops = {json.dumps(row["channels"]): row["test_top1"] for rows in trained.values() for row in rows}
     for other in ("12 epochs", *OTHERS):
