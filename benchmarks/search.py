@@ -88,10 +88,10 @@ class Bench:
         images = whole(open_source("train", data, model, 0, None, DEVICE), data, DEVICE)  # type: ignore[arg-type]
         return images.only(images.indices[torch.randperm(len(images))])
 
-    def train(self, steps: int) -> None:
+    def train(self, steps: int, rate: float = 0.05) -> None:
         """Train the supernet a little, by the sandwich rule: harms then differ as they do in use."""
         settings = SupernetSettings()
-        optimizer = torch.optim.SGD(self.supernet.body.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+        optimizer = torch.optim.SGD(self.supernet.body.parameters(), lr=rate, momentum=0.9, nesterov=True)
         self.supernet.train()
         done = 0
         with sidestepped(self.supernet.body):
@@ -103,7 +103,7 @@ class Bench:
                         run_channels(self.supernet), images, labels, first, others, distill=True, label_smoothing=0.0
                     )
                     for group in optimizer.param_groups:
-                        group["lr"] = 0.05 * min(1.0, (done + 1) / 20) * (1 - done / steps)
+                        group["lr"] = rate * min(1.0, (done + 1) / 20) * (1 - done / steps)
                     torch.nn.utils.clip_grad_norm_(self.supernet.body.parameters(), 5.0)
                     optimizer.step()
                     done += 1
@@ -254,7 +254,7 @@ def main() -> None:
     for name, settings in (QUICK if options.quick else FULL).items():
         small = settings[1] == 32
         steps, repeats = (3, 1) if options.quick or not small else (5, 3)
-        train = 0 if not small else 60 if options.quick else 300
+        train = 0 if not small else 150 if options.quick else 300
         results.append(measure(name, settings, steps=steps, repeats=repeats, train=train))
     keys = ("forked_vs_naive", "default_vs_naive", "same_choices", "rate_vs_forward")
     if options.as_json:
