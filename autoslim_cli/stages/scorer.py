@@ -21,6 +21,9 @@ from autoslim_cli.training.runtime import free_memory, generator
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.sources import Batch
 
+MEASURED = 16
+"""Most candidates whose memory is measured before a search."""
+
 MARGIN = 1.5
 """What libraries take beside the live tensors of a scoring, as a factor."""
 
@@ -161,11 +164,13 @@ def most_images(
 ) -> int:
     """Return the most images of one forward: `search.batch`, or what the memory for activations holds, if that is less.
 
-    What a scoring holds is measured on a few images, at the supernet's largest channels, where it is most.
+    What a scoring holds is measured on two images, at the supernet's largest channels, where it is most, for candidates
+    all along the network.
     """
-    images, _ = next(iter(holdout.first(4).evaluation(4)))
+    images, _ = next(iter(holdout.first(2).evaluation(2)))
     memory = settings.memory * 2**30 if settings.memory else free_memory(images.device) / 2
-    return min(settings.batch, max(1, int(memory / (MARGIN * evaluator.peak_bytes(images, largest, slimmer)))))
+    some = slimmer[:: -(-len(slimmer) // MEASURED)]
+    return min(settings.batch, max(1, int(memory / (MARGIN * evaluator.peak_bytes(images, largest, some)))))
 
 
 def batch_size(images: int, most: int) -> int:
