@@ -23,3 +23,7 @@ class ArtifactError(AutoslimError):
     """Report an artifact that is missing, damaged, or made from something else (exit 4)."""
 
     exit_code = 4
+
+
+class LogError(ArtifactError):
+    """Refuse a log that a search cannot go on from (exit 4): it is of something else, or damaged."""

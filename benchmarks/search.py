@@ -4,8 +4,8 @@
 
 On each network, steps along a search are timed in turn, naive and forked, on the same images with the same supernet,
 beside a plain forward pass (eval mode, the base network's code) of the same sub-network; medians over repeats. Then the
-default strategy runs a whole search to 50 % of the base network's FLOPs. What the naive search takes for that is summed
-from timed naive steps along its path: exact and lazy searches take steps of the same kind.
+default strategy runs a whole search to 50 % of the base network's FLOPs, first-time costs included. What the naive
+search would take for that is extrapolated from timed naive steps along the same path.
 
 `--quick` (under 3 minutes on two CPU cores) does MobileNetV2 at 32x32, briefly trained on the embedded digits; without
 it, MobileNetV2 and ResNet-50 at 224x224 follow, whose untrained supernets only time steps.
@@ -42,8 +42,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 QUICK = {"mobilenet_v2 at 32": ("mobilenet_v2", 32, 256)}
 FULL = {
     "mobilenet_v2 at 32": ("mobilenet_v2", 32, 500),
-    "mobilenet_v2 at 224": ("mobilenet_v2", 224, 32),
-    "resnet50 at 224": ("resnet50", 224, 8),
+    "mobilenet_v2 at 224": ("mobilenet_v2", 224, 16),
+    "resnet50 at 224": ("resnet50", 224, 4),
 }
 
 
@@ -179,15 +179,20 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
     if train:
         bench.train(train)
     # 1. The default strategy's whole search, and the path that it takes.
-    default = bench.whole_search(SearchSettings())
-    path = default.pop("path")[:-1]
+    if train:
+        default = bench.whole_search(SearchSettings())
+        path = default.pop("path")[:-1]
+    else:  # harms of an untrained supernet say nothing: its units are slimmed in turn
+        default, path = {}, evenly(bench.problem(SearchSettings()))
     # 2. Steps along that path, naive and forked in turn, beside a plain forward pass.
     places = sorted({round(n * (len(path) - 1) / max(steps - 1, 1)) for n in range(steps)})
     problem, rows, same = bench.problem(SearchSettings()), [], []
     for place in places:
         channels = path[place]
         candidates = problem.slimmer(channels)
-        bench.forked(channels, candidates[:1])  # warm-up at these shapes
+        bench.forked(channels, candidates)  # warm-up at these shapes
+        bench.naive(channels, candidates[-1:])
+        bench.forward_rate(channels)
         times: dict[str, list[float]] = {"naive": [], "forked": [], "rate": [], "forward": []}
         for _ in range(repeats):
             seconds, naive = timed(lambda c=channels, o=candidates: bench.naive(c, o))
@@ -214,10 +219,20 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
         "forked_seconds": forked_seconds,
         "default": default,
         "forked_vs_naive": statistics.median(row["naive"] / row["forked"] for row in rows),
-        "default_vs_naive": naive_seconds / default["seconds"],
+        "default_vs_naive": naive_seconds / default["seconds"] if train else None,
         "same_choices": all(same),
         "rate_vs_forward": statistics.median(row["rate"] / row["forward"] for row in rows),
     }
+
+
+def evenly(problem: Problem) -> list[dict[str, int]]:
+    """Return the channels of a search that takes every step from the unit that lost least so far."""
+    path = [problem.space.largest]
+    while not problem.fits(problem.budgets[-1], path[-1]):
+        candidates = problem.slimmer(path[-1])
+        widest = max(candidates, key=lambda c: path[-1][c.units[0]] / problem.space.units[c.units[0]].largest)
+        path.append(widest.applied(path[-1]))
+    return path[:-1]
 
 
 def interpolated(points: list[tuple[int, float]], steps: int) -> float:
@@ -269,11 +284,11 @@ def main() -> None:
                 f"{row['forked']:.2f} s; forked {row['rate'] / 1e9:.1f}, plain forward {row['forward'] / 1e9:.1f} "
                 "G multiply-adds/s"
             )
-        print(
-            f"  whole search: naive {result['naive_seconds']:.0f} s, forked exact {result['forked_seconds']:.0f} s, "
-            f"default {result['default']['seconds']:.0f} s with {result['default']['evaluations']} evaluations"
-        )
-        print("  " + "  ".join(f"{key} {result[key]:.3g}" for key in keys))
+        print(f"  whole search: naive {result['naive_seconds']:.0f} s, forked exact {result['forked_seconds']:.0f} s")
+        if result["default"]:
+            default = result["default"]
+            print(f"  default: {default['seconds']:.0f} s with {default['evaluations']} evaluations")
+        print("  " + "  ".join(f"{key} {result[key]:.3g}" for key in keys if result[key] is not None))
 
 
 if __name__ == "__main__":

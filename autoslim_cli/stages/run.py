@@ -4,7 +4,7 @@ from typing import Any
 
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.closed_form import widest_uniform
-from autoslim_cli.errors import ArtifactError, BudgetError
+from autoslim_cli.errors import BudgetError, LogError
 from autoslim_cli.network.table import Channels
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.report import write_report
@@ -55,6 +55,6 @@ def _search(shop: Workshop, budgets: list[Budget]) -> SearchResult:
     """Continue the search that is there if it is of this supernet and recipe, else search anew."""
     try:
         return search(shop, budgets, resume=True)
-    except ArtifactError as error:
+    except LogError as error:
         shop.reporter.say(f"searching anew: {error}")
         return search(shop, budgets)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,40 +48,33 @@ class Scorer:
     ) -> None:
         self.evaluator, self.settings, self.seed, self.ranks, self.most = evaluator, settings, seed, ranks, most
         self.anew = settings.draw == "anew"
-        self.holdout = _even(holdout if self.anew else holdout.first(settings.images or len(holdout)), most)
+        self.whole = even(holdout if self.anew else holdout.first(settings.images or len(holdout)), most)
         if self.anew:
-            self.holdout = self.holdout.held()
-        self.drawn: tuple[int, Images] = (WHOLE, self.holdout)
-        self.fixed = [] if self.anew else list(self.holdout.evaluation(batch_size(len(self.holdout), most)))
+            self.whole = Even(self.whole.images.held(), self.whole.batch)
+        self.drawn = (WHOLE, self.whole)
+        self.fixed = [] if self.anew else list(self.whole.batches())
 
     @property
     def images(self) -> int:
         """Return how many images the score of an answer is measured on."""
-        return len(self.holdout)
+        return len(self.whole.images)
 
     def images_of(self, draw: int) -> int:
         """Return how many images a draw has."""
-        return len(self._draw(draw))
+        return len(self._draw(draw).images)
 
-    def _draw(self, draw: int) -> Images:
+    def _draw(self, draw: int) -> "Even":
         """Return the images of a draw."""
         if draw == WHOLE or not self.anew:
-            return self.holdout
+            return self.whole
         if self.drawn[0] != draw:
-            order = torch.randperm(len(self.holdout), generator=generator(self.seed, "draw", draw))
-            self.drawn = draw, _even(self.holdout.only(order[: self.settings.images]), self.most)
+            order = torch.randperm(self.images, generator=generator(self.seed, "draw", draw))
+            self.drawn = draw, even(self.whole.images.only(order[: self.settings.images]), self.most)
         return self.drawn[1]
 
     def _batches(self, draw: int) -> Iterator[Batch]:
         """Yield the batches of a draw."""
-        images = self._draw(draw)
-        yield from self.fixed or images.evaluation(batch_size(len(images), self.most))
-
-    def _arithmetic(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the context that forward passes run in."""
-        if self.settings.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.settings.precision])
+        yield from self.fixed or self._draw(draw).batches()
 
     def score(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         """Return each candidate's loss and top-1: one shared forward pass per batch, forked at the cuts.
@@ -108,7 +102,7 @@ class Scorer:
         losses: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
         hits: dict[Candidate, Any] = dict.fromkeys(candidates, 0)
         for images, labels in self._batches(draw):
-            with self._arithmetic(images.device):
+            with arithmetic(self.settings, images.device):
                 for candidate, logits in self.evaluator.forked_logits(images, channels, candidates):
                     losses[candidate] += sum_of(F.cross_entropy(logits.float(), labels, reduction="none"))
                     hits[candidate] += (logits.argmax(1) == labels).sum()
@@ -118,7 +112,7 @@ class Scorer:
     def time_a_pass(self, channels: Channels) -> float:
         """Return the seconds of one forward pass over a draw's images, after a warm-up on one batch."""
         batches = [images for images, _ in self._batches(1)]
-        with self._arithmetic(batches[0].device):
+        with arithmetic(self.settings, batches[0].device):
             self.evaluator.logits(batches[0], channels).sum().item()
             started = time.monotonic()
             for images in batches:
@@ -159,26 +153,52 @@ def _runs(ordered: Sequence[Candidate], work: dict[Candidate, tuple[int, int]], 
     return runs if all(sum(work[c]) <= bound for c in ordered) else [*runs, *([[]] * len(ordered))]
 
 
+def arithmetic(settings: SearchSettings, device: torch.device) -> AbstractContextManager[Any]:
+    """Return the context that forward passes run in."""
+    if settings.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[settings.precision])
+
+
 def most_images(
     evaluator: ForkedEvaluator, holdout: Images, settings: SearchSettings, largest: Channels, slimmer: list[Candidate]
 ) -> int:
     """Return the most images of one forward: `search.batch`, or what the memory for activations holds, if that is less.
 
     What a scoring holds is measured on two images, at the supernet's largest channels, where it is most, for candidates
-    all along the network.
+    all along the network. Raises AutoslimError if the memory does not hold two images.
     """
     images, _ = next(iter(holdout.first(2).evaluation(2)))
-    memory = settings.memory * 2**30 if settings.memory else free_memory(images.device) / 2
     some = slimmer[:: -(-len(slimmer) // MEASURED)]
-    return min(settings.batch, max(1, int(memory / (MARGIN * evaluator.peak_bytes(images, largest, some)))))
+    with arithmetic(settings, images.device):
+        each = MARGIN * evaluator.peak_bytes(images, largest, some)
+    memory = (settings.memory or 0.0) * 2**30
+    if not settings.memory:
+        held = len(holdout) if settings.draw == "anew" else 4 * (settings.images or len(holdout))
+        memory = (free_memory(images.device) - held * images[0].numel()) / 2
+    most = min(settings.batch, int(memory / each))
+    if most < 2:
+        raise AutoslimError(
+            f"search.memory: {memory / 2**30:.3g} GiB for activations do not hold two images of {each / 2**30:.3g} GiB "
+            "each; give it more, or lower model.input"
+        )
+    return most
 
 
-def batch_size(images: int, most: int) -> int:
-    """Return the size of as few equal batches as `most` allows; the images that they leave are fewer than batches."""
-    return max(1, images // -(-images // most))
+@dataclass(frozen=True)
+class Even:
+    """Images in batches of equal size."""
+
+    images: Images
+    batch: int
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        return self.images.evaluation(self.batch)
 
 
-def _even(images: Images, most: int) -> Images:
-    """Drop the images that do not fill an equal batch."""
-    batch = batch_size(len(images), most)
-    return images.first(len(images) // batch * batch)
+def even(images: Images, most: int) -> Even:
+    """Return images in as few equal batches of `most` or fewer as there can be; it leaves out fewer than batches."""
+    count = -(-len(images) // most)
+    batch = len(images) // count
+    return Even(images.first(count * batch), batch)

@@ -1,7 +1,8 @@
 """Choose channels for every budget with the recipe's strategy, and write them (AutoSlim, section 3.2)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from autoslim_cli.cost.budget import MEASURES, Budget, short
-from autoslim_cli.errors import BudgetError, UsageError
+from autoslim_cli.errors import BudgetError, LogError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
 from autoslim_cli.files.checkpoint import versions
@@ -48,8 +49,8 @@ class SearchResult:
 def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> SearchResult:
     """Write `arch-<budget>.json` for every budget, largest first, in one pass.
 
-    Under torchrun the ranks share the candidates of every scoring, with the same result. Raises BudgetError with the
-    reachable range if a budget is out of reach.
+    Under torchrun the ranks share the candidates of every scoring, with the result of one process of as many threads.
+    Raises BudgetError with the reachable range if a budget is out of reach.
     """
     settings = shop.recipe.search
     if shop.switches:
@@ -71,23 +72,26 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
     run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
     log.replay(run, rows) if resume else log.start(run)
     # 2. Let the strategy ask and decide, and log every score and every decision.
-    strategy = STRATEGIES[settings.strategy]
-    forecast = foresee(problem, strategy)
-    forward_rate = _say_plan(shop, scorer, forecast, len(log.scored))
-    journal = _Journal(shop, scorer, log)
-    result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
-    with shop.reporter.bar("searching", forecast.steps) as bar:
-        for event in strategy(problem, journal.ask):
-            if isinstance(event, Answer):
-                result.configs.append(_write(shop, event, log, journal.number))
-                log.add_decision({"answer": str(event.budget), **shop.cost(event.channels), **asdict(event.score)})
-            else:
-                journal.note(event)
-                bar(min(journal.number, forecast.steps), partial(_words, shop, event))
+    with _threads_of(shop, (rows or [{}])[0]):
+        strategy = STRATEGIES[settings.strategy]
+        whole = scorer.images / scorer.images_of(1)
+        forecast = foresee(problem, strategy, whole)
+        forward_rate = _say_plan(shop, scorer, forecast, log)
+        journal = _Journal(shop, scorer, log)
+        result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
+        with shop.reporter.bar("searching", forecast.steps) as bar:
+            for event in strategy(problem, journal.ask):
+                if isinstance(event, Answer):
+                    result.configs.append(_write(shop, event, log, journal.number))
+                    log.add_decision({"answer": str(event.budget), **shop.cost(event.channels), **asdict(event.score)})
+                else:
+                    journal.note(event)
+                    bar(min(journal.number, forecast.steps), partial(_words, shop, event))
     ranks.leave()
-    # 3. Say what it took.
-    result.evaluations, result.seconds = len(journal.asked), log.seconds
-    result.multiply_adds, result.rate = log.multiply_adds, log.multiply_adds / max(log.seconds, 1e-9)
+    # 3. Say what it took, before a kill or after.
+    result.evaluations = len(journal.asked)
+    result.seconds, result.multiply_adds = log.cost_of(journal.asked)
+    result.rate = result.multiply_adds / max(result.seconds, 1e-9)
     return result
 
 
@@ -109,6 +113,7 @@ class _Journal:
             seconds = time.monotonic() - started
             work = sum(self.scorer.ranks.gather(self.scorer.evaluator.multiply_adds - before))
             self.log.add_scores(channels, scores, draw, seconds=seconds, multiply_adds=work)
+            self.seconds += seconds
         self.asked.update(keys.values())
         return {candidate: self.log.scored[keys[candidate]] for candidate in candidates}
 
@@ -125,9 +130,9 @@ class _Journal:
         else:
             row["channels"] = step.channels
         row |= {**self.shop.cost(step.channels), "loss": step.score.loss, "top1": step.score.top1}
-        evaluations, seconds = len(self.asked) - self.evaluations, self.log.seconds - self.seconds
-        self.evaluations, self.seconds = len(self.asked), self.log.seconds
-        self.log.add_decision({**row, "evaluations": evaluations, "seconds": round(seconds, 4)})
+        row |= {"evaluations": len(self.asked) - self.evaluations, "seconds": round(self.seconds, 4)}
+        self.evaluations, self.seconds = len(self.asked), 0.0
+        self.log.add_decision(row)
 
 
 def _header(shop: Workshop, scorer: Scorer) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def _header(shop: Workshop, scorer: Scorer) -> dict[str, Any]:
         "recipe": recipe,
         "holdout": scorer.images,
         "most_images": scorer.most,
-        "threads": torch.get_num_threads(),
+        "ran_on": {"device": shop.device.type, "threads": torch.get_num_threads()},
         "largest": {"flops": shop.flops(shop.space.largest), "channels": shop.space.largest},
     }
 
@@ -149,22 +154,45 @@ def _header(shop: Workshop, scorer: Scorer) -> dict[str, Any]:
 def _most(shop: Workshop, problem: Problem, evaluator: ForkedEvaluator, ranks: Ranks, logged: dict[str, Any]) -> int:
     """Return the most images of one forward, the same on every rank: what memory holds, or what the log began with.
 
-    BN's statistics are sums over threads, too: a search that goes on takes the log's number of them.
+    Raises LogError if `search.memory` does not hold what the log began with.
     """
     settings = shop.recipe.search
-    if isinstance(threads := logged.get("threads"), int) and 0 < threads <= 1024:
-        torch.set_num_threads(threads)
-    if isinstance(most := logged.get("most_images"), int) and 0 < most <= settings.batch:
-        return most
+    before = logged.get("most_images")
+    if isinstance(before, int) and 2 <= before <= settings.batch and not settings.memory:
+        return before
     slimmer = problem.slimmer(shop.space.largest)
     most = min(ranks.gather(most_images(evaluator, shop.holdout, settings, shop.space.largest, slimmer)))
-    wanted = min(settings.batch, settings.images or len(shop.holdout), len(shop.holdout))
+    if isinstance(before, int) and 2 <= before <= settings.batch:
+        if before > most:
+            raise LogError(
+                f"{shop.path(LOG_FILE)}: scores {before} images at a time, but search.memory={settings.memory:g} holds "
+                f"{most}; search anew without --resume"
+            )
+        return before
+    scored = len(shop.holdout) if settings.draw == "anew" else settings.images or len(shop.holdout)
+    wanted = min(settings.batch, scored, len(shop.holdout))
     if most < wanted:
         coarse = ": coarse, raise search.memory if there is more" if most < SMALL_BATCH else ""
         shop.reporter.say(
             f"memory holds {most} images at a time, not {wanted}: BN takes its statistics from batches{coarse}"
         )
     return most
+
+
+@contextmanager
+def _threads_of(shop: Workshop, logged: dict[str, Any]) -> Iterator[None]:
+    """Score with as many threads as a log began with: on a CPU, BN's statistics are sums over threads."""
+    ran_on, own = logged.get("ran_on"), torch.get_num_threads()
+    threads = ran_on.get("threads") if isinstance(ran_on, dict) else None
+    if shop.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == own:
+        yield
+        return
+    shop.reporter.say(f"scoring with {threads} threads, as the log does, not {own}: the last digits depend on it")
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
@@ -183,7 +211,7 @@ def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
                 raise BudgetError(f"--{bound.measure} {bound.text} ({bound.limit}) holds without a search: {span}")
 
 
-def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, done: int) -> float:
+def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, log: SearchLog) -> float:
     """Say what is searched and how long that takes; return the multiply-adds per second of one timed forward pass."""
     space, say = shop.space, shop.reporter.say
     low, high = shop.flops(space.smallest), shop.flops(space.largest)
@@ -191,10 +219,13 @@ def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, done: int) -> 
     say(f"space: {free} units, 10^{space.log10_size:.0f} networks, {short(low)} to {short(high)} FLOPs")
     seconds = scorer.time_a_pass(space.largest)
     images = scorer.images_of(1)
-    left = forecast.passes * seconds / scorer.ranks.size * max(0.0, 1 - done / forecast.evaluations)
-    resumed = f", {done} evaluations of them done" if done else ""
+    known = len(log.scored)
+    left = forecast.passes * seconds / scorer.ranks.size
+    left *= max(0.0, 1 - known / forecast.evaluations) if log.continues else 1
+    if known:
+        say(f"the log holds {known} scores{'' if log.continues else ', of other budgets or another strategy'}")
     say(
-        f"{shop.recipe.search.strategy}: about {forecast.steps} steps{resumed}, {forecast.evaluations} evaluations on "
+        f"{shop.recipe.search.strategy}: about {forecast.steps} steps, {forecast.evaluations} evaluations on "
         f"{images} holdout images{', drawn anew' * scorer.anew}, about {_duration(left)} (one pass of the supernet "
         f"took {seconds:.2f} s)"
     )

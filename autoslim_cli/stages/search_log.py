@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.errors import LogError
 from autoslim_cli.files.atomic import write_text
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.table import Channels
@@ -35,8 +35,13 @@ class SearchLog:
     writing: bool = True
     scored: dict[Key, Score] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
-    seconds: float = 0.0
-    multiply_adds: int = 0
+    took: list[tuple[frozenset[Key], float, int]] = field(default_factory=list)
+    continues: bool = False
+
+    def cost_of(self, asked: set[Key]) -> tuple[float, int]:
+        """Return the seconds and the multiply-adds of the scorings that gave some scores."""
+        used = [(seconds, work) for keys, seconds, work in self.took if not keys.isdisjoint(asked)]
+        return sum(seconds for seconds, _ in used), sum(work for _, work in used)
 
     def start(self, run: dict[str, Any]) -> None:
         """Begin a new log with a run."""
@@ -47,15 +52,15 @@ class SearchLog:
     def replay(self, run: dict[str, Any], rows: list[dict[str, Any]] | None) -> None:
         """Take over the complete lines of a log, and go on with its last run, or begin another; None: there is no log.
 
-        Raises ArtifactError if the log is of another supernet, holdout or space, or naming a line that is damaged.
+        Raises LogError naming what it is of if that is something else, or a line that is damaged.
         """
         if rows is None:
             self.start(run)
             return
-        if not rows or decisive(rows[0]) != decisive(self.header):
-            raise ArtifactError(
-                f"{self.path}: logs a search of another supernet, holdout or space; search anew without --resume"
-            )
+        if rows[0].get("format") != FORMAT:
+            raise LogError(f"{self.path}: not a log of this version ({FORMAT}); search anew without --resume")
+        if other := _difference(_scores_depend_on(rows[0]), _scores_depend_on(self.header)):
+            raise LogError(f"{self.path}: logs scores of something else ({other}); search anew without --resume")
         units, last = list(self.header["largest"]["channels"]), None
         for place, row in enumerate(rows[1:], 2):
             try:
@@ -71,18 +76,24 @@ class SearchLog:
                 raise _damaged(self.path, place) from None
         if self.writing and not self.path.read_bytes().endswith(b"\n"):  # drop a line that a kill cut short
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        if last != run:
+        self.continues = last == run
+        if not self.continues:
             self.decided = set()
             self.add({"run": run})
 
     def _learn(self, row: dict[str, Any], channels: dict[str, int]) -> None:
         """Take over a scoring."""
+        scores = {}
         for changes, loss, top1 in row["scored"]:
             if not (changes.keys() <= channels.keys() and math.isfinite(loss) and 0 <= top1 <= 1):
                 raise ValueError("not a score of these units")
-            self.scored[key(channels, Candidate.of(changes), int(row["draw"]))] = Score(loss, top1)
-        self.seconds += float(row["seconds"])
-        self.multiply_adds += int(row["multiply_adds"])
+            scores[key(channels, Candidate.of(changes), int(row["draw"]))] = Score(loss, top1)
+        self._keep(scores, float(row["seconds"]), int(row["multiply_adds"]))
+
+    def _keep(self, scores: dict[Key, Score], seconds: float, multiply_adds: int) -> None:
+        """Remember a scoring and what it took."""
+        self.scored.update(scores)
+        self.took.append((frozenset(scores), seconds, multiply_adds))
 
     def add_scores(
         self,
@@ -97,10 +108,7 @@ class SearchLog:
         scored = [[dict(c.changes), score.loss, score.top1] for c, score in scores.items()]
         row = {"draw": draw, "at": list(channels.values()), "scored": scored}
         self.add({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
-        for candidate, score in scores.items():
-            self.scored[key(channels, candidate, draw)] = score
-        self.seconds += seconds
-        self.multiply_adds += multiply_adds
+        self._keep({key(channels, c, draw): score for c, score in scores.items()}, seconds, multiply_adds)
 
     def add_decision(self, row: dict[str, Any]) -> None:
         """Log a step or an answer, unless this run's log has it."""
@@ -119,7 +127,7 @@ class SearchLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]] | None:
-    """Return the complete lines of a log, None without one. Raises ArtifactError naming a line that is damaged."""
+    """Return the complete lines of a log, None without one. Raises LogError naming a line that is damaged."""
     if not path.exists():
         return None
     rows = []
@@ -147,9 +155,22 @@ def key(channels: Channels, candidate: Candidate, draw: int) -> Key:
     return draw, tuple(candidate.applied(channels).items())
 
 
-def _damaged(path: Path, place: int) -> ArtifactError:
+def _scores_depend_on(header: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a header decides scores: not versions, nor the machine."""
+    return {name: value for name, value in decisive(header).items() if name != "ran_on"}
+
+
+def _difference(one: Any, other: Any, name: str = "") -> str:
+    """Name the first value in which two headers differ; nothing if they do not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        parts = (_difference(one.get(k), other.get(k), f"{name}.{k}".lstrip(".")) for k in {**one, **other})
+        return next((part for part in parts if part), "")
+    return "" if one == other else f"{name.removeprefix('recipe.')} was {one}, is {other}"
+
+
+def _damaged(path: Path, place: int) -> LogError:
     """Name a line that no search wrote."""
-    return ArtifactError(f"{path}: line {place} is damaged; search again without --resume")
+    return LogError(f"{path}: line {place} is damaged; search again without --resume")
 
 
 def _without_seconds(row: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.table import Channels
-from autoslim_cli.strategies.problem import Answer, Ask, Problem, Step
+from autoslim_cli.strategies.problem import WHOLE, Answer, Ask, Problem, Step
 from autoslim_cli.training.score import Score
 
 
@@ -18,10 +18,13 @@ class Forecast:
     passes: float
 
 
-def foresee(problem: Problem, strategy: Callable[[Problem, Ask], Iterator[Step | Answer]]) -> Forecast:
+def foresee(
+    problem: Problem, strategy: Callable[[Problem, Ask], Iterator[Step | Answer]], whole: float = 1.0
+) -> Forecast:
     """Return a forecast of a search in which harms rise evenly, so that all units shrink alike.
 
-    A scoring of n candidates is taken for one shared pass and half a pass for each.
+    A scoring of n candidates is taken for one shared pass and half a pass for each; one on the whole holdout is `whole`
+    times as many images.
     """
     space, asked, passes = problem.space, set[tuple[int, ...]](), 0.0
     anew = problem.settings.draw == "anew"
@@ -31,7 +34,8 @@ def foresee(problem: Problem, strategy: Callable[[Problem, Ask], Iterator[Step |
         nonlocal passes
         points = {c: (draw * anew, *c.applied(channels).values()) for c in candidates}
         new = set(points.values()) - asked
-        passes += bool(new) * (0.5 + 0.5 * len(new)) * problem.cost(channels)["flops"] / largest
+        work = (0.5 + 0.5 * len(new)) * problem.cost(channels)["flops"] / largest if new else 0.0
+        passes += work * (whole if draw == WHOLE else 1.0)
         asked.update(new)
         return {c: _even(problem, c.applied(channels)) for c in candidates}
 

@@ -60,8 +60,11 @@ def free_memory(device: torch.device) -> int:
         free = 4 * 2**30
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
-        free = min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no such group, or no limit
+        stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        free = min(
+            free, int(limit) - int(used) + int(stat["inactive_file"])
+        )  # page cache goes when memory is asked for
+    except (OSError, ValueError, KeyError):  # no such group (version 2), or no limit
         pass
     return free // local
 

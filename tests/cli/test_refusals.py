@@ -168,9 +168,16 @@ def test_resuming_with_other_settings(refuse, worked):
     torch.save(state, worked / "supernet.resume.pt")
     line = refuse(4, "train-supernet", "-r", worked, "--resume", "train.epochs=1")
     assert "other settings" in line
-    assert "another supernet, holdout or space" in refuse(
-        4, "search", "--flops", "50%", "-r", worked, "--resume", "search.batch=150"
-    )
+    search = ("search", "--flops", "50%", "-r", worked, "--resume")
+    assert "search.batch was 75, is 150" in refuse(4, *search, "search.batch=150")
+    assert "search.memory=0.0001 holds" in refuse(4, *search, "search.memory=0.0001")
+    log = worked / "search.jsonl"
+    log.write_text(log.read_text().replace("autoslim.search/2", "autoslim.search/1"))
+    assert "not a log of this version" in refuse(4, *search)
+
+
+def test_memory_for_less_than_two_images(refuse, worked):
+    assert "do not hold two images" in refuse(1, "search", "--flops", "50%", "-r", worked, "search.memory=0.00001")
 
 
 @pytest.mark.parametrize(

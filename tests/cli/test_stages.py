@@ -162,7 +162,29 @@ def test_memory_splits_the_batch_and_says_so(autoslim, worked):
     assert header["holdout"] > 140  # equal batches leave out next to nothing
     # A search that goes on keeps what it began with, whatever is free now.
     again = autoslim("search", "--flops", "60%", "-r", worked, "search.batch=150", "--resume").stderr
-    assert "evaluations of them done" in again
+    assert "the log holds" in again
+    assert json.loads((worked / "search.jsonl").read_text().splitlines()[0]) == header
+
+
+def test_a_search_takes_the_threads_of_its_log(autoslim, worked):
+    own = torch.get_num_threads()
+    log = worked / "search.jsonl"
+    header, *rest = log.read_text().splitlines(keepends=True)
+    facts = json.loads(header)
+    assert facts["ran_on"] == {"device": "cpu", "threads": own}
+    facts["ran_on"]["threads"] = own + 1
+    log.write_text(json.dumps(facts) + "\n" + "".join(rest))
+    said = autoslim("search", "--flops", "60%,30%", "-r", worked, "--resume").stderr
+    assert f"scoring with {own + 1} threads" in said
+    assert torch.get_num_threads() == own
+
+
+def test_another_strategy_takes_over_scores(autoslim_json, worked):
+    first = autoslim_json("search", "--flops", "60%", "-r", worked, "search.strategy=exact")
+    again = autoslim_json("search", "--flops", "60%", "-r", worked, "--resume")
+    assert again["strategy"] == "lazy"
+    rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    assert sum(len(row["scored"]) for row in rows if "scored" in row) < first["evaluations"] + again["evaluations"]
 
 
 def test_smaller_batches_score_nearly_alike(autoslim_json, worked):

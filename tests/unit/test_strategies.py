@@ -13,7 +13,7 @@ from autoslim_cli.files.recipe import SearchSettings
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.space import Space, UnitSpace
 from autoslim_cli.network.table import Unit
-from autoslim_cli.stages.scorer import share
+from autoslim_cli.stages.scorer import even, share
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.strategies.foresee import foresee
 from autoslim_cli.training.distributed import Ranks
@@ -229,3 +229,24 @@ def test_ranks_share_candidates_out(units, size):
     )
     # No rank does more than a fair share of the candidates' own work, a shared pass, and one candidate.
     assert busiest <= sum(alone for _, alone in work) / size + 10 * units + 10 * units
+
+
+class Counted:
+    """Images that only know how many they are."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def first(self, count):
+        return Counted(count)
+
+
+@given(st.integers(2, 3000), st.integers(2, 3000))
+def test_batches_are_equal_and_leave_out_next_to_nothing(count, most):
+    parts = even(Counted(count), most)
+    assert 1 <= parts.batch <= most
+    assert len(parts.images) % parts.batch == 0
+    assert count - len(parts.images) < -(-count // most)
