@@ -363,11 +363,9 @@ def report_retrained(trained: dict[int, list[dict[str, Any]]], found: dict[int, 
     plain = {
         seed: next((r["test_top1"] for r in rows if r["network"] == "uniform"), None) for seed, rows in trained.items()
     }
-    for name in VARIANTS:
+    for name in RETRAINED:
         tops, losses, gains = [], [], []
         for seed, rows in trained.items():
-            if seed and name not in RETRAINED:
-                continue  # those that happen to equal one that was retrained would be a biased choice
             wanted = [r["channels"] for r in found[seed] if (r["variant"], r["share"]) == (name, JUDGED)]
             for row in rows:
                 if row["channels"] in wanted:
