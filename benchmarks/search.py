@@ -269,7 +269,7 @@ def main() -> None:
     for name, settings in (QUICK if options.quick else FULL).items():
         small = settings[1] == 32
         steps, repeats = (3, 1) if options.quick or not small else (5, 3)
-        train = 0 if not small else 150 if options.quick else 300
+        train = 0 if not small else 250 if options.quick else 600
         results.append(measure(name, settings, steps=steps, repeats=repeats, train=train))
     keys = ("forked_vs_naive", "default_vs_naive", "same_choices", "rate_vs_forward")
     if options.as_json:

@@ -37,6 +37,8 @@ class ForkedEvaluator:
         self.dying = self._last_uses()
         self.modules = dict(supernet.body.named_modules())
         self.calls = Counter(str(node.target) for node in self.nodes)
+        self.units = {name: sorted(layer.row.units) for name, layer in supernet.layers.items()}
+        self.active: dict[str, tuple[int, ...]] = {}  # at which counts a layer computes, within one call
         self.multiply_adds = 0
         self.measuring, self.most = False, 0
         self._departing = cache(self._find_departing)
@@ -56,6 +58,7 @@ class ForkedEvaluator:
     @torch.inference_mode()
     def logits(self, images: Tensor, channels: Channels) -> Tensor:
         """Return the logits (images, classes) of one sub-network."""
+        self.active.clear()
         values: Values = {self.nodes[0]: images}
         for node in self.nodes[:-1]:
             self._step(node, values, channels)
@@ -71,6 +74,7 @@ class ForkedEvaluator:
         """
         cuts = {candidate: self.fork_place(candidate, channels) for candidate in candidates}
         waiting = sorted(candidates, key=cuts.__getitem__)
+        self.active.clear()
         values: Values = {self.nodes[0]: images}
         for place, node in enumerate(self.nodes):
             while waiting and cuts[waiting[0]] == place:
@@ -147,7 +151,10 @@ class ForkedEvaluator:
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         if layer := self.supernet.layers.get(target):
-            layer.activate(channels, batch_statistics=True)
+            counts = tuple(channels[unit] for unit in self.units[target])
+            if self.active.get(target) != counts:
+                layer.activate(channels, batch_statistics=True)
+                self.active[target] = counts
             self.multiply_adds += len(args[0]) * self._cost(node, channels) if args else 0
         if node.op == "get_attr":
             return _attribute(self.supernet.body, target)
