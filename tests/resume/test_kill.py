@@ -99,7 +99,7 @@ def test_search_from_any_line(worked, autoslim, settings):
     configs = {path: path.read_bytes() for path in worked.glob("arch-*.json")}
     assert len(configs) == 2
     lines = whole.splitlines(keepends=True)
-    for count in range(1, len(lines), max(1, len(lines) // 9)):
+    for count in range(1, len(lines), max(1, len(lines) // 5)):
         torn = lines[count][: len(lines[count]) // 2] if count % 2 else ""
         log.write_text("".join(lines[:count]) + torn)
         for path in configs:
