@@ -39,10 +39,8 @@ def choose_device(name: str) -> torch.device:
 
 def _own_gpu() -> torch.device:
     """Return the GPU of this process: torchrun's local rank picks it, round robin."""
-    launch = launched()
-    return (
-        torch.device("cuda", launch.local_rank % torch.cuda.device_count()) if launch.size > 1 else torch.device("cuda")
-    )
+    launch, count = launched(), torch.cuda.device_count()
+    return torch.device("cuda", launch.local_rank % count) if launch.size > 1 and count else torch.device("cuda")
 
 
 def free_memory(device: torch.device) -> int:
@@ -61,9 +59,8 @@ def free_memory(device: torch.device) -> int:
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-        free = min(
-            free, int(limit) - int(used) + int(stat["inactive_file"])
-        )  # page cache goes when memory is asked for
+        cache = int(stat["inactive_file"])  # goes when memory is asked for
+        free = min(free, int(limit) - int(used) + cache)
     except (OSError, ValueError, KeyError):  # no such group (version 2), or no limit
         pass
     return free // local
