@@ -33,6 +33,7 @@ from autoslim_cli.network.space import Space
 from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.strategies.problem import SCREEN
 from autoslim_cli.training.data import DataSettings, Images, ModelSettings, open_source, whole
 from autoslim_cli.training.runtime import keep_freed_memory, python_random
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
@@ -117,16 +118,17 @@ class Bench:
 
     def score_of(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the loss of some logits, on the device."""
-        return F.cross_entropy(logits.float(), self.labels, reduction="none").double().mean()
+        return F.cross_entropy(logits.float(), self.labels[: len(logits)], reduction="none").double().mean()
 
     def naive(self, channels: dict[str, int], candidates: list[Any]) -> dict[Any, float]:
         """Score every candidate by a forward pass of its own."""
         losses = {c: self.score_of(self.evaluator.logits(self.images, c.applied(channels))) for c in candidates}
         return {c: float(loss) for c, loss in losses.items()}
 
-    def forked(self, channels: dict[str, int], candidates: list[Any]) -> dict[Any, float]:
-        """Score every candidate by a fork of one forward pass."""
-        forks = self.evaluator.forked_logits(self.images, channels, candidates)
+    def forked(self, channels: dict[str, int], candidates: list[Any], share: float = 1.0) -> dict[Any, float]:
+        """Score every candidate by a fork of one forward pass, on all or the first of the images."""
+        images = self.images[: round(share * len(self.images))]
+        forks = self.evaluator.forked_logits(images, channels, candidates)
         losses = {c: self.score_of(logits) for c, logits in forks}
         return {c: float(loss) for c, loss in losses.items()}
 
@@ -148,9 +150,11 @@ class Bench:
         asked: dict[Any, Score] = {}
 
         def ask(channels: Any, candidates: Any, draw: int) -> dict[Any, Score]:
-            keys = {c: tuple(c.applied(channels).values()) for c in candidates}
+            screening = draw == SCREEN
+            keys = {c: (screening, *c.applied(channels).values()) for c in candidates}
             missing = [c for c in candidates if keys[c] not in asked]
-            for candidate, loss in self.forked(channels, missing).items() if missing else ():
+            share = settings.screen if screening else 1.0
+            for candidate, loss in self.forked(channels, missing, share).items() if missing else ():
                 asked[keys[candidate]] = Score(loss, 0.0)
             return {c: asked[keys[c]] for c in candidates}
 

@@ -1,7 +1,7 @@
 """Score candidates on holdout images: BN in each batch's own statistics, dropout off."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from autoslim_cli.files.recipe import SearchSettings
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.table import Channels
-from autoslim_cli.strategies.problem import WHOLE
+from autoslim_cli.strategies.problem import SCREEN, WHOLE
 from autoslim_cli.training.data import Images
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.measure import sum_of
@@ -32,8 +32,9 @@ MARGIN = 1.5
 class Scorer:
     """Score candidates on draws of the holdout, sharing them out among the ranks of a job.
 
-    The draw WHOLE is all images that scores may use; with `search.draw: fixed` the others are the same. `most` bounds
-    the images in one forward: a draw falls into as few equal batches as that allows, each with its own BN statistics.
+    The draw WHOLE is all images that scores may use, SCREEN the first of them; with `search.draw: fixed` the others are
+    WHOLE. `most` bounds the images in one forward: a draw falls into as few equal batches as that allows, each with its
+    own BN statistics.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Scorer:
         self.whole = even(holdout if self.anew else holdout.first(settings.images or len(holdout)), most)
         if self.anew:
             self.whole = Even(self.whole.images.held(), self.whole.batch)
+        screened = max(1, round(settings.screen * (settings.images if settings.images and self.anew else self.images)))
+        self.kept = {WHOLE: self.whole, SCREEN: even(self.whole.images.first(screened), most)}
         self.drawn = (WHOLE, self.whole)
-        self.fixed = [] if self.anew else list(self.whole.batches())
+        self.loaded: dict[int, list[Batch]] = {}
 
     @property
     def images(self) -> int:
@@ -63,18 +66,27 @@ class Scorer:
         """Return how many images a draw has."""
         return len(self._draw(draw).images)
 
+    def draw_of(self, draw: int) -> int:
+        """Return the draw whose images a draw has: with `search.draw: fixed`, WHOLE for any but SCREEN."""
+        return draw if self.anew or draw == SCREEN else WHOLE
+
     def _draw(self, draw: int) -> "Even":
         """Return the images of a draw."""
-        if draw == WHOLE or not self.anew:
-            return self.whole
+        if (draw := self.draw_of(draw)) in self.kept:
+            return self.kept[draw]
         if self.drawn[0] != draw:
             order = torch.randperm(self.images, generator=generator(self.seed, "draw", draw))
             self.drawn = draw, even(self.whole.images.only(order[: self.settings.images]), self.most)
         return self.drawn[1]
 
-    def _batches(self, draw: int) -> Iterator[Batch]:
-        """Yield the batches of a draw."""
-        yield from self.fixed or self._draw(draw).batches()
+    def _batches(self, draw: int) -> Iterable[Batch]:
+        """Return the batches of a draw; where draws are fixed, they are loaded once."""
+        draw = self.draw_of(draw)
+        if self.anew:
+            return self._draw(draw).batches()
+        if draw not in self.loaded:
+            self.loaded[draw] = list(self._draw(draw).batches())
+        return self.loaded[draw]
 
     def score(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         """Return each candidate's loss and top-1: one shared forward pass per batch, forked at the cuts.

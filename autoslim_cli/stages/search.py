@@ -22,7 +22,6 @@ from autoslim_cli.stages.search_log import FORMAT, LOG_FILE, Key, SearchLog, key
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.strategies.foresee import Forecast, foresee
-from autoslim_cli.strategies.problem import WHOLE
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
 
@@ -105,7 +104,7 @@ class _Journal:
 
     def ask(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         """Return the scores of candidates; what the log holds is not scored again."""
-        draw = draw if self.scorer.anew else WHOLE
+        draw = self.scorer.draw_of(draw)
         keys = {candidate: key(channels, candidate, draw) for candidate in candidates}
         if missing := [candidate for candidate in keys if keys[candidate] not in self.log.scored]:
             started, before = time.monotonic(), self.scorer.evaluator.multiply_adds

@@ -29,13 +29,9 @@ def backfill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> 
     """Give groups back, the most helpful first, while the budget has room for one that helps."""
     while True:
         candidates = [c for c in problem.larger(channels) if problem.fits(budget, c.applied(channels))]
-        if not candidates:
+        step = _best("fill", problem, ask, budget, channels, candidates)
+        if step is None:
             return
-        scores = ask(channels, [CURRENT, *candidates], WHOLE)
-        best = min(candidates, key=lambda c: problem.harm(scores[c], scores[CURRENT]))
-        if problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
-            return
-        step = problem.step("fill", channels, best, scores[best], budget)
         yield step
         channels = step.channels
 
@@ -54,16 +50,24 @@ def refine(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> It
         alone = list(dict.fromkeys(candidate for pair in fitting.values() for candidate in pair))
         scores = ask(channels, [CURRENT, *alone], WHOLE)
         harm = {c: problem.harm(scores[c], scores[CURRENT])[0] for c in alone}
-        # 2. Score the moves that promise most.
+        # 2. Score the moves that promise most, and take the best.
         moves = sorted(fitting, key=lambda move: sum(harm[c] for c in fitting[move]))[:TRIED]
-        scores = ask(channels, [CURRENT, *moves], WHOLE)
-        best = min(moves, key=lambda move: problem.harm(scores[move], scores[CURRENT]))
-        # 3. Take the best if it helps.
-        if problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
+        step = _best("move", problem, ask, budget, channels, moves)
+        if step is None:
             return
-        step = problem.step("move", channels, best, scores[best], budget)
         yield step
         channels = step.channels
+
+
+def _best(
+    kind: str, problem: Problem, ask: Ask, budget: Budget, channels: Channels, candidates: list[Candidate]
+) -> Step | None:
+    """Return the step of the candidate that helps most, None if none helps."""
+    scores = ask(channels, [CURRENT, *candidates], WHOLE) if candidates else {}
+    best = min(candidates, key=lambda c: problem.harm(scores[c], scores[CURRENT]), default=None)
+    if best is None or problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
+        return None
+    return problem.step(kind, channels, best, scores[best], budget)
 
 
 def _move(problem: Problem, budget: Budget, channels: Channels, gain: Candidate, loss: Candidate) -> Candidate | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.table import Channels
-from autoslim_cli.strategies.problem import WHOLE, Answer, Ask, Problem, Step
+from autoslim_cli.strategies.problem import SCREEN, WHOLE, Answer, Ask, Problem, Step
 from autoslim_cli.training.score import Score
 
 
@@ -32,10 +32,11 @@ def foresee(
 
     def ask(channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         nonlocal passes
-        points = {c: (draw * anew, *c.applied(channels).values()) for c in candidates}
+        of = draw if anew or draw == SCREEN else WHOLE
+        points = {c: (of, *c.applied(channels).values()) for c in candidates}
         new = set(points.values()) - asked
         work = (0.5 + 0.5 * len(new)) * problem.cost(channels)["flops"] / largest if new else 0.0
-        passes += work * (whole if draw == WHOLE else 1.0)
+        passes += work * (whole if draw == WHOLE else problem.settings.screen if draw == SCREEN else 1.0)
         asked.update(new)
         return {c: _even(problem, c.applied(channels)) for c in candidates}
 

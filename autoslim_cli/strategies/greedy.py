@@ -6,7 +6,7 @@ from autoslim_cli.cost.budget import Budget
 from autoslim_cli.network.candidate import CURRENT, Candidate
 from autoslim_cli.network.table import Channels
 from autoslim_cli.strategies.finish import finish
-from autoslim_cli.strategies.problem import Answer, Ask, Harm, Problem, Step
+from autoslim_cli.strategies.problem import SCREEN, Answer, Ask, Harm, Problem, Step
 from autoslim_cli.training.score import Score
 
 Pick = Callable[[Channels, list[Candidate], int], tuple[Candidate, Score]]
@@ -29,27 +29,36 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     """Score again only the candidates that did least harm when last scored, until the least harmful is a fresh score.
 
     Harms mostly rise as the network shrinks; where they never fall, this chooses what `exact` chooses. They do fall at
-    times, so every candidate is scored again after `search.refresh` steps.
+    times, so every candidate is scored again after `search.refresh` steps, on `search.screen` of the images: that tells
+    which are worth a score on all of them.
     """
+    settings = problem.settings
     known: dict[str, Harm] = {}  # by unit, as of the step that last scored it
 
     def pick(channels: Channels, candidates: list[Candidate], number: int) -> tuple[Candidate, Score]:
-        stale = {c: known.get(c.units[0], (float("-inf"), 0.0)) for c in candidates}
-        all_due = (number - 1) % problem.settings.refresh == 0
         fresh: dict[Candidate, Score] = {}
-        while True:
-            # 1. Score the least harmful of those that this step has not scored yet.
-            waiting = sorted((c for c in candidates if c not in fresh), key=lambda c: stale[c])
-            due = waiting if all_due else waiting[: problem.settings.among]
-            scores = ask(channels, [CURRENT, *due], number)
+
+        def score(due: list[Candidate], draw: int) -> dict[Candidate, Score]:
+            scores = ask(channels, [CURRENT, *due], draw)
             for candidate in due:
                 harm = problem.harm(scores[candidate], scores[CURRENT])
-                stale[candidate] = known[candidate.units[0]] = problem.rank(candidate, channels, harm)
-                fresh[candidate] = scores[candidate]
+                known[candidate.units[0]] = problem.rank(candidate, channels, harm)
+            return scores
+
+        # 1. Score every candidate now and then: on some of the images, if those tell where to look.
+        if (number - 1) % settings.refresh == 0:
+            if settings.screen < 1:
+                score(candidates, SCREEN)
+            else:
+                fresh = score(candidates, number)
+        while True:
             # 2. Take the least harmful of all, once its score is fresh.
-            best = min(candidates, key=lambda c: stale[c])
-            if best in fresh:
-                return best, fresh[best]
+            order = sorted(candidates, key=lambda c: known[c.units[0]])
+            if order[0] in fresh:
+                return order[0], fresh[order[0]]
+            # 3. Score the least harmful of those that this step has not scored yet.
+            waiting = [c for c in order if c not in fresh]
+            fresh |= score(waiting[: settings.among], number)
 
     return _slim(problem, ask, pick)
 

@@ -16,6 +16,9 @@ Harm = tuple[float, float]
 WHOLE = 0
 """The draw of images that is all of them; draws of slimming steps start at one."""
 
+SCREEN = -1
+"""The draw that is the first `search.screen` of all images: enough to tell which candidates are worth a look."""
+
 Ask = Callable[[Channels, Sequence[Candidate], int], dict[Candidate, Score]]
 """Score candidates of some channels on one draw of the holdout; what was scored before costs nothing."""
 

@@ -45,6 +45,7 @@ settings = st.builds(
     score=st.sampled_from(["loss", "top1"]),
     per_flop=st.booleans(),
     refresh=st.integers(1, 6),
+    screen=st.sampled_from([0.25, 1.0]),
     among=st.integers(1, 3),
     pace=st.sampled_from([0.0, 0.5]),
     backfill=st.booleans(),
@@ -148,7 +149,7 @@ def test_lazy_is_exact_where_harms_never_fall(grids, shares, weights, among):
             asked.update((draw, *c.applied(channels).items()) for c in candidates)
             return convex(weights)(channels, candidates, draw)
 
-        problem = problem_of(grids, shares, SearchSettings(refresh=10**6, among=among))
+        problem = problem_of(grids, shares, SearchSettings(refresh=10**6, screen=1.0, among=among))
         chosen[name] = [event.channels for event in STRATEGIES[name](problem, counting)]
         evaluations[name] = len(asked)
     assert chosen["lazy"] == chosen["exact"]

@@ -28,7 +28,9 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """The ResNet for small images: three stages of (depth - 2) / 6 blocks (He et al. 2016, section 4.2)."""
 
-    def __init__(self, num_classes: int, depth: int, in_channels: int, width: int, stem_stride: int) -> None:
+    def __init__(
+        self, num_classes: int, depth: int, in_channels: int, width: int, stem_stride: int, growth: int
+    ) -> None:
         super().__init__()
         blocks, left = divmod(depth - 2, 6)
         if blocks < 1 or left:
@@ -36,11 +38,12 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, width, 3, stem_stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
+        second, third = growth * width, growth**2 * width
         self.layer1 = _stage(blocks, width, width, 1)
-        self.layer2 = _stage(blocks, width, 2 * width, 2)
-        self.layer3 = _stage(blocks, 2 * width, 4 * width, 2)
+        self.layer2 = _stage(blocks, width, second, 2)
+        self.layer3 = _stage(blocks, second, third, 2)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(4 * width, num_classes)
+        self.fc = nn.Linear(third, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -60,7 +63,10 @@ def _stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential
 
 
 def cifar_resnet(
-    num_classes: int, depth: int = 20, in_channels: int = 3, width: int = 16, stem_stride: int = 1
+    num_classes: int, depth: int = 20, in_channels: int = 3, width: int = 16, stem_stride: int = 1, growth: int = 2
 ) -> nn.Module:
-    """Build ResNet-8, -14, -20, ... for small images; 40,876,544 FLOPs at depth 20, 32x32 and 10 classes."""
-    return CifarResNet(num_classes, depth, in_channels, width, stem_stride)
+    """Build ResNet-8, -14, -20, ... for small images; 40,876,544 FLOPs at depth 20, 32x32 and 10 classes.
+
+    Every stage is `growth` times as wide as the one before (He et al.: twice).
+    """
+    return CifarResNet(num_classes, depth, in_channels, width, stem_stride, growth)

@@ -1,0 +1,72 @@
+"""Study what a search is worth: strategies on fresh images, and what they find retrained from scratch.
+
+ResNet-14 with a stem of stride 2 (6.7M FLOPs) on CIFAR-10 images (data/cifar10-jpeg; `make smoke` unpacks them where
+they are at hand). 10,000 training images never train a supernet: searches use up to 5,000 of them, the other 5,000 are
+the fresh images that judge what was found. Everything made lies in runs/study; every stage skips what is there.
+
+    python benchmarks/study train      the supernets, one for each seed
+    python benchmarks/study search     every variant of the search on every supernet
+    python benchmarks/study retrain    found, uniform and random networks from scratch, from several seeds each
+    python benchmarks/study rank       how this and otherwise trained supernets rank the retrained networks
+    python benchmarks/study batches    the same networks scored in smaller batches, whose BN statistics are coarser
+    python benchmarks/study report     the tables of docs/search.md
+
+About eight hours of one CPU core in all. `--seeds 0` does one seed; processes with different --seeds or --shard run
+side by side (with one thread and one core each). `--base flat`, before the stage, studies a network of even widths.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+
+import found
+import ranked
+import retrained
+import tables
+from plan import BASES, CHOSEN, JUDGED, OTHERS, RETRAINED, VARIANTS, open_shop
+
+
+def train(seeds: Sequence[int]) -> None:
+    """Train the supernets."""
+    from autoslim_cli.stages.train_supernet import train_supernet
+
+    for seed in seeds:
+        print(json.dumps(train_supernet(open_shop(seed), resume=True)["widths"]), flush=True)
+
+
+def main() -> None:
+    """Run one stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", choices=BASES, default="doubling", help="the base network")
+    stages = parser.add_subparsers(required=True)
+
+    def stage(name: str) -> argparse.ArgumentParser:
+        one = stages.add_parser(name)
+        one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+        return one
+
+    one = stage("train")
+    one.set_defaults(run=lambda o: train(o.seeds))
+    one = stage("search")
+    one.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    one.set_defaults(run=lambda o: found.search(o.seeds, o.variants))
+    one = stage("retrain")
+    one.add_argument("--variants", nargs="+", choices=[*RETRAINED, "random"], default=[*RETRAINED, "random"])
+    one.add_argument("--shares", type=int, nargs="+", choices=JUDGED, default=JUDGED)
+    one.add_argument("--shard", type=int, default=0)
+    one.add_argument("--shards", type=int, default=1)
+    one.set_defaults(run=lambda o: retrained.retrain(o.seeds, o.variants, o.shares, o.shard, o.shards))
+    one = stage("rank")
+    one.add_argument("--others", nargs="*", choices=OTHERS, default=list(OTHERS))
+    one.set_defaults(run=lambda o: ranked.rank(o.seeds, o.others))
+    one = stage("batches")
+    one.set_defaults(run=lambda o: ranked.batches(o.seeds))
+    one = stage("report")
+    one.set_defaults(run=lambda o: tables.report(o.seeds))
+    options = parser.parse_args()
+    CHOSEN.base = options.base
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Search on the supernets, and judge what is found on fresh images."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from plan import BATCH, FRESH, SEARCHED, VARIANTS, add_row, open_shop, rows_of, shares_of
+
+
+class Bench:
+    """One supernet, its holdout and its fresh images; what was scored once is not scored again."""
+
+    def __init__(self, seed: int, other: str | None = None) -> None:
+        from autoslim_cli.network.forked import ForkedEvaluator
+
+        self.seed, self.shop = seed, open_shop(seed, other)
+        self.evaluator = ForkedEvaluator(self.shop.load_supernet())
+        self.holdout = self.shop.holdout.first(SEARCHED)
+        self.fresh = self.shop.holdout.only(self.shop.holdout.indices[SEARCHED : SEARCHED + FRESH])
+        self.scored: dict[Any, Any] = {}
+
+    def scorer(self, settings: Any, images: Any, batch: int = BATCH) -> Any:
+        """Return a scorer of some images."""
+        from autoslim_cli.stages.scorer import Scorer
+        from autoslim_cli.training.distributed import Ranks
+
+        return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), most=batch)
+
+    def search(self, name: str) -> Iterator[dict[str, Any]]:
+        """Run one variant; yield a row for every budget."""
+        from autoslim_cli.cost.budget import Bound, Budget
+        from autoslim_cli.files.recipe import SearchSettings
+        from autoslim_cli.stages.search_log import key
+        from autoslim_cli.strategies import STRATEGIES, Answer, Problem
+
+        settings = SearchSettings(**VARIANTS[name])
+        scorer = self.scorer(settings, self.holdout)
+        asked: set[Any] = set()
+        work = 0
+
+        def ask(channels: Any, candidates: Sequence[Any], draw: int) -> Any:
+            nonlocal work
+            draw = scorer.draw_of(draw)
+            keys = {c: (settings.images, settings.draw, *key(channels, c, draw)) for c in candidates}
+            new = [c for c in candidates if keys[c] not in asked]
+            parts = [self.evaluator.work(c, channels) for c in new]
+            images = scorer.images_of(draw)
+            work += images * (max((shared for shared, _ in parts), default=0) + sum(own for _, own in parts))
+            asked.update(keys.values())
+            if missing := [c for c in candidates if keys[c] not in self.scored]:
+                for candidate, score in scorer.score(channels, missing, draw).items():
+                    self.scored[keys[candidate]] = score
+            return {c: self.scored[keys[c]] for c in candidates}
+
+        base = self.shop.flops(self.shop.reading.table.base)
+        budgets = {Budget((Bound("flops", f"{s}%", base * s // 100),)): s for s in shares_of(name)}
+        problem = Problem(self.shop.space, self.shop.cost, tuple(budgets), settings, self.seed)
+        for event in STRATEGIES[settings.strategy](problem, ask):
+            if isinstance(event, Answer):
+                yield {
+                    "variant": name,
+                    "share": budgets[event.budget],
+                    "channels": event.channels,
+                    "flops": self.shop.flops(event.channels),
+                    "believed": event.score.loss,
+                    **self.judge(event.channels),
+                    "evaluations": len(asked),
+                    "multiply_adds": work,
+                }
+
+    def judge(self, channels: dict[str, int]) -> dict[str, float]:
+        """Return loss and top-1 on the fresh images, with batch statistics and with calibrated ones."""
+        from autoslim_cli.files.recipe import SearchSettings
+        from autoslim_cli.stages.calibrate_bn import calibration_batches
+        from autoslim_cli.strategies.problem import CURRENT
+        from autoslim_cli.training.measure import calibrate, evaluate
+
+        scorer = self.scorer(SearchSettings(images=FRESH), self.fresh)
+        score = scorer.score(channels, [CURRENT], 0)[CURRENT]
+        self.evaluator.supernet.activate(channels)
+        network = self.evaluator.supernet.extract(channels)
+        calibrate(network, calibration_batches(self.shop, 4000))
+        calibrated = evaluate(network, self.fresh.evaluation(BATCH))
+        return {
+            "loss": score.loss,
+            "top1": score.top1,
+            "calibrated_loss": calibrated.loss,
+            "calibrated_top1": calibrated.top1,
+        }
+
+
+def search(seeds: Sequence[int], variants: Sequence[str]) -> None:
+    """Run the variants that have no result yet."""
+    for seed in seeds:
+        bench = Bench(seed)
+        for name in variants:
+            done = {(row["variant"], row["share"]) for row in rows_of(seed, "found.jsonl")}
+            if all((name, share) in done for share in shares_of(name)):
+                continue
+            for row in bench.search(name):
+                if (name, row["share"]) not in done:
+                    add_row(seed, "found.jsonl", row)

@@ -1,0 +1,151 @@
+"""What the study trains, searches and retrains, and where its results lie."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path("runs/study")
+BASES = {
+    "doubling": {"depth": 14, "stem_stride": 2},
+    "flat": {"depth": 14, "stem_stride": 2, "width": 24, "growth": 1},
+}
+"""Base networks: the ResNet's own, twice as wide at every stage, and one as wide at all of them."""
+SHARES = (75, 50, 25)
+"""Per cent of the base network's FLOPs that every variant of the search is run to."""
+TIGHT = (12, 5)
+"""Further budgets of the variants whose networks are retrained."""
+JUDGED = (25, *TIGHT)
+"""Budgets at which networks are retrained."""
+SEARCHED, FRESH = 5000, 5000
+BATCH = 1000
+RECIPE = """\
+format: autoslim.recipe/1
+about: ResNet-14 with a stem of stride 2 on CIFAR-10 images, for the study of searches
+seed: {seed}
+model:
+  name: autoslim/cifar_resnet
+  args: {args}
+  input: [3, 32, 32]
+  classes: 10
+data:
+  name: image-folder
+  path: ../../../data/cifar10-jpeg
+  holdout: 10000
+  mean: [0.4914, 0.4822, 0.4465]
+  std: [0.2470, 0.2435, 0.2616]
+  augment: {{crop: pad, padding: 4, flip: true}}
+space: {{groups: 12, divisor: 2}}
+supernet: {{width: 1.5, min_width: 0.15, samples: 4}}
+train: {{epochs: {epochs}, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
+calibrate: {{images: 4000, batch: 1000}}
+search: {{batch: 1000}}
+retrain: {{epochs: 12, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
+"""
+EPOCHS = 12
+
+REFERENCE = "exact, 2000"
+BASELINE = {"strategy": "lazy", "images": 2000, "refresh": 20, "screen": 1.0, "among": 2}
+SCREENED = {**BASELINE, "screen": 0.25}
+VARIANTS: dict[str, dict[str, Any]] = {
+    # What every candidate at every step gives, by images per score.
+    "exact, 500": {"strategy": "exact", "images": 500},
+    REFERENCE: {"strategy": "exact", "images": 2000},
+    "exact, 500 anew": {"strategy": "exact", "images": 500, "draw": "anew"},
+    # Fewer evaluations.
+    "lazy": BASELINE,
+    "lazy, one at a time": {**BASELINE, "among": 1},
+    "lazy, three at a time": {**BASELINE, "among": 3},
+    "lazy, refresh 5": {**BASELINE, "refresh": 5},
+    "lazy, refresh 40": {**BASELINE, "refresh": 40},
+    "lazy, no refresh": {**BASELINE, "among": 1, "refresh": 1000},
+    "lazy, screened": SCREENED,
+    "lazy, screened, one at a time": {**SCREENED, "among": 1},
+    "lazy, screened, refresh 10": {**SCREENED, "refresh": 10},
+    "lazy, screened, refresh 5, one at a time": {**SCREENED, "refresh": 5, "among": 1},
+    "lazy, screened on a tenth, refresh 5, one at a time": {**SCREENED, "refresh": 5, "among": 1, "screen": 0.1},
+    # Images.
+    "lazy, 500": {**BASELINE, "images": 500},
+    "lazy, 5000": {**BASELINE, "images": 5000},
+    "lazy, 500 anew": {**BASELINE, "images": 500, "draw": "anew"},
+    "lazy, 2000 anew": {**BASELINE, "draw": "anew"},
+    # Score and finish.
+    "lazy, top1": {**BASELINE, "score": "top1"},
+    "lazy, per FLOP": {**BASELINE, "per_flop": True},
+    "lazy, 2000 anew, per FLOP": {**BASELINE, "draw": "anew", "per_flop": True},
+    "exact, 2000, per FLOP": {"strategy": "exact", "images": 2000, "per_flop": True},
+    "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
+    "lazy, backfill": {**BASELINE, "backfill": True},
+    "lazy, refine": {**BASELINE, "refine": 10},
+    # What a search must beat.
+    "random, best of 100": {"strategy": "random", "images": 2000, "draws": 100},
+    "uniform": {"strategy": "uniform", "images": 2000},
+}
+RETRAINED = ("uniform", "lazy", "lazy, per FLOP", "random, best of 100", REFERENCE)
+"""Variants whose networks are retrained, the most wanted first."""
+TRAININGS = 2
+"""How many times the network of a supernet is retrained, each from its own seed."""
+RANDOM = 12
+"""How many random networks are retrained, on the first seed alone."""
+OTHERS = {
+    "4 epochs": ["train.epochs=4"],
+    "4 epochs, one width for all units": ["train.epochs=4", "supernet.sampling=uniform"],
+    "4 epochs, no distillation": ["train.epochs=4", "supernet.distill=false"],
+    "4 epochs, 1.0x": ["train.epochs=4", "supernet.width=1.0"],
+    "4 epochs, floor of 0.3x": ["train.epochs=4", "supernet.min_width=0.3"],
+}
+
+
+def shares_of(variant: str) -> tuple[int, ...]:
+    """Return the budgets of a variant, largest first."""
+    return SHARES + TIGHT if variant in RETRAINED and variant != REFERENCE else SHARES
+
+
+@dataclass
+class Chosen:
+    """The base network that the stages work on."""
+
+    base: str = "doubling"
+
+    @property
+    def place(self) -> Path:
+        """Return where everything made of it lies."""
+        return HERE if self.base == "doubling" else HERE.with_name(f"{HERE.name}-{self.base}")
+
+
+CHOSEN = Chosen()
+
+
+def place(seed: int) -> Path:
+    """Return the recipe directory of a seed, made if it is not there."""
+    directory = CHOSEN.place / f"seed-{seed}"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / "recipe.yaml").exists():
+        args = json.dumps(BASES[CHOSEN.base])
+        (directory / "recipe.yaml").write_text(RECIPE.format(seed=seed, epochs=EPOCHS, args=args))
+    return directory
+
+
+def open_shop(seed: int, other: str | None = None, training: int | None = None) -> Any:
+    """Open the recipe of a seed, of a supernet that is trained otherwise, or for a training from another seed."""
+    from autoslim_cli.cli.options import open_workshop
+
+    if other is None:
+        return open_workshop(str(place(seed)), () if training is None else (f"seed={training}",))
+    directory = place(seed).with_name(f"seed-{seed}-{list(OTHERS).index(other)}")
+    directory.mkdir(exist_ok=True)
+    (directory / "recipe.yaml").write_text((place(seed) / "recipe.yaml").read_text())
+    return open_workshop(str(directory), OTHERS[other])
+
+
+def rows_of(seed: int, name: str) -> list[dict[str, Any]]:
+    """Return the lines of one of a seed's result files."""
+    path = CHOSEN.place / f"seed-{seed}" / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_row(seed: int, name: str, row: dict[str, Any]) -> None:
+    """Add a line to one of a seed's result files."""
+    with (place(seed) / name).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps({key: value for key, value in row.items() if key != "channels"}), flush=True)

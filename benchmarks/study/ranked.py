@@ -1,0 +1,49 @@
+"""Score the retrained networks by other supernets, and in other batches."""
+
+import json
+import statistics
+from collections.abc import Sequence
+
+from found import Bench
+from plan import FRESH, JUDGED, OTHERS, add_row, open_shop, rows_of
+
+OWN = "12 epochs"
+"""The study's own supernet."""
+
+
+def rank(seeds: Sequence[int], others: Sequence[str]) -> None:
+    """Score every retrained network by the first seed's supernet, and by supernets that are trained otherwise."""
+    from autoslim_cli.stages.train_supernet import train_supernet
+
+    for other in (OWN, *others):
+        if other in OTHERS:
+            train_supernet(open_shop(0, other), resume=True)
+        bench = Bench(0, other if other in OTHERS else None)
+        scored = {json.dumps(row["channels"]) for row in rows_of(0, "ranked.jsonl") if row["other"] == other}
+        for row in (row for seed in seeds for row in rows_of(seed, "retrained.jsonl")):
+            text = json.dumps(row["channels"])
+            inside = all(row["channels"][name] <= count for name, count in bench.shop.space.largest.items())
+            if row["share"] == JUDGED[0] and text not in scored and inside:
+                scored.add(text)
+                facts = {"other": other, "network": row["network"], "channels": row["channels"]}
+                add_row(0, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
+
+
+def batches(seeds: Sequence[int]) -> None:
+    """Score the retrained networks of a seed in batches of several sizes, each with its own BN statistics."""
+    from scipy.stats import kendalltau
+
+    from autoslim_cli.files.recipe import SearchSettings
+    from autoslim_cli.strategies.problem import CURRENT
+
+    for seed in seeds:
+        bench = Bench(seed)
+        rows = [row for row in rows_of(seed, "retrained.jsonl") if row["share"] == JUDGED[0]]
+        channels = list({json.dumps(row["channels"]): row["channels"] for row in rows}.values())
+        losses = {}
+        for size in (FRESH, 1000, 500, 250, 100):
+            scorer = bench.scorer(SearchSettings(images=FRESH), bench.fresh, batch=size)
+            losses[size] = [scorer.score(c, [CURRENT], 0)[CURRENT].loss for c in channels]
+            shift = statistics.mean(a - b for a, b in zip(losses[size], losses[FRESH], strict=True))
+            tau = kendalltau(losses[size], losses[FRESH]).statistic
+            print(f"seed {seed}, batches of {size}: loss {shift:+.4f}, Kendall {tau:.3f} over {len(channels)} networks")

@@ -1,0 +1,138 @@
+"""Print the tables of docs/search.md."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from plan import JUDGED, OTHERS, REFERENCE, RETRAINED, SHARES, VARIANTS, rows_of
+from ranked import OWN
+
+Rows = list[dict[str, Any]]
+
+
+def report(seeds: Sequence[int]) -> None:
+    """Print all tables."""
+    found = {seed: rows_of(seed, "found.jsonl") for seed in seeds}
+    trained = {seed: rows_of(seed, "retrained.jsonl") for seed in seeds}
+    report_found(found)
+    report_tight(found)
+    report_retrained(trained, found)
+    report_ranked([row for rows in trained.values() for row in rows if row["share"] == JUDGED[0]])
+
+
+def spread(values: Sequence[float], digits: int = 3, scale: float = 1.0, *, sign: bool = False) -> str:
+    """Write a mean and its deviation; `sign`: of differences."""
+    if not values:
+        return ""
+    deviation = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    mean = scale * statistics.mean(values)
+    return (f"{mean:+.{digits}f}" if sign else f"{mean:.{digits}f}") + deviation
+
+
+def head(*cells: str) -> None:
+    """Print the head of a table."""
+    print(f"\n| {' | '.join(cells)} |\n{'| --- ' * len(cells)}|")
+
+
+def report_found(found: dict[int, Rows]) -> None:
+    """Print what each variant's channels lose on fresh images, against the reference of the same supernet."""
+    rows = {(seed, row["variant"], row["share"]): row for seed, some in found.items() for row in some}
+    print(f"Loss on fresh images of {REFERENCE!r}; of the others, what they add to it on the same supernet.")
+    last = SHARES[-1]
+    shares = [f"{share} %" for share in SHARES]
+    head("variant", *shares, f"believed at {last} %", "evaluations", "of its multiply-adds", "seeds")
+    for name in VARIANTS:
+        seeds = [seed for seed in found if (seed, name, last) in rows and (seed, REFERENCE, last) in rows]
+        if not seeds:
+            continue
+        cells = []
+        for share in SHARES:
+            own, other = ([rows[seed, n, share]["loss"] for seed in seeds] for n in (name, REFERENCE))
+            less = [a - b for a, b in zip(own, other, strict=True)]
+            cells.append(spread(own) if name == REFERENCE else spread(less, sign=True))
+        cells.append(spread([rows[s, name, last]["believed"] - rows[s, name, last]["loss"] for s in seeds], sign=True))
+        cells.append(f"{statistics.mean(rows[s, name, last]['evaluations'] for s in seeds):.0f}")
+        work = [rows[s, name, last]["multiply_adds"] / rows[s, REFERENCE, last]["multiply_adds"] for s in seeds]
+        print(f"| {name} | {' | '.join(cells)} | {statistics.mean(work):.0%} | {len(seeds)} |")
+
+
+def report_tight(found: dict[int, Rows]) -> None:
+    """Print what the searched channels win over uniform ones on fresh images, by budget."""
+    names = [name for name in RETRAINED if name not in ("uniform", REFERENCE)]
+    head("less loss than uniform", *(f"{share} %" for share in SHARES + tuple(s for s in JUDGED if s not in SHARES)))
+    for name in names:
+        cells = []
+        for share in (*SHARES, *(s for s in JUDGED if s not in SHARES)):
+            gains = []
+            for rows in found.values():
+                losses = {row["variant"]: row["loss"] for row in rows if row["share"] == share}
+                gains += [losses["uniform"] - losses[name]] if name in losses and "uniform" in losses else []
+            cells.append(spread(gains, sign=True))
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def report_retrained(trained: dict[int, Rows], found: dict[int, Rows]) -> None:
+    """Print what retraining gives. The error of a difference is that of two means of independent trainings."""
+    head("budget", "network", "test top-1", "against uniform, ± standard error", "p", "supernet's loss", "trainings")
+    for share in JUDGED:
+        runs = {name: list(trainings(name, share, trained, found)) for name in RETRAINED}
+        for name, rows in runs.items():
+            if rows:
+                tops, plain = ([row["test_top1"] for row in some] for some in (rows, runs["uniform"]))
+                losses = spread([row["supernet"]["loss"] for row in rows])
+                gain = difference(tops, plain) if name != "uniform" else " | "
+                print(f"| {share} % | {name} | {spread(tops, 1, 100)} | {gain} | {losses} | {len(rows)} |")
+        drawn = [
+            r for rows in trained.values() for r in rows if r["network"].startswith("random ") and r["share"] == share
+        ]
+        if drawn:
+            tops, losses = [r["test_top1"] for r in drawn], spread([r["supernet"]["loss"] for r in drawn])
+            name = f"random, {len(drawn)} networks"
+            gain = difference(tops, [row["test_top1"] for row in runs["uniform"]])
+            print(f"| {share} % | {name} | {spread(tops, 1, 100)} | {gain} | {losses} | {len(drawn)} |")
+
+
+def trainings(name: str, share: int, trained: dict[int, Rows], found: dict[int, Rows]) -> Iterable[dict[str, Any]]:
+    """Yield every training of the networks that a variant found for a share."""
+    for seed, rows in trained.items():
+        wanted = [row["channels"] for row in found[seed] if (row["variant"], row["share"]) == (name, share)]
+        yield from (row for row in rows if row["channels"] in wanted)
+
+
+def difference(values: Sequence[float], others: Sequence[float]) -> str:
+    """Write the difference of two means in points, its standard error, and the p of Welch's test."""
+    from scipy.stats import ttest_ind
+
+    if len(values) < 2 or len(others) < 2:
+        return " | "
+    error = sum(statistics.variance(some) / len(some) for some in (values, others)) ** 0.5
+    gain = statistics.mean(values) - statistics.mean(others)
+    return f"{100 * gain:+.1f} ± {100 * error:.1f} | {ttest_ind(values, others, equal_var=False).pvalue:.3f}"
+
+
+def report_ranked(trained: Rows) -> None:
+    """Print how supernets' scores rank the retrained networks."""
+    head("supernet", "networks", "scored by", "Kendall", "Spearman")
+    several: dict[str, list[float]] = {}
+    for row in trained:
+        several.setdefault(json.dumps(row["channels"]), []).append(row["test_top1"])
+    tops = {channels: statistics.mean(values) for channels, values in several.items()}
+    for other in (OWN, *OTHERS):
+        scored = {json.dumps(r["channels"]): r for r in rows_of(0, "ranked.jsonl") if r["other"] == other}
+        ranked(other, "all", tops, scored)
+        ranked(other, "random alone", tops, {k: r for k, r in scored.items() if r["network"].startswith("random ")})
+
+
+def ranked(supernet: str, group: str, trained: dict[str, float], scored: dict[str, Any]) -> None:
+    """Print the rank correlations of a supernet's scores with the test top-1 after retraining."""
+    from scipy.stats import kendalltau, spearmanr
+
+    names = [name for name in scored if name in trained]
+    if len(names) < 5:
+        return
+    tops = [trained[name] for name in names]
+    for key, sign in (("loss", -1), ("top1", 1), ("calibrated_loss", -1), ("calibrated_top1", 1)):
+        scores = [sign * scored[name]["supernet"][key] for name in names]
+        tau, rho = kendalltau(scores, tops).statistic, spearmanr(scores, tops).statistic
+        print(f"| {supernet} | {group}, {len(names)} | {key} | {tau:.2f} | {rho:.2f} |")
