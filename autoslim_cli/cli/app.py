@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from autoslim_cli import __version__
-from autoslim_cli.cli import describe, recipes, work
+from autoslim_cli.cli import describe, device, recipes, work
 from autoslim_cli.errors import AutoslimError, UsageError
 
 INTERRUPTED = 130
@@ -100,6 +100,7 @@ def _options(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(work.train_supernet, work.calibrate_bn, work.extract, work.search, work.retrain, work.run, work.evaluate),
+    device.profile,
     *(describe.units, describe.info),
 )
 for _command in _COMMANDS:

@@ -9,18 +9,18 @@ from torch import fx, nn
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
-from autoslim_cli.network.table import Channels, LayerRow, LayerTable, features
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable
 
 RATIOS = (0.5, 1.5)
 
 
-def rehearse(reading: Reading, shapes: dict[fx.Node, tuple[int, ...]], images: torch.Tensor) -> None:
+def rehearse(reading: Reading, images: torch.Tensor) -> None:
     """Run the network at half and at one and a half times its channels, on meta tensors as `images`.
 
-    `shapes` are those of all tensors at base width. Raises UsageError naming an operation whose code holds a size.
+    Raises UsageError naming an operation whose code holds a size.
     """
     for ratio in RATIOS:
-        _rehearse(reading, shapes, _channels(reading.table, ratio), images)
+        _rehearse(reading, _channels(reading.table, ratio), images)
 
 
 def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
@@ -31,10 +31,8 @@ def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
     }
 
 
-def _rehearse(
-    reading: Reading, shapes: dict[fx.Node, tuple[int, ...]], channels: Channels, images: torch.Tensor
-) -> None:
-    """Run the network, rebuilt without weights at other channels: tensors differ from `shapes` as their layouts say.
+def _rehearse(reading: Reading, channels: Channels, images: torch.Tensor) -> None:
+    """Run the network, rebuilt without weights at other channels: tensors have the shapes that their layouts say.
 
     Raises UsageError naming the operation that holds a size of the base network in its code.
     """
@@ -46,10 +44,7 @@ def _rehearse(
         }
 
     rebuilt = assemble(on_meta(reading.module), reading.table, channels, sized)
-    expected = {node.name: shape for node, shape in shapes.items()}
-    for node, (dim, layout) in reading.layouts.items():
-        shape = shapes.get(node, ())
-        expected[node.name] = (*shape[:dim], features(layout, channels), *shape[dim + 1 :])
+    expected = {node.name: reading.shape(node, channels, len(images)) for node in reading.shapes}
     _Rehearsal(rebuilt, reading.graph, expected).run_on(images)
 
 

@@ -55,7 +55,7 @@ def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = 
             _refuse_other_outputs(walk.run_on(images), classes)
             _refuse_unreached(module, walk.reached)
             reading = walk.reading(module, graph)
-            rehearse(reading, walk.shapes, images)
+            rehearse(reading, images)
         return reading
     finally:
         module.train(was_training)
@@ -233,7 +233,7 @@ class Walk(fx.Interpreter):
         other = sum(p.numel() for p in module.parameters()) - sum(row.params(base) for row in rows)
         table = LayerTable(rows, units, other, tuple(dict.fromkeys(self.notes)))
         layouts = {node: (tag.dim, close(tag.layout)) for node, tag in self.tags.items() if tag}
-        return Reading(module, graph, table, layouts, frozenset(self.mixing))
+        return Reading(module, graph, table, layouts, frozenset(self.mixing), dict(self.shapes))
 
 
 Named = dict[int, tuple[str, tuple[str, ...], OpenUnit]]

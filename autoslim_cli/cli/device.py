@@ -1,0 +1,54 @@
+"""Define the commands that measure devices."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, print_json, print_table
+
+
+def profile(
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    engine: Annotated[
+        Literal["eager", "compile", "onnxruntime"], typer.Option(help="What runs the layers; compile: torch.compile.")
+    ] = "eager",
+    dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Arithmetic.")] = "fp32",
+    batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,
+    channels_last: Annotated[bool, typer.Option(help="Memory format of convolutions.")] = True,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number by default.")] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Measure this device's latency, layer by layer; write latency-DEVICE.json for `search --latency`."""
+    from autoslim_cli.stages.profile import profile as stage
+
+    shop = open_workshop(recipe, overrides)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    result = stage(shop, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
+    if as_json:
+        print_json(result)
+        return
+    print_profile(result)
+
+
+def print_profile(result: dict[str, Any]) -> None:
+    """Print a table's facts, and how well it predicts."""
+    low, high = result["range_ms"]
+    rows = [
+        ("layer shapes", str(result["shapes"])),
+        ("measured points", str(result["points"])),
+        ("predicted, smallest to largest", f"{low:.3g} to {high:.3g} ms"),
+        ("predicted, base network", f"{result['base_ms']:.3g} ms"),
+    ]
+    if check := result["check"]:
+        rows += [
+            (f"median error, {check['networks']} other networks", f"{check['median_error']:.1%}"),
+            ("90th percentile", f"{check['p90_error']:.1%}"),
+            ("rank correlation", f"{check['rank_correlation']:.3f}"),
+            ("this machine's own repeatability", f"{check['repeatability']:.1%}"),
+        ]
+    print_table([result["path"], ""], rows)

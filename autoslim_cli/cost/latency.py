@@ -1,0 +1,154 @@
+"""Predict latency: times of layers, interpolated between measured channel counts, summed and corrected."""
+
+import bisect
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.latency_table import Check, Correction, LatencyTable, LayerTimes, Measured
+from autoslim_cli.network.pieces import Piece
+from autoslim_cli.network.table import Channels
+
+RIDGE = 0.05
+"""How firmly a correction stays at factors of one, against the mean square error of a prediction."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Times on a rectangular grid of counts, multilinear between its points and constant beyond its ends."""
+
+    counts: tuple[tuple[int, ...], ...]
+    ms: tuple[float, ...]
+
+    def at(self, counts: Sequence[int]) -> float:
+        """Return the milliseconds at some counts."""
+        corners: list[list[tuple[int, float]]] = []
+        for axis, count in zip(self.counts, counts, strict=True):
+            right = bisect.bisect_left(axis, count)
+            if right == len(axis) or axis[right] == count or right == 0:
+                corners.append([(min(right, len(axis) - 1), 1.0)])
+            else:
+                share = (count - axis[right - 1]) / (axis[right] - axis[right - 1])
+                corners.append([(right - 1, 1 - share), (right, share)])
+        total = 0.0
+        for corner in itertools.product(*corners):
+            place, weight = 0, 1.0
+            for (index, share), axis in zip(corner, self.counts, strict=True):
+                place, weight = place * len(axis) + index, weight * share
+            total += weight * self.ms[place]
+        return total
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Predict the milliseconds of a network at any channels of its search space."""
+
+    layers: tuple[tuple[Piece, Grid], ...]
+    correction: Correction
+
+    def __call__(self, channels: Channels) -> float:
+        """Return the predicted milliseconds."""
+        multiplying, other = self.sums(channels)
+        fit = self.correction
+        return max(fit.multiplying * multiplying + fit.other * other + fit.constant_ms, 1e-6)
+
+    def sums(self, channels: Channels) -> tuple[float, float]:
+        """Return the times of convolutions and linear layers, and of all other layers."""
+        sums = [0.0, 0.0]
+        for piece, grid in self.layers:
+            sums[not piece.multiplies] += grid.at(piece.counts(channels))
+        return sums[0], sums[1]
+
+
+def predictor(table: LatencyTable, pieces: Sequence[Piece], low: Channels, high: Channels, name: str) -> Latency:
+    """Return the predictor of a network's latency from a table that holds all its layer shapes from `low` to `high`.
+
+    Raises ArtifactError naming a shape or counts that are missing.
+    """
+    known = {layer.shape: layer for layer in table.layers}
+    missing = {piece.shape: piece for piece in pieces if piece.shape not in known}
+    if missing:
+        first = next(iter(missing.values()))
+        raise ArtifactError(
+            f"{name}: {len(missing)} of {len({piece.shape for piece in pieces})} layer shapes are missing, as that of "
+            f"{first.name} ({first.shape}): the table is of {table.model.name} at {list(table.model.input)}"
+            f"{'' if table.complete else ', and not complete'}; `autoslim profile` measures this network"
+            f"{'' if table.complete else ' (--resume goes on)'}"
+        )
+    for piece in pieces:
+        _covers(known[piece.shape], piece, low, high, name)
+    layers = tuple((piece, grid_of(known[piece.shape])) for piece in pieces)
+    return Latency(layers, table.correction)
+
+
+def grid_of(layer: LayerTimes) -> Grid:
+    """Return a layer's times as a grid."""
+    return Grid(tuple(map(tuple, layer.counts)), tuple(layer.ms))
+
+
+def _covers(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name: str) -> None:
+    """Refuse a grid that a layer's counts leave."""
+    for axis, least, most in zip(layer.counts, piece.counts(low), piece.counts(high), strict=True):
+        if least < axis[0] or most > axis[-1]:
+            raise ArtifactError(
+                f"{name}: {piece.name} has {least} to {most} channels in this search space, but was measured at "
+                f"{axis[0]} to {axis[-1]}; `autoslim profile` measures this space"
+            )
+
+
+# -- against networks that were run ------------------------------------------------------------------------------------
+
+
+def fit(latency: Latency, networks: Sequence[Measured]) -> Correction:
+    """Fit two factors and a constant to networks run end to end: least squares of relative errors, near one, one, zero.
+
+    What isolated layers cannot show goes in: caches that are warm or cold, the cost of a call, fusion across layers.
+    """
+    import torch
+
+    rows, targets = [], []
+    for network in networks:
+        multiplying, other = latency.sums(network.channels)
+        rows.append([multiplying / network.mean, other / network.mean, 1 / network.mean])
+        targets.append(1 - (multiplying + other) / network.mean)
+    scale = sum(network.mean for network in networks) / len(networks)
+    design = torch.tensor(rows, dtype=torch.float64) * torch.tensor([1.0, 1.0, scale], dtype=torch.float64)
+    wanted = torch.tensor(targets, dtype=torch.float64)
+    # First one factor and a constant, then what the two sums differ in: with few networks they are hard to tell apart.
+    normal = design.T @ design / len(rows) + RIDGE**2 * torch.eye(3, dtype=torch.float64)
+    change = torch.linalg.solve(normal, design.T @ wanted / len(rows)).tolist()
+    return Correction(
+        multiplying=1 + change[0], other=1 + change[1], constant_ms=change[2] * scale, networks=len(networks)
+    )
+
+
+def check(latency: Latency, networks: Sequence[Measured]) -> Check:
+    """Compare predictions with networks run end to end that were not fitted."""
+    predicted = [latency(network.channels) for network in networks]
+    errors = sorted(abs(p - n.mean) / n.mean for p, n in zip(predicted, networks, strict=True))
+    repeats = sorted(abs(n.ms[0] - n.ms[1]) / n.mean for n in networks)
+    return Check(
+        networks=len(networks),
+        median_error=_quantile(errors, 0.5),
+        p90_error=_quantile(errors, 0.9),
+        rank_correlation=_spearman(predicted, [network.mean for network in networks]),
+        repeatability=_quantile(repeats, 0.5),
+    )
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return a quantile of ascending values, linear between them."""
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def _spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return Spearman's rank correlation (ties are as good as absent among measured times)."""
+    ranks = [{place: rank for rank, place in enumerate(sorted(range(len(v)), key=v.__getitem__))} for v in (one, other)]
+    count = len(one)
+    distance = sum((ranks[0][place] - ranks[1][place]) ** 2 for place in range(count))
+    return 1 - 6 * distance / (count * (count**2 - 1)) if count > 1 else 1.0

@@ -1,0 +1,141 @@
+"""Read and write latency tables: what a device takes for every layer shape of a search space."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.atomic import write_json
+from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
+
+FORMAT = "autoslim.latency/1"
+
+Engine = Literal["eager", "compile", "onnxruntime", "imported"]
+
+
+class Device(Settings):
+    """Say what was measured on, and how: times of another device say nothing about this one."""
+
+    name: str = Field(description="The processor or GPU, as it names itself, or as its owner does")
+    kind: str = Field(description="`cpu`, `cuda`, `mps`, or what the owner of an imported table says")
+    threads: Positive | None = Field(default=None, description="Threads of a CPU")
+    engine: Engine = "eager"
+    version: str = Field(default="", description="Version of the engine")
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    batch: Positive = 1
+    channels_last: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return what files of this device are called by: cpu-2-threads, cuda-fp16-compile."""
+        threads = f"{self.threads}-thread{'s' * (self.threads != 1)}" if self.threads else ""
+        parts = [self.kind, threads, self.dtype if self.dtype != "fp32" else ""]
+        parts += [
+            "nchw" if self.kind == "cpu" and self.engine in ("eager", "compile") and not self.channels_last else ""
+        ]
+        parts += [self.engine if self.engine != "eager" else "", f"batch-{self.batch}" if self.batch > 1 else ""]
+        return "-".join(part for part in parts if part)
+
+    def __str__(self) -> str:
+        return f"{self.label} of {self.name}"
+
+
+class LayerTimes(Settings):
+    """Hold the milliseconds of one layer shape on a grid of channel counts, row by row, and their relative spread."""
+
+    shape: str = Field(description="What the layer computes, on tensors of which sizes; `a` and `b` are its counts")
+    example: str = Field(description="The first layer of the network that has this shape")
+    counts: list[list[Positive]] = Field(
+        description="The grid: ascending counts along each axis; none if nothing varies"
+    )
+    ms: list[float]
+    spread: list[float] = Field(default_factory=list, description="Quartile distance over median, of the repeats")
+
+
+class Correction(Settings):
+    """Turn sums over layers into a network's milliseconds: fitted on networks that were run end to end."""
+
+    multiplying: float = Field(default=1.0, description="Factor on the sum over convolutions and linear layers")
+    other: float = Field(default=1.0, description="Factor on the sum over all other layers")
+    constant_ms: float = 0.0
+    networks: Annotated[int, Field(ge=0)] = Field(default=0, description="How many networks it was fitted on")
+
+
+class Check(Settings):
+    """Say how well other networks than the fitted ones are predicted."""
+
+    networks: Positive
+    median_error: float
+    p90_error: float
+    rank_correlation: float
+    repeatability: float = Field(description="Median difference between two measurements of the same network")
+
+
+class Measured(Settings):
+    """Hold one network that was run end to end: two medians, of the even and of the odd repeats."""
+
+    channels: dict[str, int]
+    ms: tuple[float, float]
+
+    @property
+    def mean(self) -> float:
+        """Return its milliseconds."""
+        return sum(self.ms) / 2
+
+
+class LatencyTable(Settings):
+    """Hold what one device takes for the layers of one search space."""
+
+    format: Literal["autoslim.latency/1"] = "autoslim.latency/1"
+    model: ModelSettings
+    device: Device
+    layers: list[LayerTimes]
+    fitted: tuple[Measured, ...] = ()
+    checked: tuple[Measured, ...] = ()
+    correction: Correction = Correction()
+    check: Check | None = None
+    complete: bool = False
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Read a latency table. Raises ArtifactError naming the layer and the value if a time cannot be one."""
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such latency table; `autoslim profile` writes them") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read as a latency table ({error.strerror})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error}); profile again") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ArtifactError(f'{path}: not a latency table: it must be a JSON object with "format": "{FORMAT}"')
+    try:
+        table = LatencyTable.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {explain(error, LatencyTable)}") from None
+    for layer in table.layers:
+        _check(path, layer)
+    return table
+
+
+def write_table(path: Path, table: LatencyTable) -> None:
+    """Write a latency table atomically."""
+    write_json(path, table.model_dump(mode="json", exclude_none=True))
+
+
+def _check(path: Path, layer: LayerTimes) -> None:
+    """Refuse a grid that is none, and times that are no times."""
+    where = f"{path}: layer {layer.example} ({layer.shape})"
+    for axis in layer.counts:
+        if not axis or any(a >= b for a, b in pairwise(axis)):
+            raise ArtifactError(f"{where}: counts must ascend, not {axis}")
+    points = math.prod(map(len, layer.counts))
+    if len(layer.ms) != points or len(layer.spread) not in (0, points):
+        raise ArtifactError(f"{where}: {len(layer.ms)} times for {points} points of its grid")
+    for ms in layer.ms:
+        if not (0 < ms < math.inf):
+            raise ArtifactError(f"{where}: a time of {ms} ms cannot be; measure the layer again")

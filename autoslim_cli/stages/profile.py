@@ -1,0 +1,261 @@
+"""Measure a device: every layer shape of a search space on a grid of counts, and whole networks to correct and check.
+
+The table is written after every layer shape, so a stopped measurement goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoslim_cli.cost.latency import Grid, check, fit, predictor
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, read_table, write_table
+from autoslim_cli.network.pieces import Axis, Piece, alone, pieces
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.table import Channels
+from autoslim_cli.stages.workshop import Workshop
+from autoslim_cli.training.engines import here, load, time_all
+from autoslim_cli.training.runtime import python_random
+
+TOLERANCE = 0.05
+"""The relative error of interpolation above which a grid is refined."""
+
+LEVELS = 12
+"""Candidate counts along an axis whose layout several units share."""
+
+FITTED, CHECKED = 20, 30
+"""Networks run end to end: to correct predictions, and to check them."""
+
+Times = tuple[float, float]
+"""Milliseconds, and their relative spread."""
+
+Clock = Callable[[Sequence[Channels]], list[Times]]
+"""Time a layer shape at some channels, interleaved."""
+
+
+def table_file(device: Device) -> str:
+    """Return the name of a device's table in a recipe's directory."""
+    return f"latency-{device.label}.json"
+
+
+def profile(
+    shop: Workshop, *, engine: str, dtype: str, batch: int, channels_last: bool, resume: bool
+) -> dict[str, Any]:
+    """Write `latency-<device>.json`; return its path, and how well it predicts networks that it was not fitted on.
+
+    Raises UsageError if the engine is not here, ArtifactError if the table to go on with is of something else.
+    """
+    device = here(shop.device, engine, dtype, batch, channels_last)
+    path, say = shop.path(table_file(device)), shop.reporter.say
+    shapes = shapes_of(pieces(shop.reading), shop.space)
+    table = LatencyTable(model=shop.recipe.model.architecture, device=device, layers=[])
+    if resume and path.exists():
+        table = _to_go_on(path, table)
+    done = {layer.shape: layer for layer in table.layers}
+    say(f"{device}: {len(shapes)} layer shapes, {len(done)} of them measured; {FITTED + CHECKED} networks")
+    # 1. Every layer shape, on as fine a grid as it needs.
+    with shop.reporter.bar("layer shapes", len(shapes)) as bar:
+        for number, shape in enumerate(shapes, 1):
+            if shape.piece.shape not in done:
+                done[shape.piece.shape] = _measured_shape(shop, shape, device)
+                table = table.model_copy(update={"layers": list(done.values())})
+                write_table(path, table)
+            bar(number, partial("{}, {} points".format, shape.piece.name, len(done[shape.piece.shape].ms)))
+    # 2. Networks as a whole, twice over: to fit what layers cannot show, and to check predictions of others.
+    networks = [sample(shop, number) for number in range(FITTED + CHECKED)]
+    if len(table.fitted) < FITTED or len(table.checked) < CHECKED:
+        times: list[float] = []
+        with shop.reporter.bar("networks", 2 * len(networks)) as bar:
+            for channels in 2 * networks:
+                times.append(time_network(shop, channels, device))
+                bar(len(times), partial("{:.3f} ms".format, times[-1]))
+        runs = tuple(map(_measured, networks, times[: len(networks)], times[len(networks) :]))
+        table = table.model_copy(update={"fitted": runs[:FITTED], "checked": runs[FITTED:]})
+    return finish(shop, path, table)
+
+
+def finish(shop: Workshop, path: Path, table: LatencyTable) -> dict[str, Any]:
+    """Correct and check predictions by the networks that were run, and write the table."""
+    table = table.model_copy(update={"complete": True})
+    space, found = shop.space, pieces(shop.reading)
+    latency = predictor(table, found, space.smallest, space.largest, str(path))
+    if table.fitted:
+        table = table.model_copy(update={"correction": fit(latency, table.fitted)})
+        latency = predictor(table, found, space.smallest, space.largest, str(path))
+    if table.checked:
+        table = table.model_copy(update={"check": check(latency, table.checked)})
+    write_table(path, table)
+    base = shop.reading.table.base
+    checked = table.check.model_dump() if table.check else None
+    points = sum(len(layer.ms) for layer in table.layers)
+    return {
+        "path": str(path),
+        "device": table.device.model_dump(exclude_none=True),
+        "shapes": len(table.layers),
+        "points": points,
+        "correction": table.correction.model_dump(),
+        "check": checked,
+        "range_ms": [latency(space.smallest), latency(space.largest)],
+        "base_ms": latency(base),
+    }
+
+
+def _measured(channels: dict[str, int], first: float, second: float) -> Measured:
+    """Return a network that was run twice."""
+    return Measured(channels=channels, ms=(first, second))
+
+
+def time_network(shop: Workshop, channels: Channels, device: Device) -> float:
+    """Return the milliseconds of a whole network on this machine."""
+    network = fresh(shop.reading.module, shop.reading.table, channels)
+    images = torch.rand(device.batch, *shop.recipe.model.input)
+    ((ms, _),) = time_all([load(network, [images], device, shop.device)], shop.device)
+    return ms
+
+
+def sample(shop: Workshop, number: int) -> dict[str, int]:
+    """Return random channels around a random width: all latencies that a search may meet, not those at the middle."""
+    rng, settings = python_random(shop.recipe.seed, "latency", number), shop.recipe.supernet
+    width = rng.uniform(settings.min_width, settings.width)
+    return shop.space.random(rng, low=0.6 * width, high=1.4 * width)
+
+
+def _to_go_on(path: Path, new: LatencyTable) -> LatencyTable:
+    """Return the table that is there, if it is of the same network and device."""
+    old = read_table(path)
+    if (old.model, old.device) != (new.model, new.device):
+        raise ArtifactError(f"{path}: a table of {old.model.name} on {old.device}; profile again without --resume")
+    return old
+
+
+# -- grids ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer shape: a piece that has it, and the counts that pieces with it may take along each axis."""
+
+    piece: Piece
+    counts: tuple[tuple[int, ...], ...]
+
+
+def shapes_of(found: Sequence[Piece], space: Space) -> list[Shape]:
+    """Return the distinct layer shapes of a space, in the order of the network."""
+    alike: dict[str, list[Piece]] = {}
+    for piece in found:
+        alike.setdefault(piece.shape, []).append(piece)
+    shapes = []
+    for same in alike.values():
+        axes = range(len(same[0].axes))
+        counts = [sorted({c for piece in same for c in _options(piece, axis, space)}) for axis in axes]
+        shapes.append(Shape(same[0], tuple(map(tuple, counts))))
+    return shapes
+
+
+def _options(piece: Piece, axis: int, space: Space) -> list[int]:
+    """Return the counts that a piece may take along one axis."""
+    layouts = piece.axes[axis]
+    if len(layouts) == 1 and len(layouts[0]) == 1:
+        (segment,) = layouts[0]
+        assert segment.unit is not None
+        return [count * segment.multiplicity for count in space.units[segment.unit].counts]
+    low, high = piece.counts(space.smallest)[axis], piece.counts(space.largest)[axis]
+    return sorted({round(low + (high - low) * level / (LEVELS - 1)) for level in range(LEVELS)})
+
+
+def channels_at(piece: Piece, counts: Sequence[int], space: Space) -> dict[str, int]:
+    """Return channels at which a piece has some counts, or nearly so where several units share an axis."""
+    channels = {name: unit.unit.base for name, unit in space.units.items()}
+    for axis, count in zip(piece.axes, counts, strict=True):
+        channels.update(_shared_out(axis, count, space))
+    return channels
+
+
+def _shared_out(axis: Axis, count: int, space: Space) -> dict[str, int]:
+    """Share features out among the units of an axis, as their base counts are to each other."""
+    segments = [segment for layout in axis for segment in layout]
+    left = count - sum(s.base for s in segments if s.unit is None)
+    whole = sum(s.base for s in segments if s.unit is not None)
+    channels: dict[str, int] = {}
+    for segment in (s for s in segments if s.unit is not None):
+        assert segment.unit is not None
+        if segment.unit not in channels:
+            granule = space.units[segment.unit].unit.granule
+            share = left * segment.base / max(whole, 1) / segment.multiplicity
+            channels[segment.unit] = max(granule, round(share / granule) * granule)
+        left -= channels[segment.unit] * segment.multiplicity
+        whole -= segment.base
+    return channels
+
+
+def _measured_shape(shop: Workshop, shape: Shape, device: Device) -> LayerTimes:
+    """Measure one layer shape on a grid that is as fine as it needs to be."""
+    piece = shape.piece
+
+    def clock(points: Sequence[Channels]) -> list[Times]:
+        runs = [load(*alone(shop.reading, piece, channels, device.batch), device, shop.device) for channels in points]
+        return time_all(runs, shop.device)
+
+    grid = refined(shape, shop.space, clock)
+    return grid.layer(piece)
+
+
+@dataclass
+class _Growing:
+    """A grid under way: what was measured, by counts."""
+
+    axes: list[list[int]]
+    times: dict[tuple[int, ...], Times] = field(default_factory=dict)
+
+    def points(self, axis: int | None = None, count: int = 0) -> list[tuple[int, ...]]:
+        """Return all points of the grid, or those of one line across it."""
+        counts = [[count] if place == axis else own for place, own in enumerate(self.axes)]
+        return list(product(*counts))
+
+    def grid(self) -> Grid:
+        """Return the grid as it stands."""
+        return Grid(tuple(map(tuple, self.axes)), tuple(self.times[point][0] for point in self.points()))
+
+    def layer(self, piece: Piece) -> LayerTimes:
+        """Return what a table holds of it."""
+        times = [self.times[point] for point in self.points()]
+        ms, spread = [round(t[0], 6) for t in times], [round(t[1], 4) for t in times]
+        return LayerTimes(shape=piece.shape, example=piece.name, counts=self.axes, ms=ms, spread=spread)
+
+
+def refined(shape: Shape, space: Space, clock: Clock, tolerance: float = TOLERANCE) -> _Growing:
+    """Measure the ends of every axis, then halve where interpolation errs by more than `tolerance` and the noise."""
+
+    def measure(points: Sequence[tuple[int, ...]]) -> None:
+        new = [point for point in points if point not in grid.times]
+        measured = clock([channels_at(shape.piece, point, space) for point in new])
+        grid.times.update(zip(new, measured, strict=True))
+
+    grid = _Growing([sorted({own[0], own[-1]}) for own in shape.counts])
+    measure(grid.points())
+    for axis, options in enumerate(shape.counts):
+        waiting = [(options[0], options[-1])]
+        while waiting:
+            low, high = waiting.pop()
+            between = [count for count in options if low < count < high]
+            if not between:
+                continue
+            middle = min(between, key=lambda count: abs(2 * count - low - high))
+            line, before = grid.points(axis, middle), grid.grid()
+            measure(line)
+            grid.axes[axis] = sorted({*grid.axes[axis], middle})
+            if any(_errs(before.at(point), grid.times[point], tolerance) for point in line):
+                waiting += [(low, middle), (middle, high)]
+    return grid
+
+
+def _errs(predicted: float, times: Times, tolerance: float) -> bool:
+    """Tell whether a prediction is off by more than a tolerance and what the noise explains."""
+    ms, spread = times
+    return abs(predicted - ms) > max(tolerance, spread) * ms
