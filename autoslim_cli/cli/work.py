@@ -25,6 +25,22 @@ Params = Annotated[
         "--params", metavar="BUDGETS", help="Weights and biases: 2M, or several, or 50%. With --flops, both must hold."
     ),
 ]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="BUDGETS",
+        help="Predicted by `autoslim profile`: 12ms, 850us, several, or 50% of the base.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--activation-memory", metavar="BUDGETS", help="Live activations at batch 1: 4MB, 512KB, or 50%."),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option("--latency-table", metavar="FILE", help="Another device's latency table; by default this machine's."),
+]
 
 
 def train_supernet(
@@ -102,6 +118,9 @@ def search(
     overrides: Overrides = None,
     flops: Flops = None,
     params: Params = None,
+    latency: Latency = None,
+    activation_memory: Memory = None,
+    latency_table: Table = None,
     recipe: Recipe = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -114,17 +133,19 @@ def search(
 
     from autoslim_cli.stages.search import search as stage
 
-    texts = _bounds(flops, params)
-    shop = open_workshop(recipe, overrides, shared=True)
+    texts = _bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
+    shop = _measuring(open_workshop(recipe, overrides, shared=True), texts, latency_table)
     result = asdict(stage(shop, _budgets(shop, texts), resume=resume))
     if not launched().first:
         return
     if as_json:
         print_json(result)
         return
+    extra = [name for name in ("activation_memory", "latency", "measured_latency") if name in result["configs"][0]]
+    heads = {"activation_memory": "activations", "latency": "predicted", "measured_latency": "measured"}
     print_table(
-        ["channel config", "FLOPs", "params", "loss", "top-1"],
-        ((row["path"], *_figures(row)) for row in result["configs"]),
+        ["channel config", "FLOPs", "params", *(heads[name] for name in extra), "loss", "top-1"],
+        (_found_row(row, extra) for row in result["configs"]),
         title=f"{result['strategy']}: {result['evaluations']} evaluations in {result['seconds']:.0f} s at "
         f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
         "scored on the holdout",
@@ -180,14 +201,17 @@ def run(
     overrides: Overrides = None,
     flops: Flops = None,
     params: Params = None,
+    latency: Latency = None,
+    activation_memory: Memory = None,
+    latency_table: Table = None,
     recipe: Recipe = None,
     as_json: Json = False,
 ) -> None:
     """Run all stages of a recipe, skipping what is there and current; set the result beside the uniform network."""
     from autoslim_cli.stages.run import run as stage
 
-    texts = _bounds(flops, params)
-    shop = open_workshop(recipe, overrides)
+    texts = _bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
+    shop = _measuring(open_workshop(recipe, overrides), texts, latency_table)
     result = stage(shop, _budgets(shop, texts))
     if as_json:
         print_json(result)
@@ -219,12 +243,28 @@ def evaluate(
     _print_test([result])
 
 
-def _bounds(flops: str | None, params: str | None) -> dict[str, str]:
+def _bounds(**named: str | None) -> dict[str, str]:
     """Return the bounds that were named, by measure: one at least."""
-    texts = {name: text for name, text in (("flops", flops), ("params", params)) if text is not None}
+    texts = {name: text for name, text in named.items() if text is not None}
     if not texts:
-        raise UsageError("name a budget: --flops 300M, --params 2M, or both")
+        raise UsageError(
+            "name a budget: --flops 300M, --latency 12ms, --params 2M, --activation-memory 4MB, or several"
+        )
     return texts
+
+
+def _measuring(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "Workshop":
+    """Return the workshop with all costs that are bounded."""
+    from dataclasses import replace
+
+    if table is not None and "latency" not in texts:
+        raise UsageError("--latency-table says how latency is predicted: add a budget, as --latency 12ms")
+    shop = replace(shop, measures=("activation_memory",) if "activation_memory" in texts else ())
+    if "latency" not in texts:
+        return shop
+    from autoslim_cli.stages.profile import with_latency
+
+    return with_latency(shop, table)
 
 
 def _budgets(shop: "Workshop", texts: dict[str, str]) -> "list[Budget]":
@@ -263,6 +303,15 @@ def _recipe_of(path: Path | None) -> str | None:
         if (directory / "recipe.yaml").is_file():
             return str(directory)
     return None
+
+
+def _found_row(row: dict[str, Any], extra: list[str]) -> tuple[str, ...]:
+    """Write what was found, with the costs that were bounded."""
+    from autoslim_cli.cost.budget import MEASURES
+
+    flops, params, *scores = _figures(row)
+    costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) for name in extra)
+    return (row["path"], flops, params, *costs, *scores)
 
 
 def _figures(row: dict[str, Any]) -> tuple[str, ...]:

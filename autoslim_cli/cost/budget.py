@@ -1,4 +1,4 @@
-"""Read budgets as people write them: 300M, 1.5G, 50%; of FLOPs, of parameters, or of both."""
+"""Read budgets as people write them: 300M, 1.5G, 50%, 12ms, 4MB; of one measure, or of several at once."""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +7,47 @@ from decimal import Decimal
 
 from autoslim_cli.errors import UsageError
 
-Cost = Mapping[str, int]
+Cost = Mapping[str, float]
 """What channels cost, by measure."""
 
-MEASURES = {"flops": "FLOPs", "params": "parameters"}
-"""What may be bounded, in the order of file names, and its word; an option of the same name takes each."""
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG%]?)", re.IGNORECASE)
+@dataclass(frozen=True)
+class Measure:
+    """Something that may be bounded: its word, how people write it, and whether steps may save nothing of it."""
+
+    word: str
+    units: Mapping[str, float]
+    example: str
+    uneven: bool = False
+
+    def show(self, value: float) -> str:
+        """Write a value for people: 300.8M, 12.4ms, 3.81MB."""
+        for unit, size in sorted(self.units.items(), key=lambda pair: -pair[1]):
+            if value >= size and unit:
+                return f"{value / size:.4g}{unit}"
+        return f"{value:.4g}"
+
+
+_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+MEASURES = {
+    "flops": Measure("FLOPs", _COUNTS, "300M, 1.5G, 250K, 12345678"),
+    "params": Measure("parameters", _COUNTS, "2M, 250K, 12345678"),
+    "activation_memory": Measure(
+        "of live activations", {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}, "4MB, 512KB", uneven=True
+    ),
+    "latency": Measure("predicted latency", {"ms": 1.0, "us": 1e-3, "s": 1e3}, "12ms, 850us", uneven=True),
+}
+"""What may be bounded, in the order of file names; an option of the same name takes each. Latency is in ms."""
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*|%)", re.IGNORECASE)
+
+LEAST_SAVING = 1e-3
+"""What a step must save of an uneven measure, as a share of its bound, to count as saving at all."""
+
+
+def option(measure: str) -> str:
+    """Return the option that bounds a measure."""
+    return "--" + measure.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -23,10 +56,15 @@ class Bound:
 
     measure: str
     text: str
-    limit: int
+    limit: float
 
     def __str__(self) -> str:
         return f"{self.measure}<={self.text}"
+
+    def saves(self, before: Cost, after: Cost) -> bool:
+        """Tell whether a change saves of the measure: more than noise, of one that is measured in steps."""
+        least = LEAST_SAVING * self.limit if MEASURES[self.measure].uneven else 0.0
+        return before[self.measure] - after[self.measure] > least
 
 
 @dataclass(frozen=True)
@@ -38,7 +76,7 @@ class Budget:
     @property
     def label(self) -> str:
         """Return the text fit for a file name: 300M, params-2M, or 300M-params-2M."""
-        parts = [bound.text if bound.measure == "flops" else f"{bound.measure}-{bound.text}" for bound in self.bounds]
+        parts = [b.text if b.measure == "flops" else f"{option(b.measure)[2:]}-{b.text}" for b in self.bounds]
         return "-".join(parts).replace("%", "pct")
 
     def holds(self, cost: Cost) -> bool:
@@ -49,28 +87,38 @@ class Budget:
         """Return the bound that a cost comes nearest to."""
         return max(self.bounds, key=lambda bound: cost[bound.measure] / bound.limit)
 
+    def open_bounds(self, cost: Cost) -> tuple[Bound, ...]:
+        """Return the bounds that do not hold yet; all of them, if every one holds."""
+        return tuple(bound for bound in self.bounds if cost[bound.measure] > bound.limit) or self.bounds
+
     def saving(self, before: Cost, after: Cost) -> float:
         """Return what a change saves of a bound that does not hold yet, as a share of it: of several, the most."""
-        open_bounds = [bound for bound in self.bounds if before[bound.measure] > bound.limit] or self.bounds
-        return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in open_bounds)
+        bounds = self.open_bounds(before)
+        return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in bounds)
+
+    def saves(self, before: Cost, after: Cost) -> bool:
+        """Tell whether a change brings a bound nearer that does not hold yet."""
+        return any(bound.saves(before, after) for bound in self.open_bounds(before))
 
     def __str__(self) -> str:
         return " and ".join(map(str, self.bounds))
 
 
-def parse(measure: str, text: str, base: int) -> Bound:
+def parse(measure: str, text: str, base: float) -> Bound:
     """Read one bound; a percentage is of `base`, the cost of the base network.
 
     Raises UsageError naming the option and the text.
     """
+    kind = MEASURES[measure]
     match = _NUMBER.fullmatch(text.strip())
-    if not match or float(match[1]) == 0:
+    units = {unit.lower(): unit for unit in ("%", *kind.units)}
+    if not match or float(match[1]) == 0 or match[2].lower() not in units:
         raise UsageError(
-            f"--{measure} {text!r} is not a budget: write 300M, 1.5G, 250K, 12345678 or 50% (of the base network)"
+            f"{option(measure)} {text!r} is not a budget: write {kind.example} or 50% (of the base network)"
         )
-    number, unit = Decimal(match[1]).normalize(), match[2].upper()
-    limit = base * number / 100 if unit == "%" else (number * _UNITS[unit]).to_integral_value()
-    return Bound(measure, f"{number:f}{unit}", int(limit))
+    number, unit = Decimal(match[1]).normalize(), units[match[2].lower()]
+    limit = base * float(number) / 100 if unit == "%" else float(number) * kind.units[unit]
+    return Bound(measure, f"{number:f}{unit}", limit if measure == "latency" else int(limit))
 
 
 def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:
@@ -84,18 +132,20 @@ def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:
     for bounds in lists.values():
         if len(bounds) not in (1, len(longest)):
             raise UsageError(
-                f"{len(longest)} bounds on {longest[0].measure}, but {len(bounds)} on {bounds[0].measure}: "
+                f"{len(longest)} bounds with {option(longest[0].measure)}, but {len(bounds)} with "
+                f"{option(bounds[0].measure)}: "
                 "write as many of each, or one that goes with all"
             )
     columns = [lists[m] * (len(longest) // len(lists[m])) for m in MEASURES if m in lists]
     return list({tuple(b.limit for b in bounds): Budget(bounds) for bounds in zip(*columns, strict=True)}.values())
 
 
-def _bounds(measure: str, text: str, base: int) -> list[Bound]:
+def _bounds(measure: str, text: str, base: float) -> list[Bound]:
     """Read the bounds on one measure, largest first."""
     bounds = [parse(measure, part, base) for part in text.split(",") if part.strip()]
     if not bounds:
-        raise UsageError(f"--{measure} {text!r} holds no budget: write 300M, or several as 300M,200M")
+        example = MEASURES[measure].example.split(",", maxsplit=1)[0]
+        raise UsageError(f"{option(measure)} {text!r} holds no budget: write {example}, or several with commas between")
     return sorted(bounds, key=lambda bound: -bound.limit)
 
 

@@ -17,7 +17,7 @@ def params(table: LayerTable, channels: Channels) -> int:
 
 
 def widest_uniform(
-    space: Space, cost: Callable[[Channels], int], fits: Callable[[Channels], bool]
+    space: Space, cost: Callable[[Channels], float], fits: Callable[[Channels], bool]
 ) -> tuple[float, dict[str, int]] | None:
     """Return the largest width that fits, and its channels; None if no width does. `cost` settles ties.
 

@@ -14,11 +14,24 @@ FORMAT = "autoslim.channels/1"
 COUNTED = "multiply-adds of conv and linear, batch 1; fvcore agrees"
 
 
+class LatencyFacts(Settings):
+    """Hold a network's latency on one device, as its table predicts it and as it was measured end to end."""
+
+    predicted_ms: float
+    measured_ms: float | None = None
+    device: str
+    table: str = Field(description="sha256 of the latency table")
+
+
 class Cost(Settings):
     """Hold what the extracted network costs."""
 
     flops: Positive = Field(description="Multiply-adds of convolutions and linear layers, batch 1")
     params: Positive
+    activation_memory: Positive | None = Field(
+        default=None, description="Bytes that tensors between layers hold at most at a time, batch 1, fp32"
+    )
+    latency: LatencyFacts | None = None
     counted: str = COUNTED
 
 

@@ -4,7 +4,7 @@ The table is written after every layer shape, so a stopped measurement goes on.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,12 +15,12 @@ import torch
 from autoslim_cli.cost.latency import Grid, check, fit, predictor
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, read_table, write_table
-from autoslim_cli.network.pieces import Axis, Piece, alone, pieces
+from autoslim_cli.network.pieces import Axis, Piece, alone
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.table import Channels
 from autoslim_cli.stages.workshop import Workshop
-from autoslim_cli.training.engines import here, load, time_all
+from autoslim_cli.training.engines import ROUNDS, here, load, time_all
 from autoslim_cli.training.runtime import python_random
 
 TOLERANCE = 0.05
@@ -53,7 +53,7 @@ def profile(
     """
     device = here(shop.device, engine, dtype, batch, channels_last)
     path, say = shop.path(table_file(device)), shop.reporter.say
-    shapes = shapes_of(pieces(shop.reading), shop.space)
+    shapes = shapes_of(shop.pieces, shop.space)
     table = LatencyTable(model=shop.recipe.model.architecture, device=device, layers=[])
     if resume and path.exists():
         table = _to_go_on(path, table)
@@ -83,7 +83,7 @@ def profile(
 def finish(shop: Workshop, path: Path, table: LatencyTable) -> dict[str, Any]:
     """Correct and check predictions by the networks that were run, and write the table."""
     table = table.model_copy(update={"complete": True})
-    space, found = shop.space, pieces(shop.reading)
+    space, found = shop.space, shop.pieces
     latency = predictor(table, found, space.smallest, space.largest, str(path))
     if table.fitted:
         table = table.model_copy(update={"correction": fit(latency, table.fitted)})
@@ -111,11 +111,11 @@ def _measured(channels: dict[str, int], first: float, second: float) -> Measured
     return Measured(channels=channels, ms=(first, second))
 
 
-def time_network(shop: Workshop, channels: Channels, device: Device) -> float:
+def time_network(shop: Workshop, channels: Channels, device: Device, rounds: int = ROUNDS) -> float:
     """Return the milliseconds of a whole network on this machine."""
     network = fresh(shop.reading.module, shop.reading.table, channels)
     images = torch.rand(device.batch, *shop.recipe.model.input)
-    ((ms, _),) = time_all([load(network, [images], device, shop.device)], shop.device)
+    ((ms, _),) = time_all([load(network, [images], device, shop.device)], shop.device, rounds)
     return ms
 
 
@@ -124,6 +124,45 @@ def sample(shop: Workshop, number: int) -> dict[str, int]:
     rng, settings = python_random(shop.recipe.seed, "latency", number), shop.recipe.supernet
     width = rng.uniform(settings.min_width, settings.width)
     return shop.space.random(rng, low=0.6 * width, high=1.4 * width)
+
+
+def measured_here(shop: Workshop, channels: Channels) -> float | None:
+    """Return the milliseconds of a network end to end, if the latency table in use is of this machine."""
+    device = shop.times.device
+    if device.engine == "imported" or not is_here(shop, device):
+        shop.reporter.say(f"not measured end to end: the latency table is of {device}, which is not this machine")
+        return None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(device.threads or threads)
+    try:
+        return round(time_network(shop, channels, device, 5 * ROUNDS), 4)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def is_here(shop: Workshop, device: Device) -> bool:
+    """Tell whether a device is this machine."""
+    own = here(shop.device, "eager", "fp32", 1, True)
+    return (own.name, own.kind) == (device.name, device.kind)
+
+
+def with_latency(shop: Workshop, table: Path | None) -> Workshop:
+    """Return the workshop with latency among its costs: by a table that is named, or by this machine's own.
+
+    Raises ArtifactError if this machine has none in the recipe's directory, or what is there is of another one.
+    """
+    if table is None:
+        table = shop.path(table_file(here(shop.device, "eager", "fp32", 1, True)))
+        others = [path.name for path in sorted(shop.directory.glob("latency-*.json")) if path != table]
+        if not table.exists():
+            hint = f"; --latency-table names another: {', '.join(others)}" if others else ""
+            raise ArtifactError(f"{table}: no latency table of this machine; `autoslim profile` measures one{hint}")
+        if not is_here(shop, device := read_table(table).device):
+            raise ArtifactError(
+                f"{table}: measured on {device}, which is not this machine; run `autoslim profile`, or name the table "
+                "with --latency-table to search for that device"
+            )
+    return replace(shop, measures=(*shop.measures, "latency"), latency_table=table)
 
 
 def _to_go_on(path: Path, new: LatencyTable) -> LatencyTable:

@@ -37,7 +37,7 @@ def run(shop: Workshop, budgets: list[Budget]) -> dict[str, Any]:
     return {"networks": rows, "search": {"evaluations": found.evaluations, "seconds": found.seconds}, **report}
 
 
-def uniform_channels(shop: Workshop, limit: int, budget: Budget | None = None) -> tuple[str, dict[str, int]]:
+def uniform_channels(shop: Workshop, limit: float, budget: Budget | None = None) -> tuple[str, dict[str, int]]:
     """Return the name and the channels of the widest uniform network within `limit` FLOPs, and a budget."""
 
     def fits(channels: Channels) -> bool:
@@ -48,7 +48,7 @@ def uniform_channels(shop: Workshop, limit: int, budget: Budget | None = None) -
         lowest = shop.flops(shop.space.smallest)
         within = f" and holds {budget}" if budget else ""
         raise BudgetError(f"no uniform width has {limit} FLOPs or fewer{within}; the smallest has {lowest}")
-    return f"uniform-{limit}", fit[1]
+    return f"uniform-{limit:g}" if limit % 1 else f"uniform-{limit:.0f}", fit[1]
 
 
 def _search(shop: Workshop, budgets: list[Budget]) -> SearchResult:

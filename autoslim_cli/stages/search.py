@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from autoslim_cli.cost.budget import MEASURES, Budget, short
+from autoslim_cli.cost.budget import MEASURES, Budget, option, short
 from autoslim_cli.errors import BudgetError, LogError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
@@ -69,6 +69,7 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
     scorer = Scorer(evaluator, shop.holdout, settings, seed=shop.recipe.seed, ranks=ranks, most=most)
     log = SearchLog(shop.path(LOG_FILE), _header(shop, scorer), writing=ranks.first)
     run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
+    run |= {"latency_table": sha256(shop.latency_table)} if shop.latency_table else {}
     log.replay(run, rows) if resume else log.start(run)
     # 2. Let the strategy ask and decide, and log every score and every decision.
     with _threads_of(shop, (rows or [{}])[0]):
@@ -200,14 +201,16 @@ def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
     for budget in budgets:
         for bound in budget.bounds:
             lowest, highest = low[bound.measure], high[bound.measure]
+            kind = MEASURES[bound.measure]
             span = (
-                f"this supernet goes from {lowest} ({short(lowest)}) to {highest} ({short(highest)}) "
-                f"{MEASURES[bound.measure]}; change the budget, or supernet.width and supernet.min_width"
+                f"this supernet goes from {lowest:.9g} ({kind.show(lowest)}) to {highest:.9g} ({kind.show(highest)}) "
+                f"{kind.word}; change the budget, or supernet.width and supernet.min_width"
             )
+            asked = f"{option(bound.measure)} {bound.text} ({bound.limit:.9g})"
             if lowest > bound.limit:
-                raise BudgetError(f"--{bound.measure} {bound.text} ({bound.limit}) is out of reach: {span}")
+                raise BudgetError(f"{asked} is out of reach: {span}")
             if budget.holds(high):
-                raise BudgetError(f"--{bound.measure} {bound.text} ({bound.limit}) holds without a search: {span}")
+                raise BudgetError(f"{asked} holds without a search: {span}")
 
 
 def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, log: SearchLog) -> float:
@@ -251,13 +254,26 @@ def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int) -> dict[
         step=number,
         supernet=log.header["supernet"],
     )
+    measured = _measured(shop, answer, log) if "latency" in cost and log.writing else None
     if log.writing:
-        write_config(path, shop.config(answer.channels, found=found))
+        write_config(path, shop.config(answer.channels, found=found, measured_ms=measured))
+    costs = ", ".join(f"{MEASURES[name].show(value)} {MEASURES[name].word}" for name, value in cost.items())
     shop.reporter.say(
-        f"{path}: {short(cost['flops'])} FLOPs, {short(cost['params'])} parameters, holdout loss {score.loss:.4f}, "
+        f"{path}: {costs}{f', measured {measured:.4g}ms' if measured else ''}, holdout loss {score.loss:.4f}, "
         f"top-1 {score.top1:.1%} after {number} steps"
     )
+    cost |= {"measured_latency": measured} if measured else {}
     return {"path": str(path), "budget": str(answer.budget), **cost, "loss": score.loss, "top1": score.top1}
+
+
+def _measured(shop: Workshop, answer: Answer, log: SearchLog) -> float | None:
+    """Return the latency of found channels end to end: as the log has it, or measured now."""
+    from autoslim_cli.stages.profile import measured_here
+
+    counts = tuple(answer.channels.values())
+    if counts not in log.measured and (ms := measured_here(shop, answer.channels)):
+        log.add_measured(counts, ms)
+    return log.measured.get(counts)
 
 
 def _duration(seconds: float) -> str:

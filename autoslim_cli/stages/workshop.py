@@ -9,13 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.latency import Latency, predictor
 from autoslim_cli.cost.referee import agree
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
-from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, read_config
+from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, LatencyFacts, read_config
+from autoslim_cli.files.latency_table import LatencyTable, read_table
 from autoslim_cli.files.recipe import Recipe
+from autoslim_cli.network.pieces import Piece, pieces
 from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh, settled
@@ -41,6 +45,9 @@ class Workshop:
     recipe: Recipe
     directory: Path
     reporter: Reporter
+    measures: tuple[str, ...] = ()
+    """What costs hold besides FLOPs and parameters: `activation_memory`, `latency`."""
+    latency_table: Path | None = None
 
     @cached_property
     def device(self) -> torch.device:
@@ -129,9 +136,34 @@ class Workshop:
         """Return the parameters at `channels`."""
         return params(self.reading.table, channels)
 
-    def cost(self, channels: Channels) -> dict[str, int]:
-        """Return what every result says of a network's cost: FLOPs and parameters."""
-        return {"flops": self.flops(channels), "params": self.params(channels)}
+    def cost(self, channels: Channels) -> dict[str, Any]:
+        """Return what every result says of a network's cost: FLOPs, parameters, and what else is asked for."""
+        cost: dict[str, Any] = {"flops": self.flops(channels), "params": self.params(channels)}
+        if "activation_memory" in self.measures:
+            cost["activation_memory"] = self._activation_memory(channels)
+        if "latency" in self.measures:
+            cost["latency"] = self.latency(channels)
+        return cost
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """Return the pieces whose latency is measured one by one."""
+        return pieces(self.reading)
+
+    @cached_property
+    def _activation_memory(self) -> ActivationMemory:
+        return ActivationMemory.of(self.reading, self.pieces)
+
+    @cached_property
+    def times(self) -> LatencyTable:
+        """Return the latency table. Raises ArtifactError if there is none, or it is damaged."""
+        assert self.latency_table is not None
+        return read_table(self.latency_table)
+
+    @cached_property
+    def latency(self) -> Latency:
+        """Return the predictor of latency in ms. Raises ArtifactError if the table does not hold this search space."""
+        return predictor(self.times, self.pieces, self.space.smallest, self.space.largest, str(self.latency_table))
 
     def fresh_network(self, channels: Channels) -> nn.Module:
         """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
@@ -196,13 +228,26 @@ class Workshop:
         }
 
     def config(
-        self, channels: Channels, *, network: nn.Module | None = None, found: Found | None = None
+        self,
+        channels: Channels,
+        *,
+        network: nn.Module | None = None,
+        found: Found | None = None,
+        measured_ms: float | None = None,
     ) -> ChannelConfig:
         """Return the channel config of `channels`, its cost agreed by fvcore on the extracted network."""
         if network is None:
             network = fresh(self.reading.module, self.reading.table, channels)
         counted = agree(network, self.reading.table, channels, self.recipe.model.input)
-        cost = Cost(flops=counted, params=self.params(channels))
+        more = {name: value for name, value in self.cost(channels).items() if name == "activation_memory"}
+        if "latency" in self.measures:
+            more["latency"] = LatencyFacts(
+                predicted_ms=round(self.latency(channels), 4),
+                measured_ms=measured_ms,
+                device=str(self.times.device),
+                table=sha256(self.latency_table) if self.latency_table else "",
+            )
+        cost = Cost(flops=counted, params=self.params(channels), **more)
         return ChannelConfig(model=self.recipe.model.architecture, channels=dict(channels), cost=cost, found=found)
 
     def read_channels(self, path: Path, *, bounded: bool) -> dict[str, int]:

@@ -13,6 +13,10 @@ Pick = Callable[[Channels, list[Candidate], int], tuple[Candidate, Score]]
 """Choose the candidate of a numbered step, and return its score."""
 
 
+UNKNOWN: Harm = (float("-inf"), 0.0)
+"""The harm of a unit that was not scored yet: one that starts to save latency only now."""
+
+
 def exact(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     """Score every candidate at every step, and take the least harmful: the paper's own search."""
 
@@ -53,7 +57,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
                 fresh = score(candidates, number)
         while True:
             # 2. Take the least harmful of all, once its score is fresh.
-            order = sorted(candidates, key=lambda c: known[c.units[0]])
+            order = sorted(candidates, key=lambda c: known.get(c.units[0], UNKNOWN))
             if order[0] in fresh:
                 return order[0], fresh[order[0]]
             # 3. Score the least harmful of those that this step has not scored yet.
@@ -70,7 +74,7 @@ def _slim(problem: Problem, ask: Ask, pick: Pick) -> Iterator[Step | Answer]:
         while not problem.fits(budget, channels):
             number += 1
             # 1. Pick the unit that harms least.
-            best, score = pick(channels, problem.slimmer(channels), number)
+            best, score = pick(channels, problem.slimming(budget, channels), number)
             # 2. Let it lose further groups while that costs next to nothing.
             if problem.settings.pace:
                 best, score = _deepened(problem, ask, budget, channels, best, score, number)

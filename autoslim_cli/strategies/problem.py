@@ -62,9 +62,30 @@ class Problem:
         return budget.holds(self.cost(channels))
 
     def slimmer(self, channels: Channels) -> list[Candidate]:
-        """Return the candidates of a slimming step: every unit that can still lose a group (AutoSlim, section 3.2)."""
+        """Return every unit that can still lose a group, less that."""
         options = ((name, self.space.slimmed(channels, name)) for name in self.space.units)
         return [Candidate.of({name: count}) for name, count in options if count is not None]
+
+    def slimming(self, budget: Budget, channels: Channels) -> list[Candidate]:
+        """Return the candidates of a slimming step: every unit that can still lose a group (AutoSlim, section 3.2).
+
+        Latency may stay, or rise, where a unit loses a group: such a unit loses as many as save something. Units that
+        save nothing at all are left out, unless nothing does; a step then takes one group, so that a search ends.
+        """
+        single = self.slimmer(channels)
+        before = self.cost(channels)
+        deeper = (self._saving(budget, channels, before, candidate) for candidate in single)
+        return [candidate for candidate in deeper if candidate is not None] or single
+
+    def _saving(self, budget: Budget, channels: Channels, before: Cost, candidate: Candidate) -> Candidate | None:
+        """Return the candidate, or its unit less as many groups as bring the budget nearer; None if none do."""
+        (unit,) = candidate.units
+        while not budget.saves(before, self.cost(candidate.applied(channels))):
+            count = self.space.slimmed(candidate.applied(channels), unit)
+            if count is None:
+                return None
+            candidate = Candidate.of({unit: count})
+        return candidate
 
     def larger(self, channels: Channels) -> list[Candidate]:
         """Return every unit that can take a group more."""

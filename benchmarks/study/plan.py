@@ -47,6 +47,7 @@ EPOCHS = 12
 REFERENCE = "exact, 2000"
 BASELINE = {"strategy": "lazy", "images": 2000, "refresh": 20, "screen": 1.0, "among": 2}
 SCREENED = {**BASELINE, "screen": 0.25}
+DEFAULT = {"strategy": "lazy", "images": 2000}
 VARIANTS: dict[str, dict[str, Any]] = {
     # What every candidate at every step gives, by images per score.
     "exact, 500": {"strategy": "exact", "images": 500},
@@ -63,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lazy, screened, one at a time": {**SCREENED, "among": 1},
     "lazy, screened, refresh 10": {**SCREENED, "refresh": 10},
     "lazy, screened, refresh 5, one at a time": {**SCREENED, "refresh": 5, "among": 1},
-    "lazy, screened on a tenth, refresh 5, one at a time": {**SCREENED, "refresh": 5, "among": 1, "screen": 0.1},
+    "default": DEFAULT,
     # Images.
     "lazy, 500": {**BASELINE, "images": 500},
     "lazy, 5000": {**BASELINE, "images": 5000},

@@ -1,0 +1,71 @@
+"""Compute the memory of live activations: closed form over the lifetimes of tensors in the graph."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from autoslim_cli.network.pieces import Piece
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.table import Channels, Layout, features
+
+BYTES = 4
+"""Bytes of one value: fp32."""
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A tensor for one image: `fixed` values for each feature of a layout, or in all without one."""
+
+    fixed: int
+    layout: Layout
+
+    def values(self, channels: Channels) -> int:
+        """Return how many values it holds."""
+        return self.fixed * features(self.layout, channels) if self.layout else self.fixed
+
+
+@dataclass(frozen=True)
+class ActivationMemory:
+    """The most bytes that tensors between layers hold at a time, at batch 1 in fp32.
+
+    A layer is a piece (`network/pieces.py`): what it takes and what it makes are alive while it runs, and every tensor
+    that a later layer takes. What a kernel needs for itself is the engine's, and not counted.
+    """
+
+    tensors: tuple[Sized, ...]
+    alive: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, reading: Reading, pieces: Sequence[Piece]) -> "ActivationMemory":
+        """Find which tensors are alive while each piece runs."""
+        made: dict[fx.Node, int] = {}
+        last: dict[fx.Node, int] = {}
+        for number, piece in enumerate(pieces):
+            for node in piece.inputs:
+                made.setdefault(node, number)
+                last[node] = number
+            for node in piece.outputs:
+                made[node] = number
+                last.setdefault(node, number)
+        order = list(made)
+        alive = (
+            tuple(place for place, node in enumerate(order) if made[node] <= number <= last[node])
+            for number in range(len(pieces))
+        )
+        return cls(tuple(_sized(reading, node) for node in order), tuple(dict.fromkeys(alive)))
+
+    def __call__(self, channels: Channels) -> int:
+        """Return the bytes at some channels."""
+        values = [tensor.values(channels) for tensor in self.tensors]
+        return BYTES * max(sum(values[place] for place in places) for places in self.alive)
+
+
+def _sized(reading: Reading, node: fx.Node) -> Sized:
+    """Return a tensor's size as a function of channels."""
+    shape = reading.shapes[node][1:]
+    if node not in reading.layouts:
+        return Sized(math.prod(shape), ())
+    dim, layout = reading.layouts[node]
+    return Sized(math.prod(shape[: dim - 1]) * math.prod(shape[dim:]), layout)
