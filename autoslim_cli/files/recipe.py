@@ -185,7 +185,7 @@ class SearchSettings(Settings):
     )
     score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
     per_flop: bool = Field(
-        default=False, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
+        default=True, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
     )
     refresh: Positive = Field(default=5, description="`lazy`: score every candidate again after as many steps")
     screen: Annotated[float, Field(gt=0, le=1)] = Field(

@@ -269,7 +269,10 @@ class _Growing:
 
 
 def refined(shape: Shape, space: Space, clock: Clock, tolerance: float = TOLERANCE) -> _Growing:
-    """Measure the ends of every axis, then halve where interpolation errs by more than `tolerance` and the noise."""
+    """Measure the ends of every axis, then halve where interpolation errs by more than `tolerance` and the noise.
+
+    The first two halvings are not asked: kernels that work in blocks make stairs, whose middle may lie on the line.
+    """
 
     def measure(points: Sequence[tuple[int, ...]]) -> None:
         new = [point for point in points if point not in grid.times]
@@ -279,9 +282,9 @@ def refined(shape: Shape, space: Space, clock: Clock, tolerance: float = TOLERAN
     grid = _Growing([sorted({own[0], own[-1]}) for own in shape.counts])
     measure(grid.points())
     for axis, options in enumerate(shape.counts):
-        waiting = [(options[0], options[-1])]
+        waiting = [(options[0], options[-1], 0)]
         while waiting:
-            low, high = waiting.pop()
+            low, high, depth = waiting.pop()
             between = [count for count in options if low < count < high]
             if not between:
                 continue
@@ -289,8 +292,8 @@ def refined(shape: Shape, space: Space, clock: Clock, tolerance: float = TOLERAN
             line, before = grid.points(axis, middle), grid.grid()
             measure(line)
             grid.axes[axis] = sorted({*grid.axes[axis], middle})
-            if any(_errs(before.at(point), grid.times[point], tolerance) for point in line):
-                waiting += [(low, middle), (middle, high)]
+            if depth == 0 or any(_errs(before.at(point), grid.times[point], tolerance) for point in line):
+                waiting += [(low, middle, depth + 1), (middle, high, depth + 1)]
     return grid
 
 

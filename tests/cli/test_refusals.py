@@ -50,7 +50,7 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["retrain"], ["--width", "--uniform-flops"]),
         (["retrain", "--width", "9"], ["--width 9", "0.25 to 1.5"]),
         (["search", "--flops", "3X"], ["--flops '3X' is not a budget"]),
-        (["search", "--flops", "50%,20%,10%", "--params", "50%,20%"], ["3 bounds on flops", "2 on params"]),
+        (["search", "--flops", "50%,20%,10%", "--params", "50%,20%"], ["3 bounds with --flops", "2 with --params"]),
         (["units", "space.pin=[layer9.*]"], ["space.pin", "'layer9.*'", "the nearest are layer"]),
         (["units", "space.tie=[[conv1, layer2.0.conv1]]"], ["space.tie", "conv1 has 8", "layer2.0.conv1 has 16"]),
         (["units", "space.groups={nothing: 3}"], ["space.groups", "'nothing'"]),

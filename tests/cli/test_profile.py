@@ -1,0 +1,173 @@
+"""Latency from the command line: profile, search under latency, and what is refused."""
+
+import itertools
+import json
+
+import pytest
+
+from autoslim_cli.cost.latency import grid_of
+from autoslim_cli.files.latency_table import read_table
+from autoslim_cli.stages import profile
+from autoslim_cli.training import engines
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few networks and short samples: what is measured does not matter here."""
+    monkeypatch.setattr(profile, "FITTED", 3)
+    monkeypatch.setattr(profile, "CHECKED", 4)
+    monkeypatch.setattr(engines, "SAMPLE", 1e-5)
+
+
+def table_of(directory):
+    (path,) = directory.glob("latency-*.json")
+    return path
+
+
+def falling(table):
+    """Let every layer take a microsecond for each of its counts."""
+    for layer in table["layers"]:
+        layer["ms"] = [1e-3 * sum(point) + 1e-6 for point in itertools.product(*layer["counts"])]
+    table["correction"] = {"networks": 0}
+
+
+@pytest.fixture
+def synthetic(worked, quick, autoslim):
+    """A table in which one unit's convolution takes a microsecond per channel, and all else hardly anything."""
+    autoslim("profile", "-r", worked)
+    path = table_of(worked)
+    values = json.loads(path.read_text())
+    values["device"] |= {"name": "a phone", "kind": "npu"}
+    values["correction"] = {"networks": 0}
+    del values["check"], values["fitted"], values["checked"]
+    for layer in values["layers"]:
+        layer["ms"] = [1e-6] * len(layer["ms"])
+        if layer["example"] == "layer2.0.conv1":
+            first, second = layer["counts"]
+            layer["ms"] = [b * 1e-3 for _ in first for b in second]
+    other = worked / "latency-phone.json"
+    other.write_text(json.dumps(values))
+    path.unlink()
+    return other
+
+
+def test_profile_then_search_by_latency(worked, quick, autoslim_json):
+    result = autoslim_json("profile", "-r", worked)
+    table = read_table(table_of(worked))
+    assert result["path"] == str(table_of(worked))
+    assert table.complete
+    assert result["points"] == sum(len(layer.ms) for layer in table.layers) > 3 * len(table.layers)
+    assert {"median_error", "p90_error", "rank_correlation", "repeatability"} < result["check"].keys()
+    edited(table_of(worked), falling)  # so small a network takes the same time at any channels
+    (found,) = autoslim_json("search", "--latency", "70%", "-r", worked)["configs"]
+    config = json.loads((worked / found["path"].rsplit("/", 1)[-1]).read_text())
+    latency = config["cost"]["latency"]
+    assert latency["predicted_ms"] == pytest.approx(found["latency"], abs=1e-4)
+    assert latency["measured_ms"] == found["measured_latency"] > 0
+    assert config["found"]["binding"] == "latency"
+
+
+def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monkeypatch):
+    measured, whole = [], profile._measured_shape
+
+    def stop_after_three(shop, shape, device):
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        measured.append(shape.piece.shape)
+        return whole(shop, shape, device)
+
+    monkeypatch.setattr(profile, "_measured_shape", stop_after_three)
+    autoslim("profile", "-r", recipe, code=130)
+    before = read_table(table_of(recipe))
+    assert not before.complete
+    assert [layer.shape for layer in before.layers] == measured
+    autoslim("search", "--latency", "50%", "-r", recipe, code=4)  # layers are missing
+    monkeypatch.setattr(profile, "_measured_shape", whole)
+    autoslim_json("profile", "-r", recipe, "--resume")
+    after = read_table(table_of(recipe))
+    assert after.complete
+    assert after.layers[:3] == before.layers
+
+
+def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, autoslim_json, autoslim):
+    (found,) = autoslim_json("search", "--latency", "55%", "--latency-table", synthetic, "-r", worked)["configs"]
+    assert "measured_latency" not in found  # this is not that phone
+    config = json.loads((worked / "arch-latency-55pct.json").read_text())
+    assert config["cost"]["latency"]["device"].endswith("of a phone")
+    # All latency is in one unit: it falls to the most channels that hold the budget, and no other loses any.
+    space = {row["name"]: row for row in autoslim_json("units", "-r", worked)["units"]}
+    for name, count in config["channels"].items():
+        if name != "layer2.0.conv1":
+            assert count == space[name]["supernet"], name
+    unit = space["layer2.0.conv1"]
+    grid = range(unit["supernet"], unit["min"] - 1, -unit["step"])
+    assert config["channels"]["layer2.0.conv1"] == max(c for c in grid if c <= 0.55 * unit["base"])
+    steps = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    assert {step["unit"] for step in steps if "step" in step} == {"layer2.0.conv1"}
+    # Several measures in one budget: the one that binds is named.
+    (both,) = autoslim_json(
+        *("search", "--latency", "90%", "--flops", "30%", "--latency-table", synthetic, "-r", worked)
+    )["configs"]
+    named = json.loads((worked / both["path"].rsplit("/", 1)[-1]).read_text())["found"]
+    assert named["binding"] == "flops"
+    assert (
+        both["flops"]
+        <= 0.3 * json.loads(autoslim("info", worked / "arch-30pct.json", "--json").stdout)["base"]["flops"]
+    )
+
+
+def test_activation_memory_alone(worked, autoslim_json):
+    (found,) = autoslim_json("search", "--activation-memory", "60%", "-r", worked)["configs"]
+    config = json.loads((worked / "arch-activation-memory-60pct.json").read_text())
+    assert config["cost"]["activation_memory"] == found["activation_memory"]
+    assert config["found"]["binding"] == "activation_memory"
+
+
+def edited(path, edit):
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda t: t["layers"][0]["ms"].__setitem__(0, 0.0), ["conv1", "0.0 ms", "measure the layer again"]),
+        (lambda t: t["layers"][0]["ms"].__setitem__(0, -1.5), ["-1.5 ms"]),
+        (lambda t: t["layers"][0]["ms"].pop(), ["times for", "points"]),
+        (lambda t: t["layers"].pop(), ["1 of", "layer shapes are missing", "autoslim profile"]),
+        (lambda t: t["layers"][2]["counts"][0].__setitem__(-1, 9), ["was measured at", "autoslim profile"]),
+        (lambda t: t["layers"][2]["counts"][0].reverse(), ["must ascend"]),
+        (lambda t: t.update(format="autoslim.latency/9"), ["not a latency table", "autoslim.latency/1"]),
+        (lambda t: t.update(layerz=[]), ["layerz", "did you mean layers?"]),
+    ],
+)
+def test_tables_that_cannot_be(worked, synthetic, refuse, edit, words):
+    edited(synthetic, edit)
+    line = refuse(4, "search", "--latency", "50%", "--latency-table", synthetic, "-r", worked)
+    assert all(word in line for word in words), line
+
+
+def test_what_latency_needs(worked, synthetic, refuse, autoslim):
+    assert "no latency table of this machine" in refuse(4, "search", "--latency", "50%", "-r", worked)
+    assert "latency-phone.json" in refuse(4, "search", "--latency", "50%", "-r", worked)
+    line = refuse(2, "search", "--flops", "50%", "--latency-table", synthetic, "-r", worked)
+    assert "--latency 12ms" in line
+    line = refuse(2, "search", "--latency", "12", "--latency-table", synthetic, "-r", worked)
+    assert "12ms" in line
+    line = refuse(3, "search", "--latency", "1us", "--latency-table", synthetic, "-r", worked)
+    assert "out of reach" in line
+    assert "ms) predicted latency" in line or "us) predicted latency" in line
+    other = ("model.args={depth: 14, in_channels: 1, width: 8}", "supernet.width=1.5")
+    line = refuse(4, "search", "--latency", "50%", "--latency-table", synthetic, "-r", worked, *other)
+    assert "the table is of autoslim/cifar_resnet" in line or "trained for another" in line
+    # A table of another machine does not pass for this one's.
+    synthetic.rename(worked / profile.table_file(engines.here(*_own())))
+    assert "not this machine" in refuse(4, "search", "--latency", "50%", "-r", worked)
+    assert grid_of(read_table(table_of(worked)).layers[0]).ms
+
+
+def _own():
+    import torch
+
+    return torch.device("cpu"), "eager", "fp32", 1, True

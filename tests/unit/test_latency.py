@@ -1,0 +1,239 @@
+"""Latency and activation memory: predicted and measured, and what a search makes of steps that save nothing."""
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import fx
+
+from autoslim_cli.cost.activation_memory import ActivationMemory
+from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
+from autoslim_cli.cost.latency import Grid, Latency, check, fit
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.latency_table import Correction, Device, Measured
+from autoslim_cli.files.recipe import SearchSettings
+from autoslim_cli.network.pieces import alone, pieces
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.rehearsal import _channels
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+from autoslim_cli.stages.profile import channels_at, refined, shapes_of
+from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.training.engines import load, time_all
+from autoslim_cli.training.score import Score
+
+NETWORKS = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]
+
+
+def network(name):
+    return read(torchvision.models.get_model(name, weights=None, num_classes=10).eval(), (3, 64, 64))
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "densenet121", "convnext_tiny"])
+def test_pieces_hold_every_operation_and_run_alone(name):
+    reading = network(name)
+    found = pieces(reading)
+    held = [node for piece in found for node in piece.nodes]
+    tensors = [
+        n for n in reading.graph.nodes if n in reading.shapes and n.op not in ("placeholder", "get_attr", "output")
+    ]
+    assert sorted(held, key=str) == sorted(tensors, key=str)
+    channels = _channels(reading.table, 0.5)
+    for piece in {piece.shape: piece for piece in found}.values():
+        module, inputs = alone(reading, piece, channels, 1)
+        with torch.no_grad():
+            outputs = module(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        assert [tuple(o.shape) for o in outputs] == [reading.shape(node, channels, 1) for node in piece.outputs]
+
+
+def test_pieces_of_one_shape_differ_by_counts_alone():
+    found = pieces(network("mobilenet_v2"))
+    alike = [piece for piece in found if piece.name in ("features.8.conv.1.0", "features.9.conv.1.0")]
+    assert len({piece.shape for piece in alike}) == 1
+    assert len({piece.shape for piece in found}) < len(found) / 2
+    strides = [piece for piece in found if piece.name in ("features.6.conv.1.0", "features.7.conv.1.0")]
+    assert len({piece.shape for piece in strides}) == 2
+
+
+class _Holding(fx.Interpreter):
+    """Run a graph, letting go of tensors after their last use; note what is held as some nodes have just run."""
+
+    def __init__(self, module, heads):
+        super().__init__(module, garbage_collect_values=True)
+        self.heads, self.most = heads, 0
+
+    def run_node(self, n):
+        value = super().run_node(n)
+        if n.name in self.heads:
+            held = [t for t in [*self.env.values(), value] if isinstance(t, torch.Tensor)]
+            sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+            self.most = max(self.most, sum(sizes.values()))
+        return value
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "squeezenet1_1"])
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
+def test_activation_memory_is_what_a_run_holds(name, ratio):
+    reading = network(name)
+    found = pieces(reading)
+    channels = _channels(reading.table, ratio)
+    module = fx.GraphModule(fresh(reading.module, reading.table, channels).eval(), reading.graph)
+    run = _Holding(module, {piece.nodes[0].name for piece in found})
+    with torch.no_grad():
+        run.run(torch.rand(1, 3, 64, 64))
+    assert ActivationMemory.of(reading, found)(channels) == run.most
+
+
+@given(st.integers(2, 5), st.integers(2, 5), st.data())
+def test_grids_are_exact_where_latency_is_bilinear(rows, columns, data):
+    axes = [sorted(data.draw(st.sets(st.integers(1, 99), min_size=n, max_size=n))) for n in (rows, columns)]
+
+    def ms(a, b):
+        return 1 + 2 * a + 3 * b + 0.5 * a * b
+
+    grid = Grid(tuple(map(tuple, axes)), tuple(ms(a, b) for a, b in itertools.product(*axes)))
+    a, b = (data.draw(st.integers(axis[0], axis[-1])) for axis in axes)
+    assert grid.at((a, b)) == pytest.approx(ms(a, b))
+    assert grid.at((axes[0][-1] + 50, axes[1][0])) == pytest.approx(ms(axes[0][-1], axes[1][0]))  # no guess beyond
+
+
+def test_grids_are_refined_where_interpolation_errs():
+    reading = network("mobilenet_v2")
+    space = Space.of(reading.table, width=1.5, min_width=0.15, groups=24, divisor=8)
+    (wide,) = [piece.shape for piece in pieces(reading) if piece.name == "features.18.0"]
+    (shape,) = [shape for shape in shapes_of(pieces(reading), space) if shape.piece.shape == wide]
+    assert len(shape.counts) == 2
+
+    def ms(a, b):
+        return 0.1 * a * b * (2 if b > 900 else 1)
+
+    def cliff(points):  # a kernel whose weights no longer fit into a cache beyond 900 output channels
+        return [(ms(*shape.piece.counts(channels)), 0.01) for channels in points]
+
+    grid = refined(shape, space, cliff).grid()
+    for a, b in itertools.product(*shape.counts):
+        beside = 800 < b < 1000
+        assert beside or grid.at((a, b)) == pytest.approx(ms(a, b), rel=0.05)
+    assert len(grid.ms) < 0.7 * len(shape.counts[0]) * len(shape.counts[1])
+    assert len(grid.counts[0]) == 5 < len(grid.counts[1])  # even along one axis, not along the other
+    flat = refined(shape, space, lambda points: [(1.0, 0.01)] * len(points))
+    assert len(flat.times) == 25
+
+
+def test_channels_at_the_points_of_a_grid():
+    reading = network("densenet121")
+    space = Space.of(reading.table, width=1.5, min_width=0.15, groups=6, divisor=4)
+    for shape in shapes_of(pieces(reading), space):
+        counts = tuple(axis[len(axis) // 2] for axis in shape.counts)
+        got = shape.piece.counts(channels_at(shape.piece, counts, space))
+        assert got == pytest.approx(counts, rel=0.1, abs=8)
+
+
+def measured(latency, factors, constant, number, noise=0.0):
+    rows = []
+    for place in range(number):
+        channels = {"a": 10 + 37 * place % 91, "b": 10 + 53 * place % 83}
+        multiplying, other = latency.sums(channels)
+        ms = factors[0] * multiplying + factors[1] * other + constant
+        rows.append(Measured(channels=channels, ms=(ms * (1 + noise), ms * (1 - noise))))
+    return rows
+
+
+def latency_of(correction=None):
+    def piece(unit, multiplies):
+        return SimpleNamespace(multiplies=multiplies, counts=lambda channels: (channels[unit],))
+
+    grids = (Grid(((1, 200),), (0.01, 2.0)), Grid(((1, 200),), (0.5, 1.0)))
+    return Latency(((piece("a", True), grids[0]), (piece("b", False), grids[1])), correction or Correction())
+
+
+def test_a_correction_finds_what_isolated_layers_do_not_show():
+    latency = latency_of()
+    networks = measured(latency, (1.3, 0.8), 0.4, 50, noise=0.01)
+    correction = fit(latency, networks[:20])
+    found = check(latency_of(correction), networks[20:])
+    assert found.median_error < 0.03
+    assert found.rank_correlation > 0.99
+    assert found.repeatability == pytest.approx(0.02)
+    before = check(latency, networks[20:])
+    assert before.median_error > 5 * found.median_error
+
+
+def test_times_are_of_the_calls():
+    place = torch.device("cpu")
+    device = Device(name="x", kind="cpu", threads=1)
+    runs = [load(torch.nn.Conv2d(c, c, 3), [torch.rand(1, c, 24, 24)], device, place) for c in (4, 128)]
+    (few, _), (many, spread) = time_all(runs, place, rounds=3)
+    assert 0 < few < many
+    assert spread >= 0
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("measure", "text", "limit"),
+    [
+        ("latency", "12ms", 12.0),
+        ("latency", "850us", 0.85),
+        ("latency", "0.5s", 500.0),
+        ("latency", "50%", 10.0),
+        ("activation_memory", "4MB", 4 * 2**20),
+        ("activation_memory", "512kb", 512 * 2**10),
+    ],
+)
+def test_units_of_measures(measure, text, limit):
+    assert parse(measure, text, 20.0).limit == pytest.approx(limit)
+    shown = MEASURES[measure].show(limit)
+    assert parse(measure, shown, 1).limit == pytest.approx(limit, rel=1e-3)
+
+
+@pytest.mark.parametrize(("measure", "text"), [("latency", "12"), ("latency", "12M"), ("activation_memory", "4M")])
+def test_a_unit_of_something_else(measure, text):
+    with pytest.raises(UsageError, match=f"--{measure.replace('_', '-')} '{text}'"):
+        parse(measure, text, 1)
+
+
+UNITS = ("a", "b", "c")
+
+
+@given(
+    st.sampled_from(["exact", "lazy"]),
+    st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=3, max_size=3),
+    st.floats(0.05, 0.95),
+    st.integers(0, 99),
+)
+def test_a_search_under_stairs_ends_and_holds(strategy, rises, share, seed):
+    """Latency of each unit is any function of its count, falling or rising or flat, with the least at the fewest."""
+    counts = range(1, 9)
+    units = {name: SimpleNamespace(counts=tuple(counts), largest=8, smallest=1, step=1) for name in UNITS}
+    space = Space(units, dict.fromkeys(units, 1))
+    stairs = {name: [1, *(1 + rise for rise in own)] for name, own in zip(UNITS, rises, strict=True)}
+
+    def cost(channels):
+        return {"latency": float(sum(stairs[name][channels[name] - 1] for name in UNITS))}
+
+    top, bottom = cost(space.largest)["latency"], cost(space.smallest)["latency"]
+    budget = Budget((Bound("latency", "x", bottom + share * (top - bottom)),))
+
+    def ask(channels, candidates, draw):
+        return {c: Score(hash((seed, *c.applied(channels).values())) % 97 / 10, 0.5) for c in candidates}
+
+    problem = Problem(space, cost, (budget,), SearchSettings(refresh=3))
+    events = list(STRATEGIES[strategy](problem, ask))
+    (answer,) = [event for event in events if isinstance(event, Answer)]
+    assert budget.holds(cost(answer.channels))
+    channels = space.largest
+    for step in (event for event in events if isinstance(event, Step)):
+        ((_, held, left),) = step.changes
+        saved = cost(channels)["latency"] - cost(step.channels)["latency"]
+        alone = [cost(channels)["latency"] - cost({**channels, name: n})["latency"]
+                 for name in UNITS for n in range(1, channels[name])]  # fmt: skip
+        assert saved > 0 or all(value <= 0 for value in alone)  # a step that saves nothing, only where none does
+        assert held > left
+        channels = step.channels
