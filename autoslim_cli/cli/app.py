@@ -100,7 +100,7 @@ def _options(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(work.train_supernet, work.calibrate_bn, work.extract, work.search, work.retrain, work.run, work.evaluate),
-    device.profile,
+    *(device.profile, device.export),
     *(describe.units, describe.info),
 )
 for _command in _COMMANDS:

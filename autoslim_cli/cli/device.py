@@ -1,5 +1,6 @@
 """Define the commands that measure devices."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -17,6 +18,10 @@ def profile(
     batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,
     channels_last: Annotated[bool, typer.Option(help="Memory format of convolutions.")] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number by default.")] = None,
+    suite: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="DIR", help="Read the times of another device from a suite instead."),
+    ] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
@@ -24,6 +29,12 @@ def profile(
     from autoslim_cli.stages.profile import profile as stage
 
     shop = open_workshop(recipe, overrides)
+    if suite is not None:
+        from autoslim_cli.stages.latency_suite import import_suite
+
+        result = import_suite(shop, suite)
+        print_json(result) if as_json else print_profile(result)
+        return
     if threads is not None:
         import torch
 
@@ -33,6 +44,26 @@ def profile(
         print_json(result)
         return
     print_profile(result)
+
+
+def export(
+    latency_suite: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")],
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    networks: Annotated[
+        int, typer.Option(min=4, help="Whole networks: half correct predictions, half check them.")
+    ] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Write every layer shape as small ONNX files, with a manifest, for a device that is not here."""
+    from autoslim_cli.stages.latency_suite import export_suite
+
+    result = export_suite(open_workshop(recipe, overrides), latency_suite, networks=networks, batch=batch)
+    if as_json:
+        print_json(result)
+        return
+    print(f"{result['manifest']}: {result['shapes']} layer shapes, {result['files']} files")
 
 
 def print_profile(result: dict[str, Any]) -> None:

@@ -1,29 +1,16 @@
 """Compute the memory of live activations: closed form over the lifetimes of tensors in the graph."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import fx
 
-from autoslim_cli.network.pieces import Piece
+from autoslim_cli.network.pieces import Piece, Sized, sized
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.table import Channels, Layout, features
+from autoslim_cli.network.table import Channels
 
 BYTES = 4
 """Bytes of one value: fp32."""
-
-
-@dataclass(frozen=True)
-class Sized:
-    """A tensor for one image: `fixed` values for each feature of a layout, or in all without one."""
-
-    fixed: int
-    layout: Layout
-
-    def values(self, channels: Channels) -> int:
-        """Return how many values it holds."""
-        return self.fixed * features(self.layout, channels) if self.layout else self.fixed
 
 
 @dataclass(frozen=True)
@@ -54,18 +41,9 @@ class ActivationMemory:
             tuple(place for place, node in enumerate(order) if made[node] <= number <= last[node])
             for number in range(len(pieces))
         )
-        return cls(tuple(_sized(reading, node) for node in order), tuple(dict.fromkeys(alive)))
+        return cls(tuple(sized(reading, node) for node in order), tuple(dict.fromkeys(alive)))
 
     def __call__(self, channels: Channels) -> int:
         """Return the bytes at some channels."""
         values = [tensor.values(channels) for tensor in self.tensors]
         return BYTES * max(sum(values[place] for place in places) for places in self.alive)
-
-
-def _sized(reading: Reading, node: fx.Node) -> Sized:
-    """Return a tensor's size as a function of channels."""
-    shape = reading.shapes[node][1:]
-    if node not in reading.layouts:
-        return Sized(math.prod(shape), ())
-    dim, layout = reading.layouts[node]
-    return Sized(math.prod(shape[: dim - 1]) * math.prod(shape[dim:]), layout)

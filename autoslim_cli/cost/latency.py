@@ -11,7 +11,7 @@ from autoslim_cli.files.latency_table import Check, Correction, LatencyTable, La
 from autoslim_cli.network.pieces import Piece
 from autoslim_cli.network.table import Channels
 
-RIDGE = 0.05
+RIDGE = 0.02
 """How firmly a correction stays at factors of one, against the mean square error of a prediction."""
 
 
@@ -50,16 +50,18 @@ class Latency:
 
     def __call__(self, channels: Channels) -> float:
         """Return the predicted milliseconds."""
-        multiplying, other = self.sums(channels)
+        multiplying, other, mvalues = self.sums(channels)
         fit = self.correction
-        return max(fit.multiplying * multiplying + fit.other * other + fit.constant_ms, 1e-6)
+        ms = fit.multiplying * multiplying + fit.other * other + fit.per_mvalue_ms * mvalues + fit.constant_ms
+        return max(ms, 1e-6)
 
-    def sums(self, channels: Channels) -> tuple[float, float]:
-        """Return the times of convolutions and linear layers, and of all other layers."""
-        sums = [0.0, 0.0]
+    def sums(self, channels: Channels) -> tuple[float, float, float]:
+        """Return the ms of convolutions and linear layers, those of all others, and the millions of values moved."""
+        times, values = [0.0, 0.0], 0
         for piece, grid in self.layers:
-            sums[not piece.multiplies] += grid.at(piece.counts(channels))
-        return sums[0], sums[1]
+            times[not piece.multiplies] += grid.at(piece.counts(channels))
+            values += sum(tensor.values(channels) for tensor in piece.tensors)
+        return times[0], times[1], values / 1e6
 
 
 def predictor(table: LatencyTable, pieces: Sequence[Piece], low: Channels, high: Channels, name: str) -> Latency:
@@ -102,25 +104,27 @@ def _covers(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name
 
 
 def fit(latency: Latency, networks: Sequence[Measured]) -> Correction:
-    """Fit two factors and a constant to networks run end to end: least squares of relative errors, near one, one, zero.
+    """Fit factors and a constant to networks run end to end: least squares of relative errors, held near the plain sum.
 
-    What isolated layers cannot show goes in: caches that are warm or cold, the cost of a call, fusion across layers.
+    What isolated layers cannot show goes in: caches that are warm or cold, the cost of a call, fusion across layers,
+    and tensors that keep an engine's own layout from layer to layer.
     """
     import torch
 
-    rows, targets = [], []
-    for network in networks:
-        multiplying, other = latency.sums(network.channels)
-        rows.append([multiplying / network.mean, other / network.mean, 1 / network.mean])
-        targets.append(1 - (multiplying + other) / network.mean)
-    scale = sum(network.mean for network in networks) / len(networks)
-    design = torch.tensor(rows, dtype=torch.float64) * torch.tensor([1.0, 1.0, scale], dtype=torch.float64)
-    wanted = torch.tensor(targets, dtype=torch.float64)
-    # First one factor and a constant, then what the two sums differ in: with few networks they are hard to tell apart.
-    normal = design.T @ design / len(rows) + RIDGE**2 * torch.eye(3, dtype=torch.float64)
-    change = torch.linalg.solve(normal, design.T @ wanted / len(rows)).tolist()
+    sums = torch.tensor([[*latency.sums(n.channels), 1.0] for n in networks], dtype=torch.float64)
+    ms = torch.tensor([[network.mean] for network in networks], dtype=torch.float64)
+    scale = torch.stack([torch.ones(()), torch.ones(()), ms.mean() / sums[:, 2].mean(), ms.mean()]).double()
+    design = sums * scale / ms
+    wanted = 1 - (sums[:, :1] + sums[:, 1:2]) / ms
+    normal = design.T @ design / len(networks) + RIDGE**2 * torch.eye(4, dtype=torch.float64)
+    change = torch.linalg.solve(normal, design.T @ wanted / len(networks)).squeeze(1) * scale
+    multiplying, other, per_mvalue, constant = change.tolist()
     return Correction(
-        multiplying=1 + change[0], other=1 + change[1], constant_ms=change[2] * scale, networks=len(networks)
+        multiplying=1 + multiplying,
+        other=1 + other,
+        per_mvalue_ms=per_mvalue,
+        constant_ms=constant,
+        networks=len(networks),
     )
 
 

@@ -61,6 +61,10 @@ class Correction(Settings):
 
     multiplying: float = Field(default=1.0, description="Factor on the sum over convolutions and linear layers")
     other: float = Field(default=1.0, description="Factor on the sum over all other layers")
+    per_mvalue_ms: float = Field(
+        default=0.0,
+        description="Added for a million values that layers read and write: layouts that isolated layers change",
+    )
     constant_ms: float = 0.0
     networks: Annotated[int, Field(ge=0)] = Field(default=0, description="How many networks it was fitted on")
 

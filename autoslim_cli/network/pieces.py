@@ -23,6 +23,18 @@ Axis = tuple[Layout, ...]
 
 
 @dataclass(frozen=True)
+class Sized:
+    """A tensor for one image: `fixed` values for each feature of a layout, or in all without one."""
+
+    fixed: int
+    layout: Layout
+
+    def values(self, channels: Channels) -> int:
+        """Return how many values it holds."""
+        return self.fixed * features(self.layout, channels) if self.layout else self.fixed
+
+
+@dataclass(frozen=True)
 class Piece:
     """A run of operations that is measured as one.
 
@@ -37,6 +49,8 @@ class Piece:
     axes: tuple[Axis, ...]
     shape: str
     multiplies: bool
+    tensors: tuple[Sized, ...]
+    """What it reads and writes."""
 
     def counts(self, channels: Channels) -> tuple[int, ...]:
         """Return the features along each axis at some channels."""
@@ -126,7 +140,17 @@ def _piece(reading: Reading, nodes: list[fx.Node], place: dict[fx.Node, int]) ->
         axes=axes,
         shape=_shape(reading, nodes, inputs, axes),
         multiplies=any(row.multiplies for row in rows),
+        tensors=tuple(sized(reading, node) for node in (*inputs, *outputs)),
     )
+
+
+def sized(reading: Reading, node: fx.Node) -> Sized:
+    """Return a tensor's size as a function of channels."""
+    shape = reading.shapes[node][1:]
+    if node not in reading.layouts:
+        return Sized(math.prod(shape), ())
+    dim, layout = reading.layouts[node]
+    return Sized(math.prod(shape[: dim - 1]) * math.prod(shape[dim:]), layout)
 
 
 def _used_outside(user: fx.Node, own: set[fx.Node], place: dict[fx.Node, int]) -> bool:

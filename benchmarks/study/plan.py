@@ -45,14 +45,15 @@ retrain: {{epochs: 12, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
 EPOCHS = 12
 
 REFERENCE = "exact, 2000"
-BASELINE = {"strategy": "lazy", "images": 2000, "refresh": 20, "screen": 1.0, "among": 2}
+EXACT = {"strategy": "exact", "images": 2000, "per_flop": False}
+BASELINE = {"strategy": "lazy", "images": 2000, "refresh": 20, "screen": 1.0, "among": 2, "per_flop": False}
 SCREENED = {**BASELINE, "screen": 0.25}
 DEFAULT = {"strategy": "lazy", "images": 2000}
 VARIANTS: dict[str, dict[str, Any]] = {
     # What every candidate at every step gives, by images per score.
-    "exact, 500": {"strategy": "exact", "images": 500},
-    REFERENCE: {"strategy": "exact", "images": 2000},
-    "exact, 500 anew": {"strategy": "exact", "images": 500, "draw": "anew"},
+    "exact, 500": {**EXACT, "images": 500},
+    REFERENCE: EXACT,
+    "exact, 500 anew": {**EXACT, "images": 500, "draw": "anew"},
     # Fewer evaluations.
     "lazy": BASELINE,
     "lazy, one at a time": {**BASELINE, "among": 1},
@@ -64,7 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lazy, screened, one at a time": {**SCREENED, "among": 1},
     "lazy, screened, refresh 10": {**SCREENED, "refresh": 10},
     "lazy, screened, refresh 5, one at a time": {**SCREENED, "refresh": 5, "among": 1},
-    "default": DEFAULT,
+    "lazy, screened on a tenth, refresh 5, one at a time": {**SCREENED, "refresh": 5, "among": 1, "screen": 0.1},
     # Images.
     "lazy, 500": {**BASELINE, "images": 500},
     "lazy, 5000": {**BASELINE, "images": 5000},
@@ -74,7 +75,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lazy, top1": {**BASELINE, "score": "top1"},
     "lazy, per FLOP": {**BASELINE, "per_flop": True},
     "lazy, 2000 anew, per FLOP": {**BASELINE, "draw": "anew", "per_flop": True},
-    "exact, 2000, per FLOP": {"strategy": "exact", "images": 2000, "per_flop": True},
+    "exact, 2000, per FLOP": {**EXACT, "per_flop": True},
+    "default": DEFAULT,
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
     "lazy, backfill": {**BASELINE, "backfill": True},
     "lazy, refine": {**BASELINE, "refine": 10},
@@ -82,7 +84,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random, best of 100": {"strategy": "random", "images": 2000, "draws": 100},
     "uniform": {"strategy": "uniform", "images": 2000},
 }
-RETRAINED = ("uniform", "lazy", "lazy, per FLOP", "random, best of 100", REFERENCE)
+RETRAINED = ("uniform", "lazy", "lazy, per FLOP", "default", "random, best of 100", REFERENCE)
 """Variants whose networks are retrained, the most wanted first."""
 TRAININGS = 2
 """How many times the network of a supernet is retrained, each from its own seed."""

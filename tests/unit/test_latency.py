@@ -16,7 +16,7 @@ from autoslim_cli.cost.latency import Grid, Latency, check, fit
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.latency_table import Correction, Device, Measured
 from autoslim_cli.files.recipe import SearchSettings
-from autoslim_cli.network.pieces import alone, pieces
+from autoslim_cli.network.pieces import Sized, alone, pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
 from autoslim_cli.network.space import Space
@@ -138,7 +138,7 @@ def measured(latency, factors, constant, number, noise=0.0):
     rows = []
     for place in range(number):
         channels = {"a": 10 + 37 * place % 91, "b": 10 + 53 * place % 83}
-        multiplying, other = latency.sums(channels)
+        multiplying, other, _ = latency.sums(channels)
         ms = factors[0] * multiplying + factors[1] * other + constant
         rows.append(Measured(channels=channels, ms=(ms * (1 + noise), ms * (1 - noise))))
     return rows
@@ -146,7 +146,9 @@ def measured(latency, factors, constant, number, noise=0.0):
 
 def latency_of(correction=None):
     def piece(unit, multiplies):
-        return SimpleNamespace(multiplies=multiplies, counts=lambda channels: (channels[unit],))
+        return SimpleNamespace(
+            multiplies=multiplies, counts=lambda channels: (channels[unit],), tensors=(Sized(1000, ()),)
+        )
 
     grids = (Grid(((1, 200),), (0.01, 2.0)), Grid(((1, 200),), (0.5, 1.0)))
     return Latency(((piece("a", True), grids[0]), (piece("b", False), grids[1])), correction or Correction())

@@ -1,0 +1,163 @@
+"""Write layer shapes as ONNX files for a device that is not here, and read back the times that its runner wrote."""
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import torch
+from pydantic import Field, ValidationError
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.atomic import write_bytes, write_json
+from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured
+from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
+from autoslim_cli.network.pieces import alone
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.stages.profile import Shape, channels_at, finish, sample, shapes_of
+from autoslim_cli.stages.workshop import Workshop, slug
+from autoslim_cli.training.engines import onnx_bytes
+
+Read = TypeVar("Read", bound=Settings)
+
+MANIFEST, TIMES = "manifest.json", "times.json"
+LINES = 5
+"""Counts along each axis: what a grid that is refined starts with, since nothing can be refined from afar."""
+
+
+class SuiteLayer(Settings):
+    """A layer shape: its grid, and one file for each point, row by row."""
+
+    shape: str
+    example: str
+    counts: list[list[Positive]]
+    files: list[str]
+
+
+class SuiteNetwork(Settings):
+    """A whole network."""
+
+    file: str
+    channels: dict[str, int]
+
+
+class Suite(Settings):
+    """Say what every file of a suite is."""
+
+    format: Literal["autoslim.latency-suite/1"] = "autoslim.latency-suite/1"
+    model: ModelSettings
+    batch: Positive = 1
+    layers: list[SuiteLayer]
+    networks: list[SuiteNetwork]
+
+
+class SuiteDevice(Settings):
+    """Say what the runner ran on."""
+
+    name: str
+    kind: str = "device"
+    threads: Positive | None = None
+    version: str = Field(default="", description="The runner and its version")
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+
+
+class Times(Settings):
+    """Hold what the runner wrote: milliseconds by file; two numbers for a network are two measurements of it."""
+
+    device: SuiteDevice
+    ms: dict[str, float | Annotated[list[float], Field(min_length=1, max_length=2)]]
+
+
+def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) -> dict[str, Any]:
+    """Write a suite; return its manifest's path and how many files it has. Raises UsageError without ONNX."""
+    layers = []
+    shapes = shapes_of(shop.pieces, shop.space)
+    with shop.reporter.bar("layer shapes", len(shapes)) as bar:
+        for number, shape in enumerate(shapes):
+            layers.append(_write_layer(shop, shape, directory, f"layers/{number:03}", batch))
+            bar(number + 1, partial(str, shape.piece.name))
+    whole = []
+    for number in range(networks):
+        channels = sample(shop, number)
+        file = f"networks/{number:02}.onnx"
+        network = fresh(shop.reading.module, shop.reading.table, channels)
+        write_bytes(directory / file, onnx_bytes(network, [torch.rand(batch, *shop.recipe.model.input)]))
+        whole.append(SuiteNetwork(file=file, channels=channels))
+    suite = Suite(model=shop.recipe.model.architecture, batch=batch, layers=layers, networks=whole)
+    write_json(directory / MANIFEST, suite.model_dump(mode="json"))
+    return {
+        "manifest": str(directory / MANIFEST),
+        "shapes": len(layers),
+        "files": sum(len(layer.files) for layer in layers) + len(whole),
+    }
+
+
+def _write_layer(shop: Workshop, shape: Shape, directory: Path, stem: str, batch: int) -> SuiteLayer:
+    """Write one layer shape at every point of a grid."""
+    counts = [_some(axis) for axis in shape.counts]
+    files = []
+    for point in product(*counts):
+        file = f"{'-'.join([stem, *map(str, point)])}.onnx"
+        piece = alone(shop.reading, shape.piece, channels_at(shape.piece, point, shop.space), batch)
+        write_bytes(directory / file, onnx_bytes(*piece))
+        files.append(file)
+    return SuiteLayer(shape=shape.piece.shape, example=shape.piece.name, counts=counts, files=files)
+
+
+def _some(counts: Sequence[int]) -> list[int]:
+    """Return a few of some counts, evenly from the first to the last."""
+    places = {round(number * (len(counts) - 1) / (LINES - 1)) for number in range(LINES)}
+    return [counts[place] for place in sorted(places)]
+
+
+def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
+    """Write `latency-<device>.json` from the times of a suite; half of its networks correct, the others check.
+
+    Raises ArtifactError naming the file whose time is missing or cannot be one.
+    """
+    suite = _read(directory / MANIFEST, Suite, "`autoslim export --latency-suite` writes it")
+    times = _read(directory / TIMES, Times, "the runner of the device writes it; docs/latency.md says how")
+    if suite.model != shop.recipe.model.architecture:
+        raise ArtifactError(
+            f"{directory / MANIFEST}: a suite of {suite.model.name} at {list(suite.model.input)}, but the recipe's "
+            f"model is {shop.recipe.model.name} at {list(shop.recipe.model.input)}; name its recipe with --recipe"
+        )
+    layers = [
+        LayerTimes(
+            shape=one.shape, example=one.example, counts=one.counts, ms=[_ms(directory, times, f)[0] for f in one.files]
+        )
+        for one in suite.layers
+    ]
+    runs = [Measured(channels=one.channels, ms=_ms(directory, times, one.file)) for one in suite.networks]
+    device = Device(**times.device.model_dump(), engine="imported", batch=suite.batch)
+    table = LatencyTable(
+        model=suite.model, device=device, layers=layers, fitted=tuple(runs[::2]), checked=tuple(runs[1::2])
+    )
+    return finish(shop, shop.path(f"latency-{slug(device.name)}.json"), table)
+
+
+def _ms(directory: Path, times: Times, file: str) -> tuple[float, float]:
+    """Return the milliseconds of a file, of two measurements if there are two."""
+    value = times.ms.get(file)
+    if value is None:
+        raise ArtifactError(f"{directory / TIMES}: no time for {file}; run it, too ({MANIFEST} lists all files)")
+    both = value if isinstance(value, list) else [value]
+    for ms in both:
+        if not 0 < ms < math.inf:
+            raise ArtifactError(f"{directory / TIMES}: {file} cannot take {ms} ms; run it again")
+    return both[0], both[-1]
+
+
+def _read(path: Path, kind: type[Read], origin: str) -> Read:
+    """Read one of a suite's files."""
+    try:
+        return kind.model_validate(json.loads(path.read_text()))
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {origin}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error}); {origin}") from None
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {explain(error, kind)}") from None
