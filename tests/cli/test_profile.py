@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -171,3 +175,51 @@ def _own():
     import torch
 
     return torch.device("cpu"), "eager", "fp32", 1, True
+
+
+@pytest.fixture
+def suite(worked, autoslim, autoslim_json, tmp_path):
+    pytest.importorskip("onnxruntime")
+    directory = tmp_path / "suite"
+    result = autoslim_json("export", "--latency-suite", directory, "--networks", "4", "-r", worked)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    named = [file for layer in manifest["layers"] for file in layer["files"]]
+    named += [network["file"] for network in manifest["networks"]]
+    assert sorted(named) == sorted(str(path.relative_to(directory)) for path in directory.rglob("*.onnx"))
+    assert result["files"] == len(named)
+    return directory
+
+
+def test_a_suite_goes_to_a_device_and_comes_back(worked, suite, autoslim_json):
+    runner = Path(__file__).parents[2] / "benchmarks" / "run_suite.py"
+    command = [sys.executable, runner, suite, "--device", "this board"]
+    subprocess.run(command, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = autoslim_json("profile", "--import", suite, "-r", worked)
+    table = read_table(worked / "latency-this-board.json")
+    assert result["path"].endswith("latency-this-board.json")
+    assert (len(table.fitted), len(table.checked), table.device.engine) == (2, 2, "imported")
+    edited(worked / "latency-this-board.json", falling)
+    arguments = ("search", "--latency", "70%", "--latency-table", worked / "latency-this-board.json", "-r", worked)
+    (found,) = autoslim_json(*arguments)["configs"]
+    assert "measured_latency" not in found
+
+
+def test_times_that_cannot_be(worked, suite, refuse):
+    assert "times.json" in refuse(4, "profile", "--import", suite, "-r", worked)
+    manifest = json.loads((suite / "manifest.json").read_text())
+    files = [file for layer in manifest["layers"] for file in layer["files"]]
+    files += [network["file"] for network in manifest["networks"]]
+    for ms, words in (({}, ["no time for", "layers/000"]), (dict.fromkeys(files, 0.0), ["cannot take 0.0 ms"])):
+        (suite / "times.json").write_text(json.dumps({"device": {"name": "x"}, "ms": ms}))
+        line = refuse(4, "profile", "--import", suite, "-r", worked)
+        assert all(word in line for word in words), line
+    edited(suite / "manifest.json", lambda m: m["model"].update(input=[1, 9, 9]))
+    assert "a suite of autoslim/cifar_resnet at [1, 9, 9]" in refuse(4, "profile", "--import", suite, "-r", worked)
+
+
+def test_onnx_runtime_is_an_engine(worked, quick, autoslim_json, refuse):
+    pytest.importorskip("onnxruntime")
+    result = autoslim_json("profile", "--engine", "onnxruntime", "-r", worked)
+    assert result["path"].endswith("-onnxruntime.json")
+    assert result["device"]["engine"] == "onnxruntime"
+    assert "fp32" in refuse(2, "profile", "--engine", "onnxruntime", "--dtype", "fp16", "-r", worked)
