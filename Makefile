@@ -8,6 +8,9 @@ CIFAR10_UNPACK ?= ../shared/data/unpack
 # The demo's budget: a third of the base network's FLOPs.
 BUDGET ?= 33%
 
+# Tests run side by side, with one thread each.
+WORKERS ?= 2
+
 .PHONY: help setup lint format types test demo smoke clean
 
 help: ## show this list
@@ -33,7 +36,7 @@ types: $(SETUP) ## check types alone
 	$(BIN)/mypy
 
 test: lint ## check style and types, then run the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 demo: $(SETUP) ## run the whole job on the embedded digits
 	$(BIN)/autoslim run --recipe digits --flops $(BUDGET)

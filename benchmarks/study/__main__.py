@@ -9,7 +9,8 @@ the fresh images that judge what was found. Everything made lies in runs/study; 
     python benchmarks/study retrain    found, uniform and random networks from scratch, from several seeds each
     python benchmarks/study rank       how this and otherwise trained supernets rank the retrained networks
     python benchmarks/study batches    the same networks scored in smaller batches, whose BN statistics are coarser
-    python benchmarks/study report     the tables of docs/search.md
+    python benchmarks/study fast       a network found by latency beside one found by FLOPs that is as fast
+    python benchmarks/study report     the tables of docs/search.md and docs/latency.md
 
 About eight hours of one CPU core in all. `--seeds 0` does one seed; processes with different --seeds or --shard run
 side by side (with one thread and one core each). `--base flat`, before the stage, studies a network of even widths.
@@ -19,6 +20,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+import fast
 import found
 import ranked
 import retrained
@@ -61,8 +63,10 @@ def main() -> None:
     one.set_defaults(run=lambda o: ranked.rank(o.seeds, o.others))
     one = stage("batches")
     one.set_defaults(run=lambda o: ranked.batches(o.seeds))
+    one = stage("fast")
+    one.set_defaults(run=lambda o: fast.fast(o.seeds))
     one = stage("report")
-    one.set_defaults(run=lambda o: tables.report(o.seeds))
+    one.set_defaults(run=lambda o: (tables.report(o.seeds), fast.report_fast(o.seeds)))
     options = parser.parse_args()
     CHOSEN.base = options.base
     options.run(options)

@@ -26,8 +26,16 @@ class Bench:
         return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), most=batch)
 
     def search(self, name: str) -> Iterator[dict[str, Any]]:
-        """Run one variant; yield a row for every budget."""
+        """Run one variant; yield a row for every share of the base network's FLOPs."""
         from autoslim_cli.cost.budget import Bound, Budget
+
+        base = self.shop.flops(self.shop.reading.table.base)
+        shares = {Budget((Bound("flops", f"{s}%", base * s // 100),)): s for s in shares_of(name)}
+        for answer, facts in self.answers(name, tuple(shares)):
+            yield {"variant": name, "share": shares[answer.budget], **facts}
+
+    def answers(self, name: str, budgets: tuple[Any, ...]) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Run one variant to some budgets; yield each answer, and what is known of it."""
         from autoslim_cli.files.recipe import SearchSettings
         from autoslim_cli.stages.search_log import key
         from autoslim_cli.strategies import STRATEGIES, Answer, Problem
@@ -51,21 +59,20 @@ class Bench:
                     self.scored[keys[candidate]] = score
             return {c: self.scored[keys[c]] for c in candidates}
 
-        base = self.shop.flops(self.shop.reading.table.base)
-        budgets = {Budget((Bound("flops", f"{s}%", base * s // 100),)): s for s in shares_of(name)}
-        problem = Problem(self.shop.space, self.shop.cost, tuple(budgets), settings, self.seed)
+        problem = Problem(self.shop.space, self.shop.cost, budgets, settings, self.seed)
         for event in STRATEGIES[settings.strategy](problem, ask):
             if isinstance(event, Answer):
-                yield {
-                    "variant": name,
-                    "share": budgets[event.budget],
-                    "channels": event.channels,
-                    "flops": self.shop.flops(event.channels),
-                    "believed": event.score.loss,
-                    **self.judge(event.channels),
-                    "evaluations": len(asked),
-                    "multiply_adds": work,
-                }
+                yield (
+                    event,
+                    {
+                        "channels": event.channels,
+                        "flops": self.shop.flops(event.channels),
+                        "believed": event.score.loss,
+                        **self.judge(event.channels),
+                        "evaluations": len(asked),
+                        "multiply_adds": work,
+                    },
+                )
 
     def judge(self, channels: dict[str, int]) -> dict[str, float]:
         """Return loss and top-1 on the fresh images, with batch statistics and with calibrated ones."""

@@ -38,8 +38,10 @@ def head(*cells: str) -> None:
 def report_found(found: dict[int, Rows]) -> None:
     """Print what each variant's channels lose on fresh images, against the reference of the same supernet."""
     rows = {(seed, row["variant"], row["share"]): row for seed, some in found.items() for row in some}
-    print(f"Loss on fresh images of {REFERENCE!r}; of the others, what they add to it on the same supernet.")
     last = SHARES[-1]
+    if not any((seed, REFERENCE, last) in rows for seed in found):
+        return
+    print(f"Loss on fresh images of {REFERENCE!r}; of the others, what they add to it on the same supernet.")
     shares = [f"{share} %" for share in SHARES]
     head("variant", *shares, f"believed at {last} %", "evaluations", "of its multiply-adds", "seeds")
     for name in VARIANTS:
@@ -58,18 +60,16 @@ def report_found(found: dict[int, Rows]) -> None:
 
 
 def report_tight(found: dict[int, Rows]) -> None:
-    """Print what the searched channels win over uniform ones on fresh images, by budget."""
-    names = [name for name in RETRAINED if name not in ("uniform", REFERENCE)]
-    head("less loss than uniform", *(f"{share} %" for share in SHARES + tuple(s for s in JUDGED if s not in SHARES)))
-    for name in names:
-        cells = []
-        for share in (*SHARES, *(s for s in JUDGED if s not in SHARES)):
-            gains = []
-            for rows in found.values():
-                losses = {row["variant"]: row["loss"] for row in rows if row["share"] == share}
-                gains += [losses["uniform"] - losses[name]] if name in losses and "uniform" in losses else []
-            cells.append(spread(gains, sign=True))
-        print(f"| {name} | {' | '.join(cells)} |")
+    """Print the losses on fresh images at all budgets, the tight ones too."""
+    shares = (*SHARES, *(s for s in JUDGED if s not in SHARES))
+    head("loss on fresh images", *(f"{share} %" for share in shares))
+    for name in RETRAINED:
+        losses = [
+            [row["loss"] for rows in found.values() for row in rows if (row["variant"], row["share"]) == (name, share)]
+            for share in shares
+        ]
+        if any(losses):
+            print(f"| {name} | {' | '.join(map(spread, losses))} |")
 
 
 def report_retrained(trained: dict[int, Rows], found: dict[int, Rows]) -> None:

@@ -1,0 +1,79 @@
+"""Set a network found by latency beside one found by FLOPs that is as fast on this machine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from found import Bench
+from plan import TRAININGS, add_row, open_shop, rows_of
+
+LATENCY = 0.75
+"""The latency budget, as a share of the base network's."""
+
+FILE = "fast.jsonl"
+
+
+def fast(seeds: Sequence[int]) -> None:
+    """Search by latency and by FLOPs, measure both networks in turn, and train both from scratch."""
+    from autoslim_cli.stages.profile import profile, table_file
+    from autoslim_cli.stages.retrain import retrain
+    from autoslim_cli.training.engines import here
+
+    for seed in seeds:
+        shop = open_shop(seed)
+        if not shop.path(table_file(here(shop.device, "eager", "fp32", 1, True))).exists():
+            profile(shop, engine="eager", dtype="fp32", batch=1, channels_last=True, resume=True)
+        rows = {row["found_by"]: row for row in rows_of(seed, FILE) if "found_by" in row}
+        if not rows:
+            rows = chosen(Bench(seed), seed)
+        done = {(row["trained"], row["training"]) for row in rows_of(seed, FILE) if "trained" in row}
+        for training in (seed + 10 * run for run in range(TRAININGS)):
+            for name, row in rows.items():
+                if (name, training) not in done:
+                    own = open_shop(seed, training=training)
+                    result = retrain(own, f"study-fast-{name}-{training}", row["channels"], resume=True)
+                    add_row(seed, FILE, {"trained": name, "training": training, "test_top1": result["top1"]})
+
+
+def chosen(bench: Bench, seed: int) -> dict[str, dict[str, Any]]:
+    """Return the network of a latency budget, and of all FLOPs budgets the one that is as fast by prediction."""
+    import torch
+
+    from autoslim_cli.cost.budget import Bound, Budget
+    from autoslim_cli.network.rebuild import fresh
+    from autoslim_cli.stages.profile import with_latency
+    from autoslim_cli.training.engines import ROUNDS, load, time_all
+
+    bench.shop = shop = with_latency(bench.shop, None)
+    base = shop.cost(shop.reading.table.base)
+    limit = LATENCY * base["latency"]
+    (by_latency,) = bench.answers("default", (Budget((Bound("latency", f"{LATENCY:.0%}", limit),)),))
+    floor = shop.flops(shop.space.smallest) / base["flops"]
+    shares = [share for share in range(95, 3, -3) if share / 100 > floor]
+    budgets = tuple(Budget((Bound("flops", f"{s}%", base["flops"] * s // 100),)) for s in shares)
+    by_flops = list(bench.answers("default", budgets))
+    wanted = shop.latency(by_latency[1]["channels"])
+    nearest = min(by_flops, key=lambda pair: abs(shop.latency(pair[1]["channels"]) - wanted))
+    device, rows = shop.times.device, {"latency": by_latency[1], "flops": nearest[1]}
+    networks = [fresh(shop.reading.module, shop.reading.table, row["channels"]) for row in rows.values()]
+    image = torch.rand(1, *shop.recipe.model.input)
+    times = time_all([load(network, [image], device, shop.device) for network in networks], shop.device, 20 * ROUNDS)
+    for (name, row), (ms, spread) in zip(rows.items(), times, strict=True):
+        row |= {"found_by": name, "predicted_ms": shop.latency(row["channels"]), "measured_ms": ms, "spread": spread}
+        add_row(seed, FILE, {**row, "base_ms": base["latency"]})
+    return rows
+
+
+def report_fast(seeds: Sequence[int]) -> None:
+    """Print both networks of each seed."""
+    print(
+        "\n| seed | found by | FLOPs | predicted ms | measured ms | supernet's loss | test top-1 |\n"
+        + "| --- " * 7
+        + "|"
+    )
+    for seed in seeds:
+        rows = rows_of(seed, FILE)
+        for row in (row for row in rows if "found_by" in row):
+            tops = [r["test_top1"] for r in rows if r.get("trained") == row["found_by"]]
+            ms = f"{row['predicted_ms']:.3f} | {row['measured_ms']:.3f}"
+            trained = ", ".join(f"{100 * top:.1f}" for top in tops)
+            print(f"| {seed} | {row['found_by']} | {row['flops']:,} | {ms} | {row['loss']:.3f} | {trained} |")
