@@ -187,11 +187,11 @@ class SearchSettings(Settings):
     per_flop: bool = Field(
         default=True, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
     )
-    refresh: Positive = Field(default=5, description="`lazy`: score every candidate again after as many steps")
+    refresh: Positive = Field(default=20, description="`lazy`: score every candidate again after as many steps")
     screen: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.1, description="`lazy`: the share of `images` that a refresh scores on; it only tells where to look"
+        default=0.25, description="`lazy`: the share of `images` that a refresh scores on; it only tells where to look"
     )
-    among: Positive = Field(default=1, description="`lazy`: how many of the least harmful are scored again at a time")
+    among: Positive = Field(default=2, description="`lazy`: how many of the least harmful are scored again at a time")
     draws: Positive = Field(default=100, description="`random`: how many channels are drawn for each budget")
     pace: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
