@@ -91,7 +91,11 @@ def grid_of(layer: LayerTimes) -> Grid:
 
 
 def _covers(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name: str) -> None:
-    """Refuse a grid that a layer's counts leave."""
+    """Refuse a grid of another kind, or one that a layer's counts leave."""
+    if len(layer.counts) != len(piece.axes):
+        raise ArtifactError(
+            f"{name}: {layer.example} ({layer.shape}) has {len(layer.counts)} axes of counts, not {len(piece.axes)}"
+        )
     for axis, least, most in zip(layer.counts, piece.counts(low), piece.counts(high), strict=True):
         if least < axis[0] or most > axis[-1]:
             raise ArtifactError(

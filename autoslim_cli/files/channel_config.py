@@ -1,5 +1,6 @@
 """Read and write channel configs: the one contract between search, people and training."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Literal
@@ -7,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files.atomic import write_json
+from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
 
 FORMAT = "autoslim.channels/1"
@@ -90,3 +91,12 @@ def read_config(path: Path) -> ChannelConfig:
 def write_config(path: Path, config: ChannelConfig) -> None:
     """Write a channel config atomically, without empty keys."""
     write_json(path, config.model_dump(mode="json", exclude_none=True))
+
+
+def config_sha256(path: Path) -> str:
+    """Return a config's sha256; of one that says a latency, of what it says beside: networks do not depend on that."""
+    config = read_config(path)
+    if config.cost is None or config.cost.latency is None:
+        return sha256(path)
+    rest = config.model_copy(update={"cost": config.cost.model_copy(update={"latency": None})})
+    return f"sha256:{hashlib.sha256(rest.model_dump_json(exclude_none=True).encode()).hexdigest()}"

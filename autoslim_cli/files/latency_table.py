@@ -34,9 +34,7 @@ class Device(Settings):
         """Return what files of this device are called by: cpu-2-threads, cuda-fp16-compile."""
         threads = f"{self.threads}-thread{'s' * (self.threads != 1)}" if self.threads else ""
         parts = [self.kind, threads, self.dtype if self.dtype != "fp32" else ""]
-        parts += [
-            "nchw" if self.kind == "cpu" and self.engine in ("eager", "compile") and not self.channels_last else ""
-        ]
+        parts += ["nchw" if self.engine in ("eager", "compile") and not self.channels_last else ""]
         parts += [self.engine if self.engine != "eager" else "", f"batch-{self.batch}" if self.batch > 1 else ""]
         return "-".join(part for part in parts if part)
 
@@ -122,7 +120,7 @@ def read_table(path: Path) -> LatencyTable:
     except ValidationError as error:
         raise ArtifactError(f"{path}: {explain(error, LatencyTable)}") from None
     for layer in table.layers:
-        _check(path, layer)
+        check_layer(path, layer)
     return table
 
 
@@ -131,7 +129,7 @@ def write_table(path: Path, table: LatencyTable) -> None:
     write_json(path, table.model_dump(mode="json", exclude_none=True))
 
 
-def _check(path: Path, layer: LayerTimes) -> None:
+def check_layer(path: Path, layer: LayerTimes) -> None:
     """Refuse a grid that is none, and times that are no times."""
     where = f"{path}: layer {layer.example} ({layer.shape})"
     for axis in layer.counts:

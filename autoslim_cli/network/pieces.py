@@ -68,7 +68,8 @@ def pieces(reading: Reading) -> list[Piece]:
     """Return a network's pieces, in the order of its graph: every operation on tensors is in one of them."""
     groups = _groups(reading)
     place = {node: number for number, group in enumerate(groups) for node in group}
-    return [_piece(reading, group, place) for group in groups]
+    found = [_piece(reading, group, place) for group in groups]
+    return [piece for piece in found if piece.outputs]  # a result that nothing takes in eval mode is dead code
 
 
 def _groups(reading: Reading) -> list[list[fx.Node]]:

@@ -1,6 +1,7 @@
 """Hold a network that was read."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import fx, nn
 
@@ -24,11 +25,20 @@ class Reading:
     shapes: dict[fx.Node, tuple[int, ...]]
 
     def shape(self, node: fx.Node, channels: Channels, images: int) -> tuple[int, ...]:
-        """Return a tensor node's shape at some channels, for a number of images (a bare parameter's: for none)."""
+        """Return a tensor node's shape at some channels, for a number of images; what comes of parameters has none."""
         shape = list(self.shapes[node])
         if node in self.layouts:
             dim, layout = self.layouts[node]
             shape[dim] = features(layout, channels)
-        if shape and node.op != "get_attr":
+        if shape and node in self._of_images:
             shape[0] = shape[0] * images // 2
         return tuple(shape)
+
+    @cached_property
+    def _of_images(self) -> frozenset[fx.Node]:
+        """Return the nodes that depend on the images."""
+        found: set[fx.Node] = set()
+        for node in self.graph.nodes:
+            if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
+                found.add(node)
+        return frozenset(found)

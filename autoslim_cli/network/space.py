@@ -104,6 +104,12 @@ class Space:
         return {name: unit.smallest for name, unit in self.units.items()}
 
     @property
+    def ends(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the least and the most channels that costs may be asked for: the space's, and the base network's."""
+        counts = {name: (space.smallest, space.largest, space.unit.base) for name, space in self.units.items()}
+        return {name: min(own) for name, own in counts.items()}, {name: max(own) for name, own in counts.items()}
+
+    @property
     def log10_size(self) -> float:
         """Return the decimal logarithm of the number of points."""
         return sum(math.log10(len(unit.counts)) for unit in self.units.values())

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.atomic import write_bytes, write_json
-from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured
+from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, check_layer
 from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
@@ -131,7 +131,13 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
         )
         for one in suite.layers
     ]
-    runs = [Measured(channels=one.channels, ms=_ms(directory, times, one.file)) for one in suite.networks]
+    for layer in layers:
+        check_layer(directory / MANIFEST, layer)
+    checked = [shop.space.check(one.channels, str(directory / MANIFEST), bounded=False) for one in suite.networks]
+    runs = [
+        Measured(channels=channels, ms=_ms(directory, times, one.file))
+        for channels, one in zip(checked, suite.networks, strict=True)
+    ]
     device = Device(**times.device.model_dump(), engine="imported", batch=suite.batch)
     table = LatencyTable(
         model=suite.model, device=device, layers=layers, fitted=tuple(runs[::2]), checked=tuple(runs[1::2])

@@ -32,6 +32,9 @@ LEVELS = 12
 FITTED, CHECKED = 20, 30
 """Networks run end to end: to correct predictions, and to check them."""
 
+EAGER = ("eager", "fp32", 1)
+"""Engine, arithmetic and batch of the tables that a search takes by itself."""
+
 Times = tuple[float, float]
 """Milliseconds, and their relative spread."""
 
@@ -56,8 +59,11 @@ def profile(
     shapes = shapes_of(shop.pieces, shop.space)
     table = LatencyTable(model=shop.recipe.model.architecture, device=device, layers=[])
     if resume and path.exists():
-        table = _to_go_on(path, table)
-    done = {layer.shape: layer for layer in table.layers}
+        table = _to_go_on(shop, path, table)
+    wanted = {shape.piece.shape: shape for shape in shapes}
+    done = {layer.shape: layer for layer in table.layers if _still_covers(layer, wanted.get(layer.shape))}
+    if len(done) < len(table.layers):  # the search space has changed
+        table = table.model_copy(update={"fitted": (), "checked": ()})
     say(f"{device}: {len(shapes)} layer shapes, {len(done)} of them measured; {FITTED + CHECKED} networks")
     # 1. Every layer shape, on as fine a grid as it needs.
     with shop.reporter.bar("layer shapes", len(shapes)) as bar:
@@ -84,10 +90,10 @@ def finish(shop: Workshop, path: Path, table: LatencyTable) -> dict[str, Any]:
     """Correct and check predictions by the networks that were run, and write the table."""
     table = table.model_copy(update={"complete": True})
     space, found = shop.space, shop.pieces
-    latency = predictor(table, found, space.smallest, space.largest, str(path))
+    latency = predictor(table, found, *space.ends, str(path))
     if table.fitted:
         table = table.model_copy(update={"correction": fit(latency, table.fitted)})
-        latency = predictor(table, found, space.smallest, space.largest, str(path))
+        latency = predictor(table, found, *space.ends, str(path))
     if table.checked:
         table = table.model_copy(update={"check": check(latency, table.checked)})
     write_table(path, table)
@@ -115,6 +121,9 @@ def time_network(shop: Workshop, channels: Channels, device: Device, rounds: int
     """Return the milliseconds of a whole network on this machine."""
     network = fresh(shop.reading.module, shop.reading.table, channels)
     images = torch.rand(device.batch, *shop.recipe.model.input)
+    if device.engine == "compile":
+        # It compiles a class for few sizes, and runs it uncompiled after those.
+        torch._dynamo.reset()
     ((ms, _),) = time_all([load(network, [images], device, shop.device)], shop.device, rounds)
     return ms
 
@@ -149,28 +158,53 @@ def is_here(shop: Workshop, device: Device) -> bool:
 def with_latency(shop: Workshop, table: Path | None) -> Workshop:
     """Return the workshop with latency among its costs: by a table that is named, or by this machine's own.
 
-    Raises ArtifactError if this machine has none in the recipe's directory, or what is there is of another one.
+    Raises ArtifactError if this machine has none in the recipe's directory, what is there is of another one, or not
+    complete; UsageError if the table is of this machine, but its engine is not here.
     """
-    if table is None:
-        table = shop.path(table_file(here(shop.device, "eager", "fp32", 1, True)))
-        others = [path.name for path in sorted(shop.directory.glob("latency-*.json")) if path != table]
-        if not table.exists():
-            hint = f"; --latency-table names another: {', '.join(others)}" if others else ""
-            raise ArtifactError(f"{table}: no latency table of this machine; `autoslim profile` measures one{hint}")
-        if not is_here(shop, device := read_table(table).device):
+    path = table or _own_table(shop)
+    found = read_table(path)
+    if not found.complete and found.device.engine != "imported":
+        raise ArtifactError(f"{path}: not complete; `autoslim profile --resume` finishes it")
+    if found.device.engine != "imported" and is_here(shop, device := found.device):
+        here(shop.device, device.engine, device.dtype, device.batch, device.channels_last)
+    return replace(shop, measures=(*shop.measures, "latency"), latency_table=path)
+
+
+def _own_table(shop: Workshop) -> Path:
+    """Return this machine's table: of as many threads as there are now, or the only one of eager PyTorch."""
+    own = shop.path(table_file(here(shop.device, "eager", "fp32", 1, True)))
+    paths = sorted(shop.directory.glob("latency-*.json"))
+    if own in paths:
+        if not is_here(shop, device := read_table(own).device):
             raise ArtifactError(
-                f"{table}: measured on {device}, which is not this machine; run `autoslim profile`, or name the table "
+                f"{own}: measured on {device}, which is not this machine; run `autoslim profile`, or name the table "
                 "with --latency-table to search for that device"
             )
-    return replace(shop, measures=(*shop.measures, "latency"), latency_table=table)
+        return own
+    devices = {path: read_table(path).device for path in paths}
+    mine = [path for path, d in devices.items() if is_here(shop, d) and (d.engine, d.dtype, d.batch) == EAGER]
+    if len(mine) == 1:
+        return mine[0]
+    hint = f"; --latency-table names another: {', '.join(path.name for path in paths)}" if paths else ""
+    raise ArtifactError(f"{own}: no latency table of this machine; `autoslim profile` measures one{hint}")
 
 
-def _to_go_on(path: Path, new: LatencyTable) -> LatencyTable:
+def _to_go_on(shop: Workshop, path: Path, new: LatencyTable) -> LatencyTable:
     """Return the table that is there, if it is of the same network and device."""
     old = read_table(path)
+    for network in (*old.fitted, *old.checked):
+        shop.space.check(network.channels, str(path), bounded=False)
     if (old.model, old.device) != (new.model, new.device):
         raise ArtifactError(f"{path}: a table of {old.model.name} on {old.device}; profile again without --resume")
     return old
+
+
+def _still_covers(layer: LayerTimes, shape: "Shape | None") -> bool:
+    """Tell whether the grid of a layer holds all counts that its shape may have now."""
+    if shape is None or len(layer.counts) != len(shape.counts):
+        return False
+    ends = zip(layer.counts, shape.counts, strict=True)
+    return all(axis[0] <= counts[0] and counts[-1] <= axis[-1] for axis, counts in ends)
 
 
 # -- grids ------------------------------------------------------------------------------------------------------------
@@ -203,8 +237,9 @@ def _options(piece: Piece, axis: int, space: Space) -> list[int]:
     if len(layouts) == 1 and len(layouts[0]) == 1:
         (segment,) = layouts[0]
         assert segment.unit is not None
-        return [count * segment.multiplicity for count in space.units[segment.unit].counts]
-    low, high = piece.counts(space.smallest)[axis], piece.counts(space.largest)[axis]
+        unit = space.units[segment.unit]
+        return [count * segment.multiplicity for count in {*unit.counts, unit.unit.base}]
+    low, high = (piece.counts(ends)[axis] for ends in space.ends)
     return sorted({round(low + (high - low) * level / (LEVELS - 1)) for level in range(LEVELS)})
 
 

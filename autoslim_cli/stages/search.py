@@ -82,7 +82,7 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
         with shop.reporter.bar("searching", forecast.steps) as bar:
             for event in strategy(problem, journal.ask):
                 if isinstance(event, Answer):
-                    result.configs.append(_write(shop, event, log, journal.number))
+                    result.configs.append(_write(shop, event, log, journal.number, ranks))
                     log.add_decision({"answer": str(event.budget), **shop.cost(event.channels), **asdict(event.score)})
                 else:
                     journal.note(event)
@@ -239,7 +239,7 @@ def _words(shop: Workshop, step: Step) -> str:
     return f"{short(shop.flops(step.channels))} FLOPs  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
 
 
-def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int) -> dict[str, Any]:
+def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int, ranks: Ranks) -> dict[str, Any]:
     """Write the channel config of a budget that now holds."""
     path = shop.path(f"arch-{answer.budget.label}.json")
     cost, score = shop.cost(answer.channels), answer.score
@@ -254,7 +254,10 @@ def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int) -> dict[
         step=number,
         supernet=log.header["supernet"],
     )
-    measured = _measured(shop, answer, log) if "latency" in cost and log.writing else None
+    measured = None
+    if "latency" in cost:
+        ranks.gather(None)  # nobody scores while the first rank measures
+        (measured, *_) = ranks.gather(_measured(shop, answer, log) if log.writing else None)
     if log.writing:
         write_config(path, shop.config(answer.channels, found=found, measured_ms=measured))
     costs = ", ".join(f"{MEASURES[name].show(value)} {MEASURES[name].word}" for name, value in cost.items())
@@ -270,10 +273,11 @@ def _measured(shop: Workshop, answer: Answer, log: SearchLog) -> float | None:
     """Return the latency of found channels end to end: as the log has it, or measured now."""
     from autoslim_cli.stages.profile import measured_here
 
-    counts = tuple(answer.channels.values())
-    if counts not in log.measured and (ms := measured_here(shop, answer.channels)):
-        log.add_measured(counts, ms)
-    return log.measured.get(counts)
+    assert shop.latency_table is not None
+    table, counts = sha256(shop.latency_table), tuple(answer.channels.values())
+    if (table, counts) not in log.measured and (ms := measured_here(shop, answer.channels)):
+        log.add_measured(table, counts, ms)
+    return log.measured.get((table, counts))
 
 
 def _duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ class SearchLog:
     decided: set[str] = field(default_factory=set)
     took: list[tuple[frozenset[Key], float, int]] = field(default_factory=list)
     continues: bool = False
-    measured: dict[tuple[int, ...], float] = field(default_factory=dict)
+    measured: dict[tuple[str, tuple[int, ...]], float] = field(default_factory=dict)
 
     def cost_of(self, asked: set[Key]) -> tuple[float, int]:
         """Return the seconds and the multiply-adds of the scorings that gave some scores."""
@@ -70,7 +70,7 @@ class SearchLog:
                 elif "scored" in row:
                     self._learn(row, dict(zip(units, row["at"], strict=True)))
                 elif "measured" in row:
-                    self.measured[tuple(row["measured"])] = float(row["ms"])
+                    self.measured[str(row["table"]), tuple(row["measured"])] = float(row["ms"])
                 elif "step" in row or "answer" in row:
                     self.decided.add(_without_seconds(row))
                 else:
@@ -113,10 +113,10 @@ class SearchLog:
         self.add({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
         self._keep({key(channels, c, draw): score for c, score in scores.items()}, seconds, multiply_adds)
 
-    def add_measured(self, counts: tuple[int, ...], ms: float) -> None:
-        """Log a network's latency end to end: a resumed search does not measure it again."""
-        self.measured[counts] = ms
-        self.add({"measured": list(counts), "ms": ms})
+    def add_measured(self, table: str, counts: tuple[int, ...], ms: float) -> None:
+        """Log a network's latency, measured as a table's device is: a resumed search does not measure it again."""
+        self.measured[table, counts] = ms
+        self.add({"measured": list(counts), "table": table, "ms": ms})
 
     def add_decision(self, row: dict[str, Any]) -> None:
         """Log a step or an answer, unless this run's log has it."""

@@ -16,7 +16,7 @@ from autoslim_cli.cost.referee import agree
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
-from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, LatencyFacts, read_config
+from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, LatencyFacts, config_sha256, read_config
 from autoslim_cli.files.latency_table import LatencyTable, read_table
 from autoslim_cli.files.recipe import Recipe
 from autoslim_cli.network.pieces import Piece, pieces
@@ -163,7 +163,7 @@ class Workshop:
     @cached_property
     def latency(self) -> Latency:
         """Return the predictor of latency in ms. Raises ArtifactError if the table does not hold this search space."""
-        return predictor(self.times, self.pieces, self.space.smallest, self.space.largest, str(self.latency_table))
+        return predictor(self.times, self.pieces, *self.space.ends, str(self.latency_table))
 
     def fresh_network(self, channels: Channels) -> nn.Module:
         """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
@@ -268,8 +268,8 @@ class Workshop:
         checkpoint.save(path, checkpoint.MODEL, network.state_dict(), values)
 
     def sha256_of(self, *paths: Path) -> dict[str, str]:
-        """Return the sha256 of artifacts by file name."""
-        return {path.name: sha256(path) for path in paths}
+        """Return the sha256 of artifacts by file name; a channel config's without its latency, which varies."""
+        return {path.name: config_sha256(path) if path.suffix == ".json" else sha256(path) for path in paths}
 
 
 def check_cost(path: Path, config: ChannelConfig, counted: int, held: int) -> None:

@@ -5,10 +5,11 @@ import io
 import math
 import platform
 import statistics
+import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,22 @@ def here(device: torch.device, engine: str, dtype: str, batch: int, channels_las
 
 
 def processor() -> str:
-    """Return the processor's own name for itself."""
-    try:
+    """Return the processor's own name for itself; the machine's, where processors have none."""
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with suppress(OSError):
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    with suppress(OSError):  # boards
+        return Path("/proc/device-tree/model").read_text().strip("\0 \n")
+    return f"{platform.processor() or platform.machine()} {platform.node()}"
 
 
 def _accelerator(device: torch.device) -> str:
     """Return the name of a GPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def _onnxruntime() -> Any:
@@ -111,7 +117,7 @@ def _onnx_session(model: bytes, inputs: Sequence[Tensor], device: Device) -> Run
     options.intra_op_num_threads, options.inter_op_num_threads = device.threads or 1, 1
     options.log_severity_level = 3
     session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    feed = {one.name: tensor.numpy() for one, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    feed = {one.name: inputs[int(one.name[1:])].numpy() for one in session.get_inputs()}  # one may be read for its size
 
     def run() -> Any:
         return session.run(None, feed)
