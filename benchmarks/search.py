@@ -89,7 +89,7 @@ class Bench:
         images = whole(open_source("train", data, model, 0, None, DEVICE), data, DEVICE)  # type: ignore[arg-type]
         return images.only(images.indices[torch.randperm(len(images))])
 
-    def train(self, steps: int, rate: float = 0.05) -> None:
+    def train(self, steps: int, rate: float = 0.2) -> None:
         """Train the supernet a little, by the sandwich rule: harms then differ as they do in use."""
         settings = SupernetSettings()
         optimizer = torch.optim.SGD(self.supernet.body.parameters(), lr=rate, momentum=0.9, nesterov=True)
@@ -273,7 +273,7 @@ def main() -> None:
     for name, settings in (QUICK if options.quick else FULL).items():
         small = settings[1] == 32
         steps, repeats = (3, 1) if options.quick or not small else (5, 3)
-        train = 0 if not small else 250 if options.quick else 600
+        train = 0 if not small else 150 if options.quick else 400
         results.append(measure(name, settings, steps=steps, repeats=repeats, train=train))
     keys = ("forked_vs_naive", "default_vs_naive", "same_choices", "rate_vs_forward")
     if options.as_json:
