@@ -83,7 +83,7 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Find how many channels each layer of a convolutional network should have under a FLOPs budget.",
+    help="Find how many channels each layer of a convolutional network should have under a FLOPs or latency budget.",
 )
 
 

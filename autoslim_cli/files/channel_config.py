@@ -1,7 +1,6 @@
 """Read and write channel configs: the one contract between search, people and training."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import sha256, write_json
+from autoslim_cli.files.document import read_json
 from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
 
 FORMAT = "autoslim.channels/1"
@@ -72,15 +72,8 @@ def read_config(path: Path) -> ChannelConfig:
 
     Raises ArtifactError for a missing or damaged file, UsageError for a key that a config does not have.
     """
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such channel config; `autoslim search` writes them") from None
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read as a channel config ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not valid JSON ({error}); write it again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = read_json(path, "channel config", "`autoslim search` writes them")
+    if values.get("format") != FORMAT:
         raise ArtifactError(f'{path}: not a channel config: it must be a JSON object with "format": "{FORMAT}"')
     try:
         return ChannelConfig.model_validate(values)

@@ -1,6 +1,5 @@
 """Read and write latency tables: what a device takes for every layer shape of a search space."""
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import Field, ValidationError
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.atomic import write_json
+from autoslim_cli.files.document import read_json
 from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
 
 FORMAT = "autoslim.latency/1"
@@ -105,15 +105,8 @@ class LatencyTable(Settings):
 
 def read_table(path: Path) -> LatencyTable:
     """Read a latency table. Raises ArtifactError naming the layer and the value if a time cannot be one."""
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such latency table; `autoslim profile` writes them") from None
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read as a latency table ({error.strerror})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not valid JSON ({error}); profile again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = read_json(path, "latency table", "`autoslim profile` writes them")
+    if values.get("format") != FORMAT:
         raise ArtifactError(f'{path}: not a latency table: it must be a JSON object with "format": "{FORMAT}"')
     try:
         table = LatencyTable.model_validate(values)

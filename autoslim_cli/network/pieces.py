@@ -121,8 +121,7 @@ def _opens(reading: Reading, node: fx.Node) -> bool:
 
 def row_of(reading: Reading, node: fx.Node) -> LayerRow | None:
     """Return the layer that a node calls, or whose parameter it reads."""
-    rows: dict[str, LayerRow] = {row.name: row for row in reading.table.rows}
-    return rows.get(str(node.target)) if node.op in ("call_module", "get_attr") else None
+    return reading.rows.get(str(node.target)) if node.op in ("call_module", "get_attr") else None
 
 
 def _piece(reading: Reading, nodes: list[fx.Node], place: dict[fx.Node, int]) -> Piece:
@@ -267,9 +266,8 @@ def _part(reading: Reading, node: fx.Node, channels: Channels) -> Any:
     row = row_of(reading, node)
     if row is None:
         return copy.deepcopy(layer)
-    empty = copy.deepcopy(
-        layer, {id(p): p for p in (*layer.parameters(), *layer.buffers())}
-    )  # its tensors are replaced
+    kept = {id(tensor): tensor for tensor in (*layer.parameters(), *layer.buffers())}  # not copied: they are replaced
+    empty = copy.deepcopy(layer, kept)
     scale = 1 / math.sqrt(row.fan_in(channels))
     tensors = {
         name: torch.rand(shape_at(row, name, tensor, channels)).add_(0.5).mul_(scale) if tensor.dim() else tensor

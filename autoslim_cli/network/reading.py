@@ -5,7 +5,7 @@ from functools import cached_property
 
 from torch import fx, nn
 
-from autoslim_cli.network.table import Channels, LayerTable, Layout, features
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, features
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Reading:
         if shape and node in self._of_images:
             shape[0] = shape[0] * images // 2
         return tuple(shape)
+
+    @cached_property
+    def rows(self) -> dict[str, LayerRow]:
+        """Return the rows of the layer table by name."""
+        return {row.name: row for row in self.table.rows}
 
     @cached_property
     def _of_images(self) -> frozenset[fx.Node]:

@@ -1,6 +1,5 @@
 """Write layer shapes as ONNX files for a device that is not here, and read back the times that its runner wrote."""
 
-import json
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -11,13 +10,15 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from pydantic import Field, ValidationError
 
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.cost.layer_grid import Shape, channels_at, shapes_of
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import write_bytes, write_json
+from autoslim_cli.files.document import read_json
 from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, check_layer
 from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.stages.profile import Shape, channels_at, finish, sample, shapes_of
+from autoslim_cli.stages.profile import finish, sample
 from autoslim_cli.stages.workshop import Workshop, slug
 from autoslim_cli.training.engines import onnx_bytes
 
@@ -72,7 +73,12 @@ class Times(Settings):
 
 
 def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) -> dict[str, Any]:
-    """Write a suite; return its manifest's path and how many files it has. Raises UsageError without ONNX."""
+    """Write a suite; return its manifest's path and how many files it has.
+
+    Raises UsageError without ONNX, or if the directory is a file.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"--latency-suite {directory}: is a file; name a directory")
     layers = []
     shapes = shapes_of(shop.pieces, shop.space)
     with shop.reporter.bar("layer shapes", len(shapes)) as bar:
@@ -160,10 +166,6 @@ def _ms(directory: Path, times: Times, file: str) -> tuple[float, float]:
 def _read(path: Path, kind: type[Read], origin: str) -> Read:
     """Read one of a suite's files."""
     try:
-        return kind.model_validate(json.loads(path.read_text()))
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); {origin}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not valid JSON ({error}); {origin}") from None
+        return kind.model_validate(read_json(path, "part of a latency suite", origin))
     except ValidationError as error:
         raise ArtifactError(f"{path}: {explain(error, kind)}") from None

@@ -17,6 +17,7 @@ from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.table import Channels
+from autoslim_cli.stages.profile import measured_here
 from autoslim_cli.stages.scorer import Scorer, most_images
 from autoslim_cli.stages.search_log import FORMAT, LOG_FILE, Key, SearchLog, key, read_log
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
@@ -271,8 +272,6 @@ def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int, ranks: R
 
 def _measured(shop: Workshop, answer: Answer, log: SearchLog) -> float | None:
     """Return the latency of found channels end to end: as the log has it, or measured now."""
-    from autoslim_cli.stages.profile import measured_here
-
     assert shop.latency_table is not None
     table, counts = sha256(shop.latency_table), tuple(answer.channels.values())
     if (table, counts) not in log.measured and (ms := measured_here(shop, answer.channels)):

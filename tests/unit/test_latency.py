@@ -13,6 +13,7 @@ from torch import fx
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
 from autoslim_cli.cost.latency import Grid, Latency, check, fit
+from autoslim_cli.cost.layer_grid import channels_at, refined, shapes_of
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.latency_table import Correction, Device, Measured
 from autoslim_cli.files.recipe import SearchSettings
@@ -21,7 +22,6 @@ from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
-from autoslim_cli.stages.profile import channels_at, refined, shapes_of
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.training.engines import load, time_all
 from autoslim_cli.training.score import Score
