@@ -163,13 +163,17 @@ class Bench:
 
         before = self.evaluator.multiply_adds
         seconds, events = timed(run)
-        path = [self.space.largest, *(event.channels for event in events if isinstance(event, Step))]
+        path = [
+            self.space.largest,
+            *(channels for event in events if isinstance(event, Step) for channels in groups(event)),
+        ]
         work = self.evaluator.multiply_adds - before
         (answer,) = (event for event in events if isinstance(event, Answer))
         if not math.isfinite(answer.score.loss):
             raise RuntimeError("the supernet diverged: nothing was compared")
         return {
             "seconds": seconds,
+            "steps": sum(isinstance(event, Step) for event in events),
             "evaluations": len(asked),
             "path": path,
             "rate": work / seconds,
@@ -227,6 +231,16 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
         "same_choices": all(same),
         "rate_vs_forward": statistics.median(row["rate"] / row["forward"] for row in rows),
     }
+
+
+def groups(step: Step) -> list[dict[str, int]]:
+    """Return the channels along a step, one unit at a time: what a search takes that slims one by one."""
+    channels = {**step.channels, **{unit: before for unit, before, _ in step.changes}}
+    path = []
+    for unit, _, after in step.changes:
+        channels = {**channels, unit: after}
+        path.append(channels)
+    return path
 
 
 def evenly(problem: Problem) -> list[dict[str, int]]:

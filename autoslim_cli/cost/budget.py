@@ -96,6 +96,10 @@ class Budget:
         bounds = self.open_bounds(before)
         return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in bounds)
 
+    def shrinkage(self, before: Cost, after: Cost) -> float:
+        """Return what a change saves of a cost that is bounded and over its bound, as a share of it: the most."""
+        return max(1 - after[bound.measure] / before[bound.measure] for bound in self.open_bounds(before))
+
     def saves(self, before: Cost, after: Cost) -> bool:
         """Tell whether a change brings a bound nearer that does not hold yet."""
         return any(bound.saves(before, after) for bound in self.open_bounds(before))

@@ -187,11 +187,19 @@ class SearchSettings(Settings):
     per_flop: bool = Field(
         default=True, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
     )
-    refresh: Positive = Field(default=20, description="`lazy`: score every candidate again after as many steps")
+    refresh: Positive = Field(default=20, description="`lazy`: score every candidate again after as many groups")
     screen: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.25, description="`lazy`: the share of `images` that a refresh scores on; it only tells where to look"
     )
-    among: Positive = Field(default=2, description="`lazy`: how many of the least harmful are scored again at a time")
+    among: Annotated[float, Field(gt=0)] = Field(
+        default=0.25,
+        description="`lazy`: how many of the least harmful are scored again at a time; below 1: a share of all",
+    )
+    stride: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.05,
+        description="`lazy`: a step takes a group from each unit that is next in turn, while they save no more than "
+        "this share of the network's cost; 0: one unit",
+    )
     draws: Positive = Field(default=100, description="`random`: how many channels are drawn for each budget")
     pace: Annotated[float, Field(ge=0)] = Field(
         default=0.0,

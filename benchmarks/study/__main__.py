@@ -25,7 +25,7 @@ import found
 import ranked
 import retrained
 import tables
-from plan import BASES, CHOSEN, JUDGED, OTHERS, RETRAINED, VARIANTS, open_shop
+from plan import BASES, CHOSEN, OTHERS, RETRAINED, VARIANTS, open_shop
 
 
 def train(seeds: Sequence[int]) -> None:
@@ -54,10 +54,12 @@ def main() -> None:
     one.set_defaults(run=lambda o: found.search(o.seeds, o.variants))
     one = stage("retrain")
     one.add_argument("--variants", nargs="+", choices=[*RETRAINED, "random"], default=[*RETRAINED, "random"])
-    one.add_argument("--shares", type=int, nargs="+", choices=JUDGED, default=JUDGED)
+    one.add_argument("--shares", type=int, nargs="+", help="all that are retrained by default")
     one.add_argument("--shard", type=int, default=0)
     one.add_argument("--shards", type=int, default=1)
-    one.set_defaults(run=lambda o: retrained.retrain(o.seeds, o.variants, o.shares, o.shard, o.shards))
+    one.set_defaults(
+        run=lambda o: retrained.retrain(o.seeds, o.variants, o.shares or CHOSEN.base.judged, o.shard, o.shards)
+    )
     one = stage("rank")
     one.add_argument("--others", nargs="*", choices=OTHERS, default=list(OTHERS))
     one.set_defaults(run=lambda o: ranked.rank(o.seeds, o.others))
@@ -68,7 +70,7 @@ def main() -> None:
     one = stage("report")
     one.set_defaults(run=lambda o: (tables.report(o.seeds), fast.report_fast(o.seeds)))
     options = parser.parse_args()
-    CHOSEN.base = options.base
+    CHOSEN.name = options.base
     options.run(options)
 
 

@@ -6,17 +6,30 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path("runs/study")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base network, and budgets in per cent of its FLOPs, largest first."""
+
+    args: dict[str, int]
+    shares: tuple[int, int, int]
+    """What every variant of the search is run to; networks of the last are retrained."""
+    tight: tuple[int, ...]
+    """Further budgets of the variants whose networks are retrained."""
+
+    @property
+    def judged(self) -> tuple[int, ...]:
+        """Return the budgets at which networks are retrained."""
+        return (self.shares[-1], *self.tight)
+
+
 BASES = {
-    "doubling": {"depth": 14, "stem_stride": 2},
-    "flat": {"depth": 14, "stem_stride": 2, "width": 24, "growth": 1},
+    "doubling": Base({"depth": 14, "stem_stride": 2}, (75, 50, 25), (12, 5)),
+    # One width for all fills these budgets to within 5 %.
+    "flat": Base({"depth": 14, "stem_stride": 2, "width": 24, "growth": 1}, (70, 57, 26), (12, 7)),
 }
-"""Base networks: the ResNet's own, twice as wide at every stage, and one as wide at all of them."""
-SHARES = (75, 50, 25)
-"""Per cent of the base network's FLOPs that every variant of the search is run to."""
-TIGHT = (12, 5)
-"""Further budgets of the variants whose networks are retrained."""
-JUDGED = (25, *TIGHT)
-"""Budgets at which networks are retrained."""
+"""The ResNet's own widths, twice as wide at every stage, and a network as wide at all of them."""
 SEARCHED, FRESH = 5000, 5000
 BATCH = 1000
 RECIPE = """\
@@ -46,7 +59,15 @@ EPOCHS = 12
 
 REFERENCE = "exact, 2000"
 EXACT = {"strategy": "exact", "images": 2000, "per_flop": False}
-BASELINE = {"strategy": "lazy", "images": 2000, "refresh": 20, "screen": 1.0, "among": 2, "per_flop": False}
+BASELINE = {
+    "strategy": "lazy",
+    "images": 2000,
+    "refresh": 20,
+    "screen": 1.0,
+    "among": 2,
+    "stride": 0.0,
+    "per_flop": False,
+}
 SCREENED = {**BASELINE, "screen": 0.25}
 DEFAULT = {"strategy": "lazy", "images": 2000}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -76,8 +97,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lazy, per FLOP": {**BASELINE, "per_flop": True},
     "lazy, 2000 anew, per FLOP": {**BASELINE, "draw": "anew", "per_flop": True},
     "exact, 2000, per FLOP": {**EXACT, "per_flop": True},
-    "lazy, per FLOP, refresh 40": {**BASELINE, "per_flop": True, "refresh": 40},
-    "lazy, per FLOP, screened on a tenth, refresh 5": {**SCREENED, "per_flop": True, "refresh": 5, "screen": 0.1},
+    "lazy, per FLOP, screened": {**SCREENED, "per_flop": True},
     "lazy, per FLOP, screened on a tenth, refresh 5, one at a time": {
         **SCREENED,
         "per_flop": True,
@@ -93,7 +113,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random, best of 100": {"strategy": "random", "images": 2000, "draws": 100},
     "uniform": {"strategy": "uniform", "images": 2000},
 }
-RETRAINED = ("uniform", "lazy", "lazy, per FLOP", "default", "random, best of 100", REFERENCE)
+RETRAINED = ("uniform", "default", "lazy", "lazy, per FLOP", "random, best of 100", REFERENCE)
 """Variants whose networks are retrained, the most wanted first."""
 TRAININGS = 2
 """How many times the network of a supernet is retrained, each from its own seed."""
@@ -108,24 +128,30 @@ OTHERS = {
 }
 
 
-def shares_of(variant: str) -> tuple[int, ...]:
-    """Return the budgets of a variant, largest first."""
-    return SHARES + TIGHT if variant in RETRAINED and variant != REFERENCE else SHARES
-
-
 @dataclass
 class Chosen:
     """The base network that the stages work on."""
 
-    base: str = "doubling"
+    name: str = "doubling"
+
+    @property
+    def base(self) -> Base:
+        """Return the base network."""
+        return BASES[self.name]
 
     @property
     def place(self) -> Path:
         """Return where everything made of it lies."""
-        return HERE if self.base == "doubling" else HERE.with_name(f"{HERE.name}-{self.base}")
+        return HERE if self.name == "doubling" else HERE.with_name(f"{HERE.name}-{self.name}")
 
 
 CHOSEN = Chosen()
+
+
+def shares_of(variant: str) -> tuple[int, ...]:
+    """Return the budgets of a variant, largest first."""
+    base = CHOSEN.base
+    return base.shares + base.tight if variant in RETRAINED and variant != REFERENCE else base.shares
 
 
 def place(seed: int) -> Path:
@@ -133,7 +159,7 @@ def place(seed: int) -> Path:
     directory = CHOSEN.place / f"seed-{seed}"
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "recipe.yaml").exists():
-        args = json.dumps(BASES[CHOSEN.base])
+        args = json.dumps(CHOSEN.base.args)
         (directory / "recipe.yaml").write_text(RECIPE.format(seed=seed, epochs=EPOCHS, args=args))
     return directory
 

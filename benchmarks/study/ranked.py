@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 from found import Bench
-from plan import FRESH, JUDGED, OTHERS, add_row, open_shop, rows_of
+from plan import CHOSEN, FRESH, OTHERS, add_row, open_shop, rows_of
 
 OWN = "12 epochs"
 """The study's own supernet."""
@@ -23,7 +23,7 @@ def rank(seeds: Sequence[int], others: Sequence[str]) -> None:
         for row in (row for seed in seeds for row in rows_of(seed, "retrained.jsonl")):
             text = json.dumps(row["channels"])
             inside = all(row["channels"][name] <= count for name, count in bench.shop.space.largest.items())
-            if row["share"] == JUDGED[0] and text not in scored and inside:
+            if row["share"] == CHOSEN.base.judged[0] and text not in scored and inside:
                 scored.add(text)
                 facts = {"other": other, "network": row["network"], "channels": row["channels"]}
                 add_row(0, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
@@ -38,7 +38,7 @@ def batches(seeds: Sequence[int]) -> None:
 
     for seed in seeds:
         bench = Bench(seed)
-        rows = [row for row in rows_of(seed, "retrained.jsonl") if row["share"] == JUDGED[0]]
+        rows = [row for row in rows_of(seed, "retrained.jsonl") if row["share"] == CHOSEN.base.judged[0]]
         channels = list({json.dumps(row["channels"]): row["channels"] for row in rows}.values())
         losses = {}
         for size in (FRESH, 1000, 500, 250, 100):

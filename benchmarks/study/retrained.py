@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from found import Bench
-from plan import JUDGED, RANDOM, RETRAINED, TRAININGS, add_row, open_shop, rows_of
+from plan import CHOSEN, RANDOM, RETRAINED, TRAININGS, add_row, open_shop, rows_of
 
 
 class Job(NamedTuple):
@@ -50,9 +50,9 @@ def jobs_of(seed: int, variants: Sequence[str], shares: Sequence[int]) -> list[J
             for name in (name for name in RETRAINED if name in variants and (name, share) in found):
                 job = Job(name, share, json.dumps(found[name, share]), seed + 10 * run)
                 jobs.setdefault(job[1:], job)
-    if seed == 0 and JUDGED[0] in shares and "random" in variants:
+    if seed == 0 and CHOSEN.base.judged[0] in shares and "random" in variants:
         for number, channels in enumerate(random_channels(seed)):
-            job = Job(f"random {number}", JUDGED[0], json.dumps(channels), seed)
+            job = Job(f"random {number}", CHOSEN.base.judged[0], json.dumps(channels), seed)
             jobs.setdefault(job[1:], job)
     return list(jobs.values())
 
@@ -64,7 +64,7 @@ def random_channels(seed: int) -> list[dict[str, int]]:
     from autoslim_cli.strategies.problem import Problem
     from autoslim_cli.strategies.sampling import draw
 
-    shop, share = open_shop(seed), JUDGED[0]
+    shop, share = open_shop(seed), CHOSEN.base.judged[0]
     limit = shop.flops(shop.reading.table.base) * share // 100
     budget = Budget((Bound("flops", f"{share}%", limit),))
     problem = Problem(shop.space, shop.cost, (budget,), SearchSettings(), seed)

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from plan import JUDGED, OTHERS, REFERENCE, RETRAINED, SHARES, VARIANTS, rows_of
+from plan import CHOSEN, OTHERS, REFERENCE, RETRAINED, VARIANTS, rows_of
 from ranked import OWN
 
 Rows = list[dict[str, Any]]
@@ -18,7 +18,7 @@ def report(seeds: Sequence[int]) -> None:
     report_found(found)
     report_tight(found)
     report_retrained(trained, found)
-    report_ranked([row for rows in trained.values() for row in rows if row["share"] == JUDGED[0]])
+    report_ranked([row for rows in trained.values() for row in rows if row["share"] == CHOSEN.base.judged[0]])
 
 
 def spread(values: Sequence[float], digits: int = 3, scale: float = 1.0, *, sign: bool = False) -> str:
@@ -38,18 +38,18 @@ def head(*cells: str) -> None:
 def report_found(found: dict[int, Rows]) -> None:
     """Print what each variant's channels lose on fresh images, against the reference of the same supernet."""
     rows = {(seed, row["variant"], row["share"]): row for seed, some in found.items() for row in some}
-    last = SHARES[-1]
+    last = CHOSEN.base.shares[-1]
     if not any((seed, REFERENCE, last) in rows for seed in found):
         return
     print(f"Loss on fresh images of {REFERENCE!r}; of the others, what they add to it on the same supernet.")
-    shares = [f"{share} %" for share in SHARES]
+    shares = [f"{share} %" for share in CHOSEN.base.shares]
     head("variant", *shares, f"believed at {last} %", "evaluations", "of its multiply-adds", "seeds")
     for name in VARIANTS:
         seeds = [seed for seed in found if (seed, name, last) in rows and (seed, REFERENCE, last) in rows]
         if not seeds:
             continue
         cells = []
-        for share in SHARES:
+        for share in CHOSEN.base.shares:
             own, other = ([rows[seed, n, share]["loss"] for seed in seeds] for n in (name, REFERENCE))
             less = [a - b for a, b in zip(own, other, strict=True)]
             cells.append(spread(own) if name == REFERENCE else spread(less, sign=True))
@@ -61,7 +61,7 @@ def report_found(found: dict[int, Rows]) -> None:
 
 def report_tight(found: dict[int, Rows]) -> None:
     """Print the losses on fresh images at all budgets, the tight ones too."""
-    shares = (*SHARES, *(s for s in JUDGED if s not in SHARES))
+    shares = CHOSEN.base.shares + CHOSEN.base.tight
     head("loss on fresh images", *(f"{share} %" for share in shares))
     for name in RETRAINED:
         losses = [
@@ -75,7 +75,7 @@ def report_tight(found: dict[int, Rows]) -> None:
 def report_retrained(trained: dict[int, Rows], found: dict[int, Rows]) -> None:
     """Print what retraining gives. The error of a difference is that of two means of independent trainings."""
     head("budget", "network", "test top-1", "against uniform, ± standard error", "p", "supernet's loss", "trainings")
-    for share in JUDGED:
+    for share in CHOSEN.base.judged:
         runs = {name: list(trainings(name, share, trained, found)) for name in RETRAINED}
         for name, rows in runs.items():
             if rows:

@@ -46,7 +46,8 @@ settings = st.builds(
     per_flop=st.booleans(),
     refresh=st.integers(1, 6),
     screen=st.sampled_from([0.25, 1.0]),
-    among=st.integers(1, 3),
+    among=st.sampled_from([0.25, 0.6, 1, 2, 3]),
+    stride=st.sampled_from([0.0, 0.05, 0.3]),
     pace=st.sampled_from([0.0, 0.5]),
     backfill=st.booleans(),
     refine=st.integers(0, 3),
@@ -91,19 +92,22 @@ def test_whatever_the_scores_are(grids, shares, settings, seed, measures):
     if settings.strategy != "uniform":
         for event in events:
             assert all(count in grids[name] for name, count in event.channels.items())
-    # Every slimming step takes from one unit and lowers the cost; the path goes on from where a budget was met.
+    # Every slimming step takes from a unit, or from several within the stride, and lowers the cost; the path goes on
+    # from where a budget was met.
     path = [event for event in events if isinstance(event, Step) and event.kind == "slim"]
     for before, after in itertools.pairwise([None, *path]):
         channels = before.channels if before else problem.space.largest
-        ((unit, held, left),) = after.changes
-        assert channels[unit] == held > left
-        assert after.channels == {**channels, unit: left}
+        assert all(channels[unit] == held > left for unit, held, left in after.changes)
+        assert after.channels == {**channels, **{unit: left for unit, _, left in after.changes}}
+        if len(after.changes) > 1:
+            assert settings.strategy == "lazy"
+            assert any(cost(after.channels)[m] >= (1 - settings.stride) * cost(channels)[m] - 1e-6 for m in measures)
         assert all(cost(after.channels)[m] <= cost(channels)[m] for m in ("flops", "params"))
         assert cost(after.channels)["params"] < cost(channels)["params"]
     if not settings.pace and settings.strategy in ("exact", "lazy"):
         for step in path:
-            ((unit, held, left),) = step.changes
-            assert problem.space.slimmed({unit: held}, unit) == left
+            for unit, held, left in step.changes:
+                assert problem.space.slimmed({unit: held}, unit) == left
 
 
 @given(grids, shares, settings, st.integers(0, 999))
@@ -149,11 +153,29 @@ def test_lazy_is_exact_where_harms_never_fall(grids, shares, weights, among):
             asked.update((draw, *c.applied(channels).items()) for c in candidates)
             return convex(weights)(channels, candidates, draw)
 
-        problem = problem_of(grids, shares, SearchSettings(refresh=10**6, screen=1.0, among=among))
+        problem = problem_of(grids, shares, SearchSettings(refresh=10**6, screen=1.0, among=among, stride=0.0))
         chosen[name] = [event.channels for event in STRATEGIES[name](problem, counting)]
         evaluations[name] = len(asked)
     assert chosen["lazy"] == chosen["exact"]
     assert evaluations["lazy"] <= evaluations["exact"]
+
+
+def test_a_stride_takes_several_units_on_fewer_scores():
+    grids = {name: range(1, 9) for name in BASE}
+    evaluations, most = {}, {}
+    for stride in (0.0, 0.2):
+        asked = set()
+
+        def counting(channels, candidates, draw, asked=asked):
+            points = {(draw, *c.applied(channels).items()) for c in candidates}
+            asked.update(points)
+            return convex({"a": 50, "b": 60, "c": 55, "d": 45})(channels, candidates, draw)
+
+        problem = problem_of(grids, [0.1], SearchSettings(refresh=10**6, screen=1.0, among=2, stride=stride))
+        steps = [event for event in STRATEGIES["lazy"](problem, counting) if isinstance(event, Step)]
+        evaluations[stride], most[stride] = len(asked), max(len(step.changes) for step in steps)
+    assert most[0.0] == 1 < most[0.2]
+    assert evaluations[0.2] < evaluations[0.0]
 
 
 def test_pace_takes_several_groups_while_they_cost_nothing():
