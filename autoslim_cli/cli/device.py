@@ -6,9 +6,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, print_json, print_table
+from autoslim_cli.errors import UsageError
+
+MEASURING = ("engine", "dtype", "batch", "channels_last", "threads", "resume")
+"""Options that say how this machine is measured."""
 
 
 def profile(
+    ctx: typer.Context,
     overrides: Overrides = None,
     recipe: Recipe = None,
     engine: Annotated[
@@ -28,6 +33,12 @@ def profile(
     """Measure this device's latency, layer by layer; write latency-DEVICE.json for `search --latency`."""
     from autoslim_cli.stages.profile import profile as stage
 
+    given = [name for name in MEASURING if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")]
+    if suite is not None and given:
+        raise UsageError(
+            f"--import reads what the device's runner wrote: leave --{given[0].replace('_', '-')} out, which is for "
+            "measuring this machine"
+        )
     shop = open_workshop(recipe, overrides)
     if suite is not None:
         from autoslim_cli.stages.latency_suite import import_suite

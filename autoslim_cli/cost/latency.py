@@ -136,7 +136,7 @@ def check(latency: Latency, networks: Sequence[Measured]) -> Check:
     """Compare predictions with networks run end to end that were not fitted."""
     predicted = [latency(network.channels) for network in networks]
     errors = sorted(abs(p - n.mean) / n.mean for p, n in zip(predicted, networks, strict=True))
-    repeats = sorted(abs(n.ms[0] - n.ms[1]) / n.mean for n in networks)
+    repeats = sorted(abs(n.ms[0] - n.ms[-1]) / n.mean for n in networks)
     return Check(
         networks=len(networks),
         median_error=_quantile(errors, 0.5),

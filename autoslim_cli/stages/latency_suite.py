@@ -75,10 +75,12 @@ class Times(Settings):
 def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) -> dict[str, Any]:
     """Write a suite; return its manifest's path and how many files it has.
 
-    Raises UsageError without ONNX, or if the directory is a file.
+    Raises UsageError without ONNX, or if the directory cannot be one.
     """
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"--latency-suite {directory}: is a file; name a directory")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--latency-suite {directory}: {error.strerror}; name another directory") from None
     layers = []
     shapes = shapes_of(shop.pieces, shop.space)
     with shop.reporter.bar("layer shapes", len(shapes)) as bar:

@@ -1,6 +1,6 @@
 """Measure a device: every layer shape of a search space on a grid of counts, and whole networks to correct and check.
 
-The table is written after every layer shape, so a stopped measurement goes on.
+The table is written after every layer shape and every network, so a stopped measurement goes on.
 """
 
 from collections.abc import Sequence
@@ -61,15 +61,20 @@ def profile(
                 write_table(path, table)
             bar(number, partial("{}, {} points".format, shape.piece.name, len(done[shape.piece.shape].ms)))
     # 2. Networks as a whole, twice over: to fit what layers cannot show, and to check predictions of others.
-    networks = [sample(shop, number) for number in range(FITTED + CHECKED)]
-    if len(table.fitted) < FITTED or len(table.checked) < CHECKED:
-        times: list[float] = []
-        with shop.reporter.bar("networks", 2 * len(networks)) as bar:
-            for channels in 2 * networks:
-                times.append(time_network(shop, channels, device))
-                bar(len(times), partial("{:.3f} ms".format, times[-1]))
-        runs = tuple(map(_measured, networks, times[: len(networks)], times[len(networks) :]))
-        table = table.model_copy(update={"fitted": runs[:FITTED], "checked": runs[FITTED:]})
+    runs = [*table.fitted, *table.checked]
+    wanted_runs = FITTED + CHECKED
+    with shop.reporter.bar("networks", 2 * wanted_runs) as bar:
+        for place in range(2 * wanted_runs):
+            number, again = place % wanted_runs, place // wanted_runs
+            if number < len(runs) and len(runs[number].ms) > again:
+                continue
+            channels = runs[number].channels if again else sample(shop, number)
+            ms = time_network(shop, channels, device)
+            earlier = runs[number].ms if again else ()
+            runs[number : number + 1] = [Measured(channels=channels, ms=(*earlier, ms))]
+            table = table.model_copy(update={"fitted": tuple(runs[:FITTED]), "checked": tuple(runs[FITTED:])})
+            write_table(path, table)
+            bar(place + 1, partial("{:.3f} ms".format, ms))
     return finish(shop, path, table)
 
 
@@ -97,11 +102,6 @@ def finish(shop: Workshop, path: Path, table: LatencyTable) -> dict[str, Any]:
         "range_ms": [latency(space.smallest), latency(space.largest)],
         "base_ms": latency(base),
     }
-
-
-def _measured(channels: dict[str, int], first: float, second: float) -> Measured:
-    """Return a network that was run twice."""
-    return Measured(channels=channels, ms=(first, second))
 
 
 def time_network(shop: Workshop, channels: Channels, device: Device, rounds: int = ROUNDS) -> float:

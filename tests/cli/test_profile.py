@@ -93,6 +93,33 @@ def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monke
     assert after.layers[:3] == before.layers
 
 
+def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autoslim_json, monkeypatch):
+    calls, whole = [], profile.time_network
+
+    def stop_at(last):
+        def timed(shop, channels, device):
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            calls.append(channels)
+            return whole(shop, channels, device)
+
+        monkeypatch.setattr(profile, "time_network", timed)
+
+    stop_at(4)  # of the first of two measurements of seven networks
+    autoslim("profile", "-r", worked, code=130)
+    stop_at(10)  # of the second
+    autoslim("profile", "-r", worked, "--resume", code=130)
+    between = read_table(table_of(worked))
+    assert [len(network.ms) for network in (*between.fitted, *between.checked)] == [2, 2, 2, 1, 1, 1, 1]
+    stop_at(None)
+    autoslim_json("profile", "-r", worked, "--resume")
+    after = read_table(table_of(worked))
+    networks = (*after.fitted, *after.checked)
+    assert [network.channels for network in networks] * 2 == calls
+    assert all(len(network.ms) == 2 for network in networks)
+    assert networks[0] == between.fitted[0]
+
+
 def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, autoslim_json, autoslim):
     (found,) = autoslim_json("search", "--latency", "55%", "--latency-table", synthetic, "-r", worked)["configs"]
     assert "measured_latency" not in found  # this is not that phone
@@ -202,6 +229,14 @@ def test_a_suite_goes_to_a_device_and_comes_back(worked, suite, autoslim_json):
     arguments = ("search", "--latency", "70%", "--latency-table", worked / "latency-this-board.json", "-r", worked)
     (found,) = autoslim_json(*arguments)["configs"]
     assert "measured_latency" not in found
+
+
+def test_a_suite_that_cannot_be_written_or_measured_is_refused(worked, suite, refuse):
+    (worked / "file").write_text("")
+    for directory in (worked / "file", worked / "file" / "below", "/proc/suite"):
+        assert "another directory" in refuse(2, "export", "--latency-suite", directory, "-r", worked)
+    for option in (("--engine", "eager"), ("--batch", "2"), ("--threads", "1"), ("--resume",)):
+        assert f"leave {option[0]} out" in refuse(2, "profile", "--import", suite, *option, "-r", worked)
 
 
 def test_times_that_cannot_be(worked, suite, refuse):
