@@ -116,6 +116,8 @@ def _onnx_session(model: bytes, inputs: Sequence[Tensor], device: Device) -> Run
     options = library.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = device.threads or 1, 1
     options.log_severity_level = 3
+    # Threads of a session that has answered would spin on, and slow down the one that is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = {one.name: inputs[int(one.name[1:])].numpy() for one in session.get_inputs()}  # one may be read for its size
 
