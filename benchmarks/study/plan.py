@@ -106,8 +106,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "among": 1,
     },
     "default": DEFAULT,
-    "default, stride 0": {**DEFAULT, "stride": 0.0},
-    "default, stride 0.2": {**DEFAULT, "stride": 0.2},
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
     "lazy, backfill": {**BASELINE, "backfill": True},
     "lazy, refine": {**BASELINE, "refine": 10},

@@ -108,7 +108,8 @@ def difference(values: Sequence[float], others: Sequence[float]) -> str:
         return " | "
     error = sum(statistics.variance(some) / len(some) for some in (values, others)) ** 0.5
     gain = statistics.mean(values) - statistics.mean(others)
-    return f"{100 * gain:+.1f} ± {100 * error:.1f} | {ttest_ind(values, others, equal_var=False).pvalue:.3f}"
+    p = ttest_ind(values, others, equal_var=False).pvalue
+    return f"{100 * gain:+.1f} ± {100 * error:.1f} | {f'{p:.3f}' if p >= 0.0005 else '< 0.001'}"
 
 
 def report_ranked(trained: Rows) -> None:
