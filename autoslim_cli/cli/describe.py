@@ -1,5 +1,6 @@
 """Define the commands that describe networks."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -39,12 +40,15 @@ def info(
     arg: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory; may be repeated.")
     ] = None,
+    latency_table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Predict its latency by a table of `autoslim profile`.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show a network's layer table, FLOPs and parameters, its difference from the base network, fvcore's verdict."""
     from autoslim_cli.stages.inspect import info as stage
 
-    result = stage(what, _model(what, shape, classes, arg or []))
+    result = stage(what, _model(what, shape, classes, arg or []), latency_table)
     if as_json:
         print_json(result)
         return
@@ -66,6 +70,8 @@ def info(
         print(f"{key:7}{count:>15,}   {count / base - 1:+.1%} against the base network's {base:,}")
     verdict = "agrees" if result["agrees"] else f"counts {result['fvcore_flops']:,}"
     print(f"fvcore {verdict}: multiply-adds of convolutions and linear layers, batch 1")
+    if latency := result.get("latency"):
+        print(f"latency{latency['predicted_ms']:>15.4g} ms, predicted for {latency['device']}")
     for note in result["notes"]:
         print(f"pinned: {note}")
 

@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.latency import predictor
 from autoslim_cli.cost.referee import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.files.latency_table import read_table
 from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.network.pieces import pieces
+from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.table import Channels, features
@@ -33,10 +37,11 @@ def units(shop: Workshop) -> list[dict[str, Any]]:
     ]
 
 
-def info(what: str, model: ModelSettings | None) -> dict[str, Any]:
+def info(what: str, model: ModelSettings | None, latency_table: Path | None = None) -> dict[str, Any]:
     """Describe a channel config, a checkpoint, or (with `model`) a network by name.
 
-    Returns its layer table, FLOPs and parameters, its base network's, and fvcore's count of the built network.
+    Returns its layer table, FLOPs and parameters, its base network's, fvcore's count of the built network, and the
+    latency that a table predicts. Raises ArtifactError if the table does not hold its layers.
     """
     path = Path(what)
     settings, channels, directory = (model, None, Path()) if model else _from_file(path)
@@ -49,6 +54,7 @@ def info(what: str, model: ModelSettings | None) -> dict[str, Any]:
         check_cost(path, channels, flops(table, chosen), params(table, chosen))
     network = fresh(reading.module, table, chosen)
     counted, theirs = flops(table, chosen), fvcore_flops(network, settings.input)
+    latency = _latency(reading, chosen, latency_table) if latency_table else {}
     return {
         "model": describe(settings),
         "flops": counted,
@@ -56,6 +62,7 @@ def info(what: str, model: ModelSettings | None) -> dict[str, Any]:
         "fvcore_flops": theirs,
         "agrees": counted == theirs,
         "base": {"flops": flops(table, base), "params": params(table, base)},
+        **latency,
         "notes": list(table.notes),
         "layers": [
             {
@@ -71,6 +78,13 @@ def info(what: str, model: ModelSettings | None) -> dict[str, Any]:
             for row in table.rows
         ],
     }
+
+
+def _latency(reading: Reading, channels: Channels, path: Path) -> dict[str, Any]:
+    """Return the milliseconds that a latency table predicts, and of which device."""
+    times = read_table(path)
+    latency = predictor(times, pieces(reading), channels, channels, str(path))
+    return {"latency": {"predicted_ms": latency(channels), "device": str(times.device)}}
 
 
 def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, Path]:

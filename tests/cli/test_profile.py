@@ -69,6 +69,10 @@ def test_profile_then_search_by_latency(worked, quick, autoslim_json):
     assert latency["predicted_ms"] == pytest.approx(found["latency"], abs=1e-4)
     assert latency["measured_ms"] == found["measured_latency"] > 0
     assert config["found"]["binding"] == "latency"
+    # The same table predicts any config of the network.
+    told = autoslim_json("info", found["path"], "--latency-table", table_of(worked))["latency"]
+    assert told["predicted_ms"] == pytest.approx(latency["predicted_ms"], abs=1e-4)
+    assert told["device"] == latency["device"]
 
 
 def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monkeypatch):
