@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.latency_table import Check, Correction, LatencyTable, LayerTimes, Measured
@@ -13,6 +14,9 @@ from autoslim_cli.network.table import Channels
 
 RIDGE = 0.02
 """How firmly a correction stays at factors of one, against the mean square error of a prediction."""
+
+CACHED_MWEIGHTS = tuple(2 ** (number / 2) for number in range(-4, 13))
+"""What a fit tries: a quarter of a million weights to 64 million."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,48 @@ class Grid:
 class Latency:
     """Predict the milliseconds of a network at any channels of its search space."""
 
-    layers: tuple[tuple[Piece, Grid], ...]
+    layers: tuple[tuple[Piece, Grid, Grid | None], ...]
+    """Each piece, its times, and what cold weights add to them."""
     correction: Correction
 
     def __call__(self, channels: Channels) -> float:
         """Return the predicted milliseconds."""
-        multiplying, other, mvalues = self.sums(channels)
-        fit = self.correction
-        ms = fit.multiplying * multiplying + fit.other * other + fit.per_mvalue_ms * mvalues + fit.constant_ms
-        return max(ms, 1e-6)
+        sums, fit = self.sums(channels), self.correction
+        ms = fit.multiplying * sums.multiplying + fit.other * sums.other + fit.per_mvalue_ms * sums.mvalues
+        if fit.cold:
+            ms += fit.cold * sums.cold * share_cold(sums.mweights, fit.cached_mweights)
+        return max(ms + fit.constant_ms, 1e-6)
 
-    def sums(self, channels: Channels) -> tuple[float, float, float]:
-        """Return the ms of convolutions and linear layers, those of all others, and the millions of values moved."""
-        times, values = [0.0, 0.0], 0
-        for piece, grid in self.layers:
-            times[not piece.multiplies] += grid.at(piece.counts(channels))
+    def sums(self, channels: Channels) -> "Sums":
+        """Return what a correction weighs."""
+        times, values, cold, weights = [0.0, 0.0], 0, 0.0, 0
+        for piece, grid, extra in self.layers:
+            counts = piece.counts(channels)
+            times[not piece.multiplies] += grid.at(counts)
             values += sum(tensor.values(channels) for tensor in piece.tensors)
-        return times[0], times[1], values / 1e6
+            weights += piece.weights(channels)
+            if extra:
+                cold += extra.at(counts)
+        return Sums(times[0], times[1], values / 1e6, cold, weights / 1e6)
+
+
+class Sums(NamedTuple):
+    """Sums over the layers of a network.
+
+    The ms of convolutions and linear layers, those of all others, the millions of values that layers read and write,
+    the ms that cold weights add, and the millions of weights.
+    """
+
+    multiplying: float
+    other: float
+    mvalues: float
+    cold: float
+    mweights: float
+
+
+def share_cold(mweights: float, cached: float) -> float:
+    """Return which share of a network's weights leaves the caches from one run to the next: none to all."""
+    return min(max(mweights / cached - 1, 0.0), 1.0)
 
 
 def predictor(table: LatencyTable, pieces: Sequence[Piece], low: Channels, high: Channels, name: str) -> Latency:
@@ -81,13 +110,14 @@ def predictor(table: LatencyTable, pieces: Sequence[Piece], low: Channels, high:
         )
     for piece in pieces:
         _covers(known[piece.shape], piece, low, high, name)
-    layers = tuple((piece, grid_of(known[piece.shape])) for piece in pieces)
+    layers = tuple((piece, *grids_of(known[piece.shape])) for piece in pieces)
     return Latency(layers, table.correction)
 
 
-def grid_of(layer: LayerTimes) -> Grid:
-    """Return a layer's times as a grid."""
-    return Grid(tuple(map(tuple, layer.counts)), tuple(layer.ms))
+def grids_of(layer: LayerTimes) -> tuple[Grid, Grid | None]:
+    """Return a layer's times as a grid, and what cold weights add as another."""
+    counts = tuple(map(tuple, layer.counts))
+    return Grid(counts, tuple(layer.ms)), Grid(counts, tuple(layer.cold_ms)) if layer.cold_ms else None
 
 
 def _covers(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name: str) -> None:
@@ -110,25 +140,40 @@ def _covers(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name
 def fit(latency: Latency, networks: Sequence[Measured]) -> Correction:
     """Fit factors and a constant to networks run end to end: least squares of relative errors, held near the plain sum.
 
-    What isolated layers cannot show goes in: caches that are warm or cold, the cost of a call, fusion across layers,
-    and tensors that keep an engine's own layout from layer to layer.
+    What isolated layers cannot show goes in: the cost of a call, fusion across layers, tensors that keep an engine's
+    own layout from layer to layer, and weights that have left the caches when their layer's turn comes again.
     """
+    sums, ms = [latency.sums(n.channels) for n in networks], [n.mean for n in networks]
+    tries = [_solve(sums, ms, 0.0)]
+    if any(extra for _, _, extra in latency.layers):
+        tries += [_solve(sums, ms, cached) for cached in CACHED_MWEIGHTS]
+    return min(tries, key=lambda one: one[0])[1]
+
+
+def _solve(sums: Sequence[Sums], ms: Sequence[float], cached: float) -> tuple[float, Correction]:
+    """Return the error and the correction of least squares, with weights cold beyond `cached` million (0: never)."""
     import torch
 
-    sums = torch.tensor([[*latency.sums(n.channels), 1.0] for n in networks], dtype=torch.float64)
-    ms = torch.tensor([[network.mean] for network in networks], dtype=torch.float64)
-    scale = torch.stack([torch.ones(()), torch.ones(()), ms.mean() / sums[:, 2].mean(), ms.mean()]).double()
-    design = sums * scale / ms
-    wanted = 1 - (sums[:, :1] + sums[:, 1:2]) / ms
-    normal = design.T @ design / len(networks) + RIDGE**2 * torch.eye(4, dtype=torch.float64)
-    change = torch.linalg.solve(normal, design.T @ wanted / len(networks)).squeeze(1) * scale
-    multiplying, other, per_mvalue, constant = change.tolist()
-    return Correction(
+    cold = [one.cold * share_cold(one.mweights, cached) if cached else 0.0 for one in sums]
+    rows = [[s.multiplying, s.other, s.mvalues, 1.0, extra] for s, extra in zip(sums, cold, strict=True)]
+    values, times = torch.tensor(rows, dtype=torch.float64), torch.tensor(ms, dtype=torch.float64)[:, None]
+    # Every change counts by what it does: factors as they are, the others against the mean time.
+    scale = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    scale[2:4] = times.mean() / values[:, 2:4].mean(0)
+    design = values * scale / times
+    wanted = 1 - values[:, :2].sum(1, keepdim=True) / times
+    penalty = RIDGE**2 * torch.eye(5, dtype=torch.float64)
+    change = torch.linalg.solve(design.T @ design / len(ms) + penalty, design.T @ wanted / len(ms))
+    error = (design @ change - wanted).square().mean() + RIDGE**2 * change.square().sum()
+    multiplying, other, per_mvalue, constant, factor = (change.squeeze(1) * scale).tolist()
+    return float(error), Correction(
         multiplying=1 + multiplying,
         other=1 + other,
         per_mvalue_ms=per_mvalue,
         constant_ms=constant,
-        networks=len(networks),
+        cold=factor if cached else 0.0,
+        cached_mweights=cached,
+        networks=len(ms),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import NamedTuple
 
 from autoslim_cli.cost.latency import Grid
 from autoslim_cli.files.latency_table import LayerTimes
@@ -16,8 +17,14 @@ TOLERANCE = 0.05
 LEVELS = 12
 """Candidate counts along an axis whose layout several units share."""
 
-Times = tuple[float, float]
-"""Milliseconds, and their relative spread."""
+
+class Times(NamedTuple):
+    """Milliseconds, their relative spread, and the milliseconds that cold weights add."""
+
+    ms: float
+    spread: float
+    cold: float = 0.0
+
 
 Clock = Callable[[Sequence[Channels]], list[Times]]
 """Time a layer shape at some channels, interleaved."""
@@ -95,13 +102,14 @@ class Growing:
 
     def grid(self) -> Grid:
         """Return the grid as it stands."""
-        return Grid(tuple(map(tuple, self.axes)), tuple(self.times[point][0] for point in self.points()))
+        return Grid(tuple(map(tuple, self.axes)), tuple(self.times[point].ms for point in self.points()))
 
     def layer(self, piece: Piece) -> LayerTimes:
         """Return what a table holds of it."""
         times = [self.times[point] for point in self.points()]
-        ms, spread = [round(t[0], 6) for t in times], [round(t[1], 4) for t in times]
-        return LayerTimes(shape=piece.shape, example=piece.name, counts=self.axes, ms=ms, spread=spread)
+        ms, spread = [round(t.ms, 6) for t in times], [round(t.spread, 4) for t in times]
+        cold = [round(t.cold, 6) for t in times] if piece.multiplies else []
+        return LayerTimes(shape=piece.shape, example=piece.name, counts=self.axes, ms=ms, spread=spread, cold_ms=cold)
 
 
 def refined(shape: Shape, space: Space, clock: Clock, tolerance: float = TOLERANCE) -> Growing:
@@ -135,5 +143,4 @@ def refined(shape: Shape, space: Space, clock: Clock, tolerance: float = TOLERAN
 
 def _errs(predicted: float, times: Times, tolerance: float) -> bool:
     """Tell whether a prediction is off by more than a tolerance and what the noise explains."""
-    ms, spread = times
-    return abs(predicted - ms) > max(tolerance, spread) * ms
+    return abs(predicted - times.ms) > max(tolerance, times.spread) * times.ms

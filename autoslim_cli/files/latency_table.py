@@ -52,6 +52,9 @@ class LayerTimes(Settings):
     )
     ms: list[float]
     spread: list[float] = Field(default_factory=list, description="Quartile distance over median, of the repeats")
+    cold_ms: list[float] = Field(
+        default_factory=list, description="Added to each time where the layer's weights have left the caches"
+    )
 
 
 class Correction(Settings):
@@ -64,6 +67,11 @@ class Correction(Settings):
         description="Added for a million values that layers read and write: layouts that isolated layers change",
     )
     constant_ms: float = 0.0
+    cold: float = Field(default=0.0, description="Factor on the sum of what cold weights add")
+    cached_mweights: float = Field(
+        default=0.0,
+        description="Up to how many million weights a network keeps them in the caches; of twice as many all are cold",
+    )
     networks: Annotated[int, Field(ge=0)] = Field(default=0, description="How many networks it was fitted on")
 
 
@@ -129,7 +137,7 @@ def check_layer(path: Path, layer: LayerTimes) -> None:
         if not axis or any(a >= b for a, b in pairwise(axis)):
             raise ArtifactError(f"{where}: counts must ascend, not {axis}")
     points = math.prod(map(len, layer.counts))
-    if len(layer.ms) != points or len(layer.spread) not in (0, points):
+    if len(layer.ms) != points or any(len(values) not in (0, points) for values in (layer.spread, layer.cold_ms)):
         raise ArtifactError(f"{where}: {len(layer.ms)} times for {points} points of its grid")
     for ms in layer.ms:
         if not (0 < ms < math.inf):

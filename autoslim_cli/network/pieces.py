@@ -48,9 +48,19 @@ class Piece:
     outputs: tuple[fx.Node, ...]
     axes: tuple[Axis, ...]
     shape: str
-    multiplies: bool
+    rows: tuple[LayerRow, ...]
+    """The layers in it."""
     tensors: tuple[Sized, ...]
     """What it reads and writes."""
+
+    @property
+    def multiplies(self) -> bool:
+        """Tell whether a convolution or linear layer is in it."""
+        return any(row.multiplies for row in self.rows)
+
+    def weights(self, channels: Channels) -> int:
+        """Return how many weights and biases it reads."""
+        return sum(row.params(channels) for row in self.rows)
 
     def counts(self, channels: Channels) -> tuple[int, ...]:
         """Return the features along each axis at some channels."""
@@ -131,7 +141,7 @@ def _piece(reading: Reading, nodes: list[fx.Node], place: dict[fx.Node, int]) ->
     outputs = [node for node in nodes if any(_used_outside(user, own, place) for user in node.users)]
     axes = _axes([reading.layouts[node][1] for node in (*inputs, *outputs) if node in reading.layouts])
     head = nodes[0]
-    rows = [row for node in nodes if (row := row_of(reading, node))]
+    rows = dict.fromkeys(row for node in nodes if (row := row_of(reading, node)))
     return Piece(
         name=str(head.target) if head.op == "call_module" else head.name,
         nodes=tuple(nodes),
@@ -139,7 +149,7 @@ def _piece(reading: Reading, nodes: list[fx.Node], place: dict[fx.Node, int]) ->
         outputs=tuple(outputs),
         axes=axes,
         shape=_shape(reading, nodes, inputs, axes),
-        multiplies=any(row.multiplies for row in rows),
+        rows=tuple(rows),
         tensors=tuple(sized(reading, node) for node in (*inputs, *outputs)),
     )
 

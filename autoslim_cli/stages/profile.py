@@ -19,7 +19,7 @@ from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels
 from autoslim_cli.stages.workshop import Workshop
-from autoslim_cli.training.engines import ROUNDS, here, load, time_all
+from autoslim_cli.training.engines import ROUNDS, here, load, time_all, time_cold
 from autoslim_cli.training.runtime import python_random
 
 FITTED, CHECKED = 20, 30
@@ -200,7 +200,9 @@ def _measured_shape(shop: Workshop, shape: Shape, device: Device) -> LayerTimes:
 
     def clock(points: Sequence[Channels]) -> list[Times]:
         runs = [load(*alone(shop.reading, piece, channels, device.batch), device, shop.device) for channels in points]
-        return time_all(runs, shop.device)
+        times = time_all(runs, shop.device)
+        cold = time_cold(runs, shop.device) if piece.multiplies else [0.0] * len(runs)
+        return [Times(*time, extra) for time, extra in zip(times, cold, strict=True)]
 
     grid = refined(shape, shop.space, clock)
     return grid.layer(piece)

@@ -3,6 +3,7 @@
 import gc
 import io
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -10,6 +11,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,24 @@ ROUNDS = 9
 SAMPLE = 0.002
 """Seconds that one sample takes at least: short calls are repeated within it."""
 
+LEAST_CACHE = 32 * 2**20
+"""Bytes that the last cache is taken to hold where it does not say, or says less."""
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-Run = Callable[[], Any]
+COLD_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """A module, ready to be called on some tensors."""
+
+    call: Callable[[], Any]
+    inputs: Sequence[Tensor]
+
+    def __call__(self) -> Any:
+        """Run it."""
+        return self.call()
 
 
 def here(device: torch.device, engine: str, dtype: str, batch: int, channels_last: bool) -> Device:
@@ -89,10 +107,7 @@ def load(module: nn.Module, inputs: Sequence[Tensor], device: Device, place: tor
     if device.engine == "compile":
         ready = torch.compile(ready, dynamic=False)
 
-    def run() -> Any:
-        return ready(*tensors)
-
-    return run
+    return Run(lambda: ready(*tensors), tensors)
 
 
 def onnx_bytes(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
@@ -121,10 +136,7 @@ def _onnx_session(model: bytes, inputs: Sequence[Tensor], device: Device) -> Run
     session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     feed = {one.name: inputs[int(one.name[1:])].numpy() for one in session.get_inputs()}  # one may be read for its size
 
-    def run() -> Any:
-        return session.run(None, feed)
-
-    return run
+    return Run(lambda: session.run(None, feed), inputs)
 
 
 def time_all(runs: Sequence[Run], place: torch.device, rounds: int = ROUNDS) -> list[tuple[float, float]]:
@@ -140,6 +152,37 @@ def time_all(runs: Sequence[Run], place: torch.device, rounds: int = ROUNDS) -> 
         low, middle, high = statistics.quantiles(own, n=4) if len(own) > 1 else own * 3
         result.append((middle, (high - low) / middle))
     return result
+
+
+def time_cold(runs: Sequence[Run], place: torch.device) -> list[float]:
+    """Return the milliseconds that each call takes more when its weights have left the caches: a median, at least zero.
+
+    Its inputs are touched again before: in a network another layer has just written them.
+    """
+    flush = _flusher(place)
+    result = []
+    with _undisturbed():
+        for run in runs:
+            _seconds(run, 2, place)
+            extra = []
+            for _ in range(COLD_ROUNDS):
+                flush()
+                for tensor in run.inputs:
+                    tensor.sum()
+                extra.append(_seconds(run, 1, place) - _seconds(run, 1, place))
+            result.append(max(statistics.median(extra) * 1e3, 0.0))
+    return result
+
+
+@cache
+def _flusher(place: torch.device) -> Callable[[], Any]:
+    """Return a call that reads twice as many bytes as the last cache of a device holds."""
+    size = 0
+    if place.type == "cuda":
+        size = torch.cuda.get_device_properties(place).L2_cache_size
+    elif "SC_LEVEL3_CACHE_SIZE" in getattr(os, "sysconf_names", {}):
+        size = os.sysconf("SC_LEVEL3_CACHE_SIZE")
+    return torch.ones(2 * max(size, LEAST_CACHE) // 4, device=place).sum
 
 
 def _loops(run: Run, place: torch.device) -> int:

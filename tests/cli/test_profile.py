@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoslim_cli.cost.latency import grid_of
+from autoslim_cli.cost.latency import grids_of
 from autoslim_cli.files.latency_table import read_table
 from autoslim_cli.stages import profile
 from autoslim_cli.training import engines
@@ -199,7 +199,7 @@ def test_what_latency_needs(worked, synthetic, refuse, autoslim):
     # A table of another machine does not pass for this one's.
     synthetic.rename(worked / profile.table_file(engines.here(*_own())))
     assert "not this machine" in refuse(4, "search", "--latency", "50%", "-r", worked)
-    assert grid_of(read_table(table_of(worked)).layers[0]).ms
+    assert grids_of(read_table(table_of(worked)).layers[0])[0].ms
 
 
 def _own():

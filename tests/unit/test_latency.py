@@ -12,8 +12,8 @@ from torch import fx
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
-from autoslim_cli.cost.latency import Grid, Latency, check, fit
-from autoslim_cli.cost.layer_grid import channels_at, refined, shapes_of
+from autoslim_cli.cost.latency import Grid, Latency, check, fit, share_cold
+from autoslim_cli.cost.layer_grid import Times, channels_at, refined, shapes_of
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.latency_table import Correction, Device, Measured
 from autoslim_cli.files.recipe import SearchSettings
@@ -23,7 +23,7 @@ from autoslim_cli.network.rehearsal import _channels
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.training.engines import load, time_all
+from autoslim_cli.training.engines import load, time_all, time_cold
 from autoslim_cli.training.score import Score
 
 NETWORKS = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]
@@ -113,7 +113,7 @@ def test_grids_are_refined_where_interpolation_errs():
         return 0.1 * a * b * (2 if b > 900 else 1)
 
     def cliff(points):  # a kernel whose weights no longer fit into a cache beyond 900 output channels
-        return [(ms(*shape.piece.counts(channels)), 0.01) for channels in points]
+        return [Times(ms(*shape.piece.counts(channels)), 0.01) for channels in points]
 
     grid = refined(shape, space, cliff).grid()
     for a, b in itertools.product(*shape.counts):
@@ -121,7 +121,7 @@ def test_grids_are_refined_where_interpolation_errs():
         assert beside or grid.at((a, b)) == pytest.approx(ms(a, b), rel=0.05)
     assert len(grid.ms) < 0.7 * len(shape.counts[0]) * len(shape.counts[1])
     assert len(grid.counts[0]) == 5 < len(grid.counts[1])  # even along one axis, not along the other
-    flat = refined(shape, space, lambda points: [(1.0, 0.01)] * len(points))
+    flat = refined(shape, space, lambda points: [Times(1.0, 0.01)] * len(points))
     assert len(flat.times) == 25
 
 
@@ -134,24 +134,29 @@ def test_channels_at_the_points_of_a_grid():
         assert got == pytest.approx(counts, rel=0.1, abs=8)
 
 
-def measured(latency, factors, constant, number, noise=0.0):
+def measured(latency, factors, constant, number, noise=0.0, cached=None):
     rows = []
     for place in range(number):
         channels = {"a": 10 + 37 * place % 91, "b": 10 + 53 * place % 83}
-        multiplying, other, _ = latency.sums(channels)
-        ms = factors[0] * multiplying + factors[1] * other + constant
+        sums = latency.sums(channels)
+        ms = factors[0] * sums.multiplying + factors[1] * sums.other + constant
+        ms += sums.cold * share_cold(sums.mweights, cached) if cached else 0.0
         rows.append(Measured(channels=channels, ms=(ms * (1 + noise), ms * (1 - noise))))
     return rows
 
 
-def latency_of(correction=None):
+def latency_of(correction=None, cold=None):
     def piece(unit, multiplies):
         return SimpleNamespace(
-            multiplies=multiplies, counts=lambda channels: (channels[unit],), tensors=(Sized(1000, ()),)
+            multiplies=multiplies,
+            counts=lambda channels: (channels[unit],),
+            tensors=(Sized(1000, ()),),
+            weights=lambda channels: channels[unit] ** 2 * 1000 if multiplies else 0,
         )
 
     grids = (Grid(((1, 200),), (0.01, 2.0)), Grid(((1, 200),), (0.5, 1.0)))
-    return Latency(((piece("a", True), grids[0]), (piece("b", False), grids[1])), correction or Correction())
+    layers = ((piece("a", True), grids[0], cold), (piece("b", False), grids[1], None))
+    return Latency(layers, correction or Correction())
 
 
 def test_a_correction_finds_what_isolated_layers_do_not_show():
@@ -164,6 +169,25 @@ def test_a_correction_finds_what_isolated_layers_do_not_show():
     assert found.repeatability == pytest.approx(0.02)
     before = check(latency, networks[20:])
     assert before.median_error > 5 * found.median_error
+
+
+def test_a_correction_finds_from_where_on_weights_are_cold():
+    cold = Grid(((1, 200),), (0.0, 3.0))
+    latency = latency_of(cold=cold)
+    networks = measured(latency, (1.0, 1.0), 0.1, 60, noise=0.01, cached=2.8)  # of 0.1 to 10 million weights
+    correction = fit(latency, networks[:30])
+    assert 2 <= correction.cached_mweights <= 4
+    found = check(latency_of(correction, cold), networks[30:])
+    without = check(latency_of(fit(latency_of(), networks[:30])), networks[30:])
+    assert 4 * found.median_error < without.median_error
+
+
+def test_cold_weights_take_longer():
+    place = torch.device("cpu")
+    device = Device(name="x", kind="cpu", threads=1)
+    runs = [load(torch.nn.Linear(c, c), [torch.rand(1, c)], device, place) for c in (4, 2048)]
+    few, many = time_cold(runs, place)
+    assert 0 <= few < many  # 64 bytes of weights, and 16 MB
 
 
 def test_times_are_of_the_calls():
