@@ -106,6 +106,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "among": 1,
     },
     "default": DEFAULT,
+    "default, one unit a step": {**DEFAULT, "stride": 0.0},
+    "default, stride 0.2": {**DEFAULT, "stride": 0.2},
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
     "lazy, backfill": {**BASELINE, "backfill": True},
     "lazy, refine": {**BASELINE, "refine": 10},
@@ -125,6 +127,7 @@ OTHERS = {
     "4 epochs, no distillation": ["train.epochs=4", "supernet.distill=false"],
     "4 epochs, 1.0x": ["train.epochs=4", "supernet.width=1.0"],
     "4 epochs, floor of 0.3x": ["train.epochs=4", "supernet.min_width=0.3"],
+    "4 epochs, warm start": ["train.epochs=4", "model.weights=model-base.safetensors"],
 }
 
 

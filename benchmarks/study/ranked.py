@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from found import Bench
 from plan import CHOSEN, FRESH, OTHERS, add_row, open_shop, rows_of
@@ -11,22 +12,37 @@ OWN = "12 epochs"
 """The study's own supernet."""
 
 
-def rank(seeds: Sequence[int], others: Sequence[str]) -> None:
-    """Score every retrained network by the first seed's supernet, and by supernets that are trained otherwise."""
+def rank(seeds: Sequence[int], others: Sequence[str], supernet: int = 0) -> None:
+    """Score the networks retrained for some seeds by the supernet of one, and by supernets trained otherwise."""
     from autoslim_cli.stages.train_supernet import train_supernet
 
     for other in (OWN, *others):
         if other in OTHERS:
-            train_supernet(open_shop(0, other), resume=True)
-        bench = Bench(0, other if other in OTHERS else None)
-        scored = {json.dumps(row["channels"]) for row in rows_of(0, "ranked.jsonl") if row["other"] == other}
+            shop = open_shop(supernet, other)
+            if shop.recipe.model.weights:
+                train_base(shop)
+            train_supernet(shop, resume=True)
+        bench = Bench(supernet, other if other in OTHERS else None)
+        scored = {json.dumps(row["channels"]) for row in rows_of(supernet, "ranked.jsonl") if row["other"] == other}
         for row in (row for seed in seeds for row in rows_of(seed, "retrained.jsonl")):
             text = json.dumps(row["channels"])
             inside = all(row["channels"][name] <= count for name, count in bench.shop.space.largest.items())
             if row["share"] == CHOSEN.base.judged[0] and text not in scored and inside:
                 scored.add(text)
                 facts = {"other": other, "network": row["network"], "channels": row["channels"]}
-                add_row(0, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
+                add_row(supernet, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
+
+
+def train_base(shop: Any) -> None:
+    """Train the base network that a supernet starts from, on that supernet's own images: the holdout stays unseen."""
+    from autoslim_cli.stages.retrain import retrain
+    from autoslim_cli.stages.workshop import Workshop
+
+    class Apart(Workshop):
+        def all_training_images(self) -> Any:
+            return self.training_images
+
+    retrain(Apart(shop.recipe, shop.directory, shop.reporter), "base", shop.reading.table.base, resume=True)
 
 
 def batches(seeds: Sequence[int]) -> None:

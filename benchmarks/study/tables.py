@@ -18,7 +18,8 @@ def report(seeds: Sequence[int]) -> None:
     report_found(found)
     report_tight(found)
     report_retrained(trained, found)
-    report_ranked([row for rows in trained.values() for row in rows if row["share"] == CHOSEN.base.judged[0]])
+    judged = [row for rows in trained.values() for row in rows if row["share"] == CHOSEN.base.judged[0]]
+    report_ranked(judged, seeds)
 
 
 def spread(values: Sequence[float], digits: int = 3, scale: float = 1.0, *, sign: bool = False) -> str:
@@ -112,28 +113,37 @@ def difference(values: Sequence[float], others: Sequence[float]) -> str:
     return f"{100 * gain:+.1f} ± {100 * error:.1f} | {f'{p:.3f}' if p >= 0.0005 else '< 0.001'}"
 
 
-def report_ranked(trained: Rows) -> None:
-    """Print how supernets' scores rank the retrained networks."""
+def report_ranked(trained: Rows, supernets: Sequence[int]) -> None:
+    """Print how supernets' scores rank the retrained networks: one correlation for the supernet of each seed."""
     head("supernet", "networks", "scored by", "Kendall", "Spearman")
     several: dict[str, list[float]] = {}
     for row in trained:
         several.setdefault(json.dumps(row["channels"]), []).append(row["test_top1"])
     tops = {channels: statistics.mean(values) for channels, values in several.items()}
     for other in (OWN, *OTHERS):
-        scored = {json.dumps(r["channels"]): r for r in rows_of(0, "ranked.jsonl") if r["other"] == other}
-        ranked(other, "all", tops, scored)
-        ranked(other, "random alone", tops, {k: r for k, r in scored.items() if r["network"].startswith("random ")})
+        scored = [
+            {json.dumps(r["channels"]): r for r in rows_of(seed, "ranked.jsonl") if r["other"] == other}
+            for seed in supernets
+        ]
+        scored = [{name: row for name, row in one.items() if name in tops} for one in scored]
+        scored = [one for one in scored if len(one) > 4]
+        for group, within in (("all", ""), ("random alone", "random ")):
+            own = [{n: r for n, r in one.items() if r["network"].startswith(within)} for one in scored]
+            if any(own):
+                ranked(other, group, tops, [one for one in own if one])
 
 
-def ranked(supernet: str, group: str, trained: dict[str, float], scored: dict[str, Any]) -> None:
-    """Print the rank correlations of a supernet's scores with the test top-1 after retraining."""
+def ranked(supernet: str, group: str, trained: dict[str, float], scored: Sequence[dict[str, Any]]) -> None:
+    """Print the rank correlations of supernets' scores with the test top-1 after retraining."""
     from scipy.stats import kendalltau, spearmanr
 
-    names = [name for name in scored if name in trained]
-    if len(names) < 5:
-        return
-    tops = [trained[name] for name in names]
+    networks = ", ".join(dict.fromkeys(str(len(one)) for one in scored))
     for key, sign in (("loss", -1), ("top1", 1), ("calibrated_loss", -1), ("calibrated_top1", 1)):
-        scores = [sign * scored[name]["supernet"][key] for name in names]
-        tau, rho = kendalltau(scores, tops).statistic, spearmanr(scores, tops).statistic
-        print(f"| {supernet} | {group}, {len(names)} | {key} | {tau:.2f} | {rho:.2f} |")
+        cells = []
+        for correlation in (kendalltau, spearmanr):
+            values = [
+                correlation([sign * row["supernet"][key] for row in one.values()], [trained[n] for n in one]).statistic
+                for one in scored
+            ]
+            cells.append(", ".join(f"{value:.2f}" for value in values))
+        print(f"| {supernet} | {group}, {networks} | {key} | {' | '.join(cells)} |")
