@@ -58,16 +58,36 @@ def profile(
 
 
 def export(
-    latency_suite: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go.")],
     overrides: Overrides = None,
     recipe: Recipe = None,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A model-*.safetensors, or an arch-*.json with random weights.")
+    ] = None,
+    latency_suite: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the recipe's layer shapes go, a small file each.")
+    ] = None,
     networks: Annotated[
-        int, typer.Option(min=4, help="Whole networks: half correct predictions, half check them.")
+        int, typer.Option(min=4, help="Whole networks of a suite: half correct predictions, half check them.")
     ] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Write every layer shape as small ONNX files, with a manifest, for a device that is not here."""
+    """Write a network as FILE.onnx, checked against PyTorch; or all layer shapes, to be timed on another device."""
+    if (onnx is None) == (latency_suite is None):
+        raise UsageError("name one: --onnx FILE writes a network, --latency-suite DIR the layers of a search space")
+    if onnx is not None:
+        if overrides or recipe is not None:
+            raise UsageError("--onnx takes the network from FILE: leave --recipe and KEY=VALUE out")
+        from autoslim_cli.stages.onnx_model import export_onnx
+
+        result = export_onnx(onnx, batch=batch)
+        if as_json:
+            print_json(result)
+            return
+        shape, weights = "x".join(map(str, result["input"])), "" if result["trained"] else ", random weights"
+        print(f"{result['path']}: input {shape}{weights}; within {result['difference']:.1e} of PyTorch's outputs")
+        return
+    assert latency_suite is not None
     from autoslim_cli.stages.latency_suite import export_suite
 
     result = export_suite(open_workshop(recipe, overrides), latency_suite, networks=networks, batch=batch)

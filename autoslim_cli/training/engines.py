@@ -110,19 +110,36 @@ def load(module: nn.Module, inputs: Sequence[Tensor], device: Device, place: tor
     return Run(lambda: ready(*tensors), tensors)
 
 
-def onnx_bytes(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """Return a module as an ONNX file, with BN folded into convolutions. Raises UsageError without the library.
+def onnx_bytes(
+    module: nn.Module,
+    tensors: Sequence[Tensor],
+    *,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> bytes:
+    """Return a module as an ONNX file, with BN folded into convolutions. Inputs are x0, x1, ... unless they are named.
 
+    Raises UsageError without the library.
     The exporter by tracing is a hundred times faster than the one by torch.export: hundreds of layers are written.
     """
     _onnxruntime()
     file = io.BytesIO()
-    names = [f"x{number}" for number in range(len(inputs))]
+    names = inputs or [f"x{number}" for number in range(len(tensors))]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         export: Any = torch.onnx.export  # its types do not know that this exporter writes to files in memory
-        export(module.cpu().float().eval(), tuple(inputs), file, input_names=names, dynamo=False)
+        whole = module.cpu().float().eval()
+        export(whole, tuple(tensors), file, input_names=names, output_names=outputs, dynamo=False)
     return file.getvalue()
+
+
+def onnx_outputs(model: bytes, feed: dict[str, Any]) -> list[Any]:
+    """Return what ONNX Runtime makes of some arrays by name. Raises UsageError without the library."""
+    library = _onnxruntime()
+    options = library.SessionOptions()
+    options.log_severity_level = 3
+    session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, feed))
 
 
 def _onnx_session(model: bytes, inputs: Sequence[Tensor], device: Device) -> Run:

@@ -1,0 +1,60 @@
+"""Write a network as an ONNX file, and check that the file computes what the network does."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoslim_cli.errors import AutoslimError
+from autoslim_cli.files.atomic import write_bytes
+from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.space import Space
+from autoslim_cli.network.trace import read
+from autoslim_cli.network.zoo import build
+from autoslim_cli.stages.evaluate import load_model
+from autoslim_cli.training.engines import onnx_bytes, onnx_outputs
+
+CLOSE = 1e-3
+"""The largest difference between the file's outputs and the network's, against the largest output."""
+
+
+def export_onnx(path: Path, *, batch: int) -> dict[str, Any]:
+    """Write `FILE.onnx` beside a deployable checkpoint or a channel config, whose weights are then random.
+
+    Input `input` (batch, channels, height, width), output `logits` (batch, classes), in fp32; BN is folded into
+    convolutions. Returns its path, whether it is trained, and how far its outputs are from PyTorch's, against the
+    largest of them. Raises UsageError without ONNX, AutoslimError if the file computes something else.
+    """
+    trained = path.suffix != ".json"
+    network, config = load_model(path) if trained else _untrained(path)
+    images = torch.rand(batch, *config.model.input)
+    content = onnx_bytes(network, [images], inputs=["input"], outputs=["logits"])
+    with torch.inference_mode():
+        wanted = network(images)
+    (given,) = onnx_outputs(content, {"input": images.numpy()})
+    difference = float((torch.from_numpy(given) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+    if not difference <= CLOSE:
+        raise AutoslimError(
+            f"{path}: ONNX Runtime's outputs differ from PyTorch's by {difference:.1%} of the largest: not written; "
+            "this network needs an exporter of its own (autoslim_cli.load_model gives it as a plain module)"
+        )
+    target = path.with_suffix(".onnx")
+    write_bytes(target, content)
+    return {
+        "path": str(target),
+        "input": list(images.shape),
+        "trained": trained,
+        "bytes": len(content),
+        "difference": difference,
+    }
+
+
+def _untrained(path: Path) -> tuple[nn.Module, ChannelConfig]:
+    """Return the network of a channel config, as initialised."""
+    config = read_config(path)
+    reading = read(build(config.model, path.parent), config.model.input, config.model.classes)
+    space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
+    channels = space.check(config.channels, str(path), bounded=False)
+    return fresh(reading.module, reading.table, channels).eval(), config
