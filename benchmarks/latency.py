@@ -4,9 +4,10 @@
 
 Prints, for each network and engine, the median and 90th percentile of |predicted - measured| / measured and the rank
 correlation over 30 random sub-networks, beside the machine's own repeatability: two measurements of each of them, some
-time apart, in the same run. `median_error_warm` is the error of a fit that knows nothing of cold weights. `--quick` (under 3 minutes on two CPU cores) does MobileNetV2 at 96x96 by eager PyTorch;
-without it ONNX Runtime, ResNet-18 and 224x224 follow. `--chart` draws FLOPs against measured latency of 100 random
-sub-networks of the first network (needs matplotlib).
+time apart, in the same run. `median_error_warm` is the error of a fit that knows nothing of cold weights. `--quick`
+(under 3 minutes on two CPU cores) does MobileNetV2 at 96x96 by eager PyTorch; without it ONNX Runtime, ResNet-18 and
+224x224 follow. `--chart` draws FLOPs against measured latency of 100 random sub-networks of the first network (needs
+matplotlib).
 """
 
 import argparse
