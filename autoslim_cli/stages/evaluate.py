@@ -9,7 +9,7 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.channel_config import ChannelConfig
+from autoslim_cli.files.channel_config import ChannelConfig, read_config
 from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
@@ -30,12 +30,22 @@ def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Modu
     tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
     config = ChannelConfig.model_validate(facts["config"])
     with torch.random.fork_rng(devices=[]):
-        reading = read(build(config.model, directory or path.parent), config.model.input)
-        space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
-        channels = space.check(config.channels, str(path), bounded=False)
-        network = fresh(reading.module, reading.table, channels)
+        network = _network(config, path, directory)
     checkpoint.fill(network, tensors, path)
     return network.eval(), config
+
+
+def untrained_model(path: Path) -> tuple[nn.Module, ChannelConfig]:
+    """Return the plain network of a channel config, newly initialised, in eval mode, and the config."""
+    config = read_config(path)
+    return _network(config, path).eval(), config
+
+
+def _network(config: ChannelConfig, path: Path, directory: Path | None = None) -> nn.Module:
+    """Return the network of a config that a file holds, newly initialised."""
+    reading = read(build(config.model, directory or path.parent), config.model.input, config.model.classes)
+    space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
+    return fresh(reading.module, reading.table, space.check(config.channels, str(path), bounded=False))
 
 
 def evaluate(shop: Workshop, path: Path, width: float | None = None) -> dict[str, Any]:

@@ -4,16 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files.atomic import write_bytes
-from autoslim_cli.files.channel_config import ChannelConfig, read_config
-from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.trace import read
-from autoslim_cli.network.zoo import build
-from autoslim_cli.stages.evaluate import load_model
+from autoslim_cli.stages.evaluate import load_model, untrained_model
 from autoslim_cli.training.engines import onnx_bytes, onnx_outputs
 
 CLOSE = 1e-3
@@ -28,7 +22,7 @@ def export_onnx(path: Path, *, batch: int) -> dict[str, Any]:
     largest of them. Raises UsageError without ONNX, AutoslimError if the file computes something else.
     """
     trained = path.suffix != ".json"
-    network, config = load_model(path) if trained else _untrained(path)
+    network, config = load_model(path) if trained else untrained_model(path)
     images = torch.rand(batch, *config.model.input)
     content = onnx_bytes(network, [images], inputs=["input"], outputs=["logits"])
     with torch.inference_mode():
@@ -49,12 +43,3 @@ def export_onnx(path: Path, *, batch: int) -> dict[str, Any]:
         "bytes": len(content),
         "difference": difference,
     }
-
-
-def _untrained(path: Path) -> tuple[nn.Module, ChannelConfig]:
-    """Return the network of a channel config, as initialised."""
-    config = read_config(path)
-    reading = read(build(config.model, path.parent), config.model.input, config.model.classes)
-    space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
-    channels = space.check(config.channels, str(path), bounded=False)
-    return fresh(reading.module, reading.table, channels).eval(), config
