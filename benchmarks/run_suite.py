@@ -5,7 +5,7 @@
     autoslim profile --import suite -r RECIPE
 
 It reads manifest.json, runs every file that it names, and writes times.json:
-{"device": {"name": ...}, "ms": {file: ms}}.
+{"suite": the manifest's id, "device": {"name": ...}, "ms": {file: ms}}.
 """
 
 import argparse
@@ -52,7 +52,9 @@ def main() -> None:
     ms |= {file: [first[file], milliseconds(options.suite / file, options.threads)] for file in networks}
     version = f"onnxruntime {onnxruntime.__version__}"
     device = {"name": options.device, "kind": "cpu", "threads": options.threads, "version": version}
-    (options.suite / "times.json").write_text(json.dumps({"device": device, "ms": ms}, indent=1))
+    (options.suite / "times.json").write_text(
+        json.dumps({"suite": manifest["id"], "device": device, "ms": ms}, indent=1)
+    )
     print(f"{options.suite / 'times.json'}: {len(ms)} files")
 
 

@@ -49,6 +49,8 @@ def profile(
     if threads is not None:
         import torch
 
+        if shop.device.type != "cpu":
+            raise UsageError(f"--threads is for CPUs, but device is {shop.device}: add device=cpu, or leave it out")
         torch.set_num_threads(threads)
     result = stage(shop, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
     if as_json:
@@ -58,6 +60,7 @@ def profile(
 
 
 def export(
+    ctx: typer.Context,
     overrides: Overrides = None,
     recipe: Recipe = None,
     onnx: Annotated[
@@ -78,6 +81,8 @@ def export(
     if onnx is not None:
         if overrides or recipe is not None:
             raise UsageError("--onnx takes the network from FILE: leave --recipe and KEY=VALUE out")
+        if str(ctx.get_parameter_source("networks")).endswith("COMMANDLINE"):
+            raise UsageError("--networks is for --latency-suite: leave it out with --onnx")
         from autoslim_cli.stages.onnx_model import export_onnx
 
         result = export_onnx(onnx, batch=batch)
@@ -111,6 +116,7 @@ def print_profile(result: dict[str, Any]) -> None:
             (f"median error, {check['networks']} other networks", f"{check['median_error']:.1%}"),
             ("90th percentile", f"{check['p90_error']:.1%}"),
             ("rank correlation", f"{check['rank_correlation']:.3f}"),
-            ("this machine's own repeatability", f"{check['repeatability']:.1%}"),
         ]
+        if check["repeatability"] is not None:
+            rows += [("the device's own repeatability", f"{check['repeatability']:.1%}")]
     print_table([result["path"], ""], rows)

@@ -23,7 +23,9 @@ def list_recipes(as_json: Json = False) -> None:
     rows = []
     for name, directory in sorted({**catalogue.shipped(), **here}.items()):
         try:
-            about = str((yaml.safe_load((directory / "recipe.yaml").read_text()) or {}).get("about", ""))
+            about = str(
+                (yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")) or {}).get("about", "")
+            )
         except (yaml.YAMLError, AttributeError, UnicodeDecodeError, OSError):
             about = "(not a valid recipe: autoslim recipes validate says why)"
         rows.append({"name": name, "path": str(here[name]) if name in here else None, "about": about})

@@ -135,7 +135,7 @@ def search(
 
     texts = _bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
     shop = _measuring(open_workshop(recipe, overrides, shared=True), texts, latency_table)
-    result = asdict(stage(shop, _budgets(shop, texts), resume=resume))
+    result = asdict(stage(shop, _budgets(shop, texts, latency_table), resume=resume))
     if not launched().first:
         return
     if as_json:
@@ -212,7 +212,7 @@ def run(
 
     texts = _bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
     shop = _measuring(open_workshop(recipe, overrides), texts, latency_table)
-    result = stage(shop, _budgets(shop, texts))
+    result = stage(shop, _budgets(shop, texts, latency_table))
     if as_json:
         print_json(result)
         return
@@ -267,11 +267,15 @@ def _measuring(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "
     return with_latency(shop, table)
 
 
-def _budgets(shop: "Workshop", texts: dict[str, str]) -> "list[Budget]":
-    """Read the bounds; percentages are of the base network."""
-    from autoslim_cli.cost.budget import parse_many
+def _budgets(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "list[Budget]":
+    """Read the bounds; percentages are of the base network. A table that is named names what is found by it."""
+    from dataclasses import replace
 
-    return parse_many(texts, shop.cost(shop.reading.table.base))
+    from autoslim_cli.cost.budget import parse_many
+    from autoslim_cli.stages.workshop import slug
+
+    device = slug(table.stem.removeprefix("latency-")) if table else ""
+    return [replace(budget, device=device) for budget in parse_many(texts, shop.cost(shop.reading.table.base))]
 
 
 def _network(

@@ -69,15 +69,19 @@ class Bound:
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds that must all hold; `label` names its files."""
+    """Upper bounds that must all hold; `label` names its files.
+
+    `device` says whose latency is bounded, where several devices' tables are used.
+    """
 
     bounds: tuple[Bound, ...]
+    device: str = ""
 
     @property
     def label(self) -> str:
-        """Return the text fit for a file name: 300M, params-2M, or 300M-params-2M."""
+        """Return the text fit for a file name: 300M, params-2M, 300M-params-2M, latency-12ms-pixel."""
         parts = [b.text if b.measure == "flops" else f"{option(b.measure)[2:]}-{b.text}" for b in self.bounds]
-        return "-".join(parts).replace("%", "pct")
+        return "-".join([*parts, *([self.device] if self.device else [])]).replace("%", "pct")
 
     def holds(self, cost: Cost) -> bool:
         """Tell whether every bound holds."""

@@ -21,16 +21,11 @@ def widest_uniform(
 ) -> tuple[float, dict[str, int]] | None:
     """Return the largest width that fits, and its channels; None if no width does. `cost` settles ties.
 
-    Counts change at finitely many widths; bisection to 1e-6 finds the last one that fits.
+    Widths are tried from the largest down, not bisected: latency need not rise with them.
     """
-    low, high = 0.0, max(u.largest / u.unit.base for u in space.units.values()) + 1e-6
-    if not fits(space.uniform(low)):
-        return None
-    if fits(space.uniform(high)):
-        return high, space.uniform(high)
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(space.uniform(middle)) else (low, middle)
-    best = low, space.uniform(low)
-    base = space.uniform(1.0)  # the base network's counts need not be on the grid of widths around it
-    return (1.0, base) if fits(base) and cost(best[1]) < cost(base) else best
+    for width in (*reversed(space.widths), 0.0):
+        channels = space.uniform(width)
+        if fits(channels):
+            base = space.uniform(1.0)  # the base network's counts need not be on the grid of widths around it
+            return (1.0, base) if fits(base) and cost(channels) < cost(base) else (width, channels)
+    return None

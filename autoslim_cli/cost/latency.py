@@ -146,12 +146,12 @@ def fit(latency: Latency, networks: Sequence[Measured]) -> Correction:
     sums, ms = [latency.sums(n.channels) for n in networks], [n.mean for n in networks]
     tries = [_solve(sums, ms, 0.0)]
     if any(extra for _, _, extra in latency.layers):
-        tries += [_solve(sums, ms, cached) for cached in CACHED_MWEIGHTS]
-    return min(tries, key=lambda one: one[0])[1]
+        tries += [one for cached in CACHED_MWEIGHTS if (one := _solve(sums, ms, cached))[1]["cold"] > 0]
+    return Correction(**min(tries, key=lambda one: one[0])[1], networks=len(networks))
 
 
-def _solve(sums: Sequence[Sums], ms: Sequence[float], cached: float) -> tuple[float, Correction]:
-    """Return the error and the correction of least squares, with weights cold beyond `cached` million (0: never)."""
+def _solve(sums: Sequence[Sums], ms: Sequence[float], cached: float) -> tuple[float, dict[str, float]]:
+    """Return the error and the terms of least squares, with weights cold beyond `cached` million (0: never)."""
     import torch
 
     cold = [one.cold * share_cold(one.mweights, cached) if cached else 0.0 for one in sums]
@@ -166,28 +166,27 @@ def _solve(sums: Sequence[Sums], ms: Sequence[float], cached: float) -> tuple[fl
     change = torch.linalg.solve(design.T @ design / len(ms) + penalty, design.T @ wanted / len(ms))
     error = (design @ change - wanted).square().mean() + RIDGE**2 * change.square().sum()
     multiplying, other, per_mvalue, constant, factor = (change.squeeze(1) * scale).tolist()
-    return float(error), Correction(
-        multiplying=1 + multiplying,
-        other=1 + other,
-        per_mvalue_ms=per_mvalue,
-        constant_ms=constant,
-        cold=factor if cached else 0.0,
-        cached_mweights=cached,
-        networks=len(ms),
-    )
+    return float(error), {
+        "multiplying": 1 + multiplying,
+        "other": 1 + other,
+        "per_mvalue_ms": per_mvalue,
+        "constant_ms": constant,
+        "cold": factor if cached else 0.0,
+        "cached_mweights": cached,
+    }
 
 
 def check(latency: Latency, networks: Sequence[Measured]) -> Check:
     """Compare predictions with networks run end to end that were not fitted."""
     predicted = [latency(network.channels) for network in networks]
     errors = sorted(abs(p - n.mean) / n.mean for p, n in zip(predicted, networks, strict=True))
-    repeats = sorted(abs(n.ms[0] - n.ms[-1]) / n.mean for n in networks)
+    repeats = sorted(abs(n.ms[0] - n.ms[1]) / n.mean for n in networks if len(n.ms) > 1)
     return Check(
         networks=len(networks),
         median_error=_quantile(errors, 0.5),
         p90_error=_quantile(errors, 0.9),
         rank_correlation=_spearman(predicted, [network.mean for network in networks]),
-        repeatability=_quantile(repeats, 0.5),
+        repeatability=_quantile(repeats, 0.5) if repeats else None,
     )
 
 

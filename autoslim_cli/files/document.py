@@ -13,7 +13,7 @@ def read_json(path: Path, what: str, origin: str) -> dict[str, Any]:
     `what` names the kind of file, as "channel config"; `origin` says what writes it.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such {what}; {origin}") from None
     except OSError as error:

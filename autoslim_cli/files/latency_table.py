@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, NonNegativeFloat, ValidationError, model_validator
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.atomic import write_json
@@ -60,19 +60,27 @@ class LayerTimes(Settings):
 class Correction(Settings):
     """Turn sums over layers into a network's milliseconds: fitted on networks that were run end to end."""
 
-    multiplying: float = Field(default=1.0, description="Factor on the sum over convolutions and linear layers")
-    other: float = Field(default=1.0, description="Factor on the sum over all other layers")
-    per_mvalue_ms: float = Field(
+    multiplying: FiniteFloat = Field(default=1.0, description="Factor on the sum over convolutions and linear layers")
+    other: FiniteFloat = Field(default=1.0, description="Factor on the sum over all other layers")
+    per_mvalue_ms: FiniteFloat = Field(
         default=0.0,
         description="Added for a million values that layers read and write: layouts that isolated layers change",
     )
-    constant_ms: float = 0.0
-    cold: float = Field(default=0.0, description="Factor on the sum of what cold weights add")
-    cached_mweights: float = Field(
+    constant_ms: FiniteFloat = 0.0
+    cold: Annotated[FiniteFloat, NonNegativeFloat] = Field(
+        default=0.0, description="Factor on the sum of what cold weights add"
+    )
+    cached_mweights: Annotated[FiniteFloat, NonNegativeFloat] = Field(
         default=0.0,
         description="Up to how many million weights a network keeps them in the caches; of twice as many all are cold",
     )
     networks: Annotated[int, Field(ge=0)] = Field(default=0, description="How many networks it was fitted on")
+
+    @model_validator(mode="after")
+    def _cold_needs_a_cache(self) -> "Correction":
+        if self.cold and not self.cached_mweights:
+            raise ValueError("cold needs cached_mweights above zero")
+        return self
 
 
 class Check(Settings):
@@ -82,7 +90,9 @@ class Check(Settings):
     median_error: float
     p90_error: float
     rank_correlation: float
-    repeatability: float = Field(description="Median difference between two measurements of the same network")
+    repeatability: float | None = Field(
+        default=None, description="Median difference between two measurements of the same network, if there are two"
+    )
 
 
 class Measured(Settings):
@@ -142,3 +152,5 @@ def check_layer(path: Path, layer: LayerTimes) -> None:
     for ms in layer.ms:
         if not (0 < ms < math.inf):
             raise ArtifactError(f"{where}: a time of {ms} ms cannot be; measure the layer again")
+    if not all(0 <= ms < math.inf for ms in layer.cold_ms):
+        raise ArtifactError(f"{where}: cold weights cannot add {min(layer.cold_ms)} ms; measure the layer again")

@@ -259,7 +259,7 @@ def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = directory / RECIPE_FILE
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe; `autoslim recipes list` names the shipped ones") from None
     except OSError as error:

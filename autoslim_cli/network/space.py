@@ -127,6 +127,16 @@ class Space:
             channels[name] = min(max(count, space.smallest), space.largest)
         return channels
 
+    @property
+    def widths(self) -> list[float]:
+        """Return all widths, ascending, at which `uniform` has just changed a count."""
+        found: set[float] = set()
+        for name, space in self.units.items():
+            quantum = _quantum(space.unit, self.divisors[name])
+            counts = range(_up(space.smallest, quantum), space.largest + 1, quantum)
+            found.update((count - quantum / 2) / space.unit.base + 1e-9 for count in counts)
+        return sorted(width for width in found if width > 0)
+
     def random(self, rng: random.Random, *, low: float = 0.0, high: float = math.inf) -> dict[str, int]:
         """Draw each unit's count from its grid, between `low` and `high` times its base where the grid has such."""
         channels = {}
@@ -148,10 +158,11 @@ class Space:
         return counts[place] if place < len(counts) else None
 
     def check(self, channels: Channels, where: str, *, bounded: bool = True) -> dict[str, int]:
-        """Return the channels in the network's order, pinned units filled in.
+        """Return the channels in the network's order, pinned units filled in, and of tied units one.
 
         `bounded` also refuses counts beyond the supernet's. Raises UsageError naming the unit, the count and the range.
         """
+        channels = self._joined(channels, where)
         for name in channels:
             if name not in self.units:
                 near = difflib.get_close_matches(name, self.units, n=1, cutoff=0.0)
@@ -174,3 +185,24 @@ class Space:
                     raise UsageError(f"{where}: unit {name!r} has {count} channels; the range is {span}{multiples}")
             complete[name] = count
         return complete
+
+    def spelled_out(self, channels: Channels) -> dict[str, int]:
+        """Return the channels with those of all tied units: what the network has that is read without the ties."""
+        return {
+            name: count
+            for unit, count in channels.items()
+            for name in (unit, *(self.units[unit].unit.tied if unit in self.units else ()))
+        }
+
+    def _joined(self, channels: Channels, where: str) -> dict[str, int]:
+        """Return the channels with those of tied units under one name. Raises UsageError where they differ."""
+        heirs = {name: unit for unit, space in self.units.items() for name in space.unit.tied}
+        joined: dict[str, int] = {}
+        for name, count in channels.items():
+            unit = heirs.get(name, name)
+            if joined.setdefault(unit, count) != count:
+                raise UsageError(
+                    f"{where}: unit {name!r} has {count} channels and {unit!r} has {joined[unit]}, but space.tie makes "
+                    "them equal"
+                )
+        return joined

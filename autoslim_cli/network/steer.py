@@ -83,6 +83,7 @@ def _tied(reading: Reading, patterns: list[str]) -> Reading:
         granule=math.lcm(*(unit.granule for unit in members)),
         pinned=next((unit.pinned for unit in members if unit.pinned), None),
         sortable=all(unit.sortable for unit in members),
+        tied=tuple(name for unit in members for name in (unit.name, *unit.tied) if name != first.name),
     )
 
     def renamed(layout: Layout) -> Layout:

@@ -125,6 +125,7 @@ class Unit:
 
     `granule`: counts must be multiples of it (the channels of one group of a grouped convolution).
     `pinned`: why the count stays at base, or None. `sortable`: no operation gives the order of its channels a meaning.
+    `tied`: the units that a recipe has made one with it (`space.tie`).
     """
 
     name: str
@@ -133,6 +134,7 @@ class Unit:
     granule: int = 1
     pinned: str | None = None
     sortable: bool = True
+    tied: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

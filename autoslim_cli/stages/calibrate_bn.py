@@ -62,7 +62,8 @@ def calibrate_bn(
     with shop.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
             path = shop.path(f"subnet-{name}.safetensors")
-            kept = current_facts(path, MODEL, made_from, channels) if resume else None
+            spelled_out = shop.space.spelled_out(channels)
+            kept = current_facts(path, MODEL, made_from, spelled_out) if resume else None
             if kept is None or (compare and "uncalibrated_top1" not in kept["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 network = supernet.extract(channels)

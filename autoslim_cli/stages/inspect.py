@@ -10,14 +10,16 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, read_config
 from autoslim_cli.files.latency_table import read_table
-from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.files.recipe import ModelSettings, SpaceSettings
 from autoslim_cli.network.pieces import pieces
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.space import Space
+from autoslim_cli.network.steer import steered
 from autoslim_cli.network.table import Channels, features
 from autoslim_cli.network.trace import read
 from autoslim_cli.network.zoo import build
+from autoslim_cli.stages.profile import refuse_incomplete
 from autoslim_cli.stages.workshop import Workshop, check_cost, describe
 
 
@@ -44,8 +46,8 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
     latency that a table predicts. Raises ArtifactError if the table does not hold its layers.
     """
     path = Path(what)
-    settings, channels, directory = (model, None, Path()) if model else _from_file(path)
-    reading = read(build(settings, directory), settings.input)
+    settings, channels, steering = (model, None, SpaceSettings()) if model else _from_file(path)
+    reading = steered(read(build(settings, Path() if model else path.parent), settings.input), steering)
     table, base = reading.table, reading.table.base
     chosen: Channels = base
     if channels is not None:
@@ -83,12 +85,13 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
 def _latency(reading: Reading, channels: Channels, path: Path) -> dict[str, Any]:
     """Return the milliseconds that a latency table predicts, and of which device."""
     times = read_table(path)
+    refuse_incomplete(path, times)
     latency = predictor(times, pieces(reading), channels, channels, str(path))
     return {"latency": {"predicted_ms": latency(channels), "device": str(times.device)}}
 
 
-def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, Path]:
-    """Return the model and channels that a file holds: a channel config or a checkpoint."""
+def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, SpaceSettings]:
+    """Return the model and channels that a file holds, a channel config or a checkpoint, and how units are steered."""
     if not path.exists() and path.suffix not in (".json", ".safetensors"):
         raise UsageError(
             f"{path}: neither a file nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
@@ -96,10 +99,10 @@ def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, Path]:
         )
     if path.suffix == ".json":
         config = read_config(path)
-        return config.model, config, path.parent
+        return config.model, config, SpaceSettings()
     facts = checkpoint.read_any(path)
     if facts["format"] == checkpoint.MODEL:
         config = ChannelConfig.model_validate(facts["config"])
-    else:
-        config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})
-    return config.model, config, path.parent
+        return config.model, config, SpaceSettings()
+    config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})
+    return config.model, config, SpaceSettings.model_validate(facts["made_from"]["recipe"]["space"])

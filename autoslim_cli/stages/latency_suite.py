@@ -1,5 +1,6 @@
 """Write layer shapes as ONNX files for a device that is not here, and read back the times that its runner wrote."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -49,6 +50,7 @@ class Suite(Settings):
     """Say what every file of a suite is."""
 
     format: Literal["autoslim.latency-suite/1"] = "autoslim.latency-suite/1"
+    id: str = Field(description="What times must repeat: those of another suite are not of these files")
     model: ModelSettings
     batch: Positive = 1
     layers: list[SuiteLayer]
@@ -68,6 +70,7 @@ class SuiteDevice(Settings):
 class Times(Settings):
     """Hold what the runner wrote: milliseconds by file; two numbers for a network are two measurements of it."""
 
+    suite: str = Field(description="The id in the manifest of the suite that was run")
     device: SuiteDevice
     ms: dict[str, float | Annotated[list[float], Field(min_length=1, max_length=2)]]
 
@@ -94,8 +97,9 @@ def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) 
         network = fresh(shop.reading.module, shop.reading.table, channels)
         write_bytes(directory / file, onnx_bytes(network, [torch.rand(batch, *shop.recipe.model.input)]))
         whole.append(SuiteNetwork(file=file, channels=channels))
-    suite = Suite(model=shop.recipe.model.architecture, batch=batch, layers=layers, networks=whole)
-    write_json(directory / MANIFEST, suite.model_dump(mode="json"))
+    suite = Suite(id="", model=shop.recipe.model.architecture, batch=batch, layers=layers, networks=whole)
+    identity = hashlib.sha256(suite.model_dump_json().encode()).hexdigest()[:16]
+    write_json(directory / MANIFEST, suite.model_copy(update={"id": identity}).model_dump(mode="json"))
     return {
         "manifest": str(directory / MANIFEST),
         "shapes": len(layers),
@@ -128,6 +132,10 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
     """
     suite = _read(directory / MANIFEST, Suite, "`autoslim export --latency-suite` writes it")
     times = _read(directory / TIMES, Times, "the runner of the device writes it; docs/latency.md says how")
+    if times.suite != suite.id:
+        raise ArtifactError(
+            f"{directory / TIMES}: times of the suite {times.suite}, but {MANIFEST} is of {suite.id}: run this suite"
+        )
     if suite.model != shop.recipe.model.architecture:
         raise ArtifactError(
             f"{directory / MANIFEST}: a suite of {suite.model.name} at {list(suite.model.input)}, but the recipe's "
@@ -153,7 +161,7 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
     return finish(shop, shop.path(f"latency-{slug(device.name)}.json"), table)
 
 
-def _ms(directory: Path, times: Times, file: str) -> tuple[float, float]:
+def _ms(directory: Path, times: Times, file: str) -> tuple[float, ...]:
     """Return the milliseconds of a file, of two measurements if there are two."""
     value = times.ms.get(file)
     if value is None:
@@ -162,7 +170,7 @@ def _ms(directory: Path, times: Times, file: str) -> tuple[float, float]:
     for ms in both:
         if not 0 < ms < math.inf:
             raise ArtifactError(f"{directory / TIMES}: {file} cannot take {ms} ms; run it again")
-    return both[0], both[-1]
+    return tuple(both)
 
 
 def _read(path: Path, kind: type[Read], origin: str) -> Read:

@@ -4,6 +4,7 @@ The table is written after every layer shape and every network, so a stopped mea
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from autoslim_cli.cost.latency import check, fit, predictor
 from autoslim_cli.cost.layer_grid import Shape, Times, refined, shapes_of
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, read_table, write_table
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
@@ -39,14 +40,15 @@ def profile(
 ) -> dict[str, Any]:
     """Write `latency-<device>.json`; return its path, and how well it predicts networks that it was not fitted on.
 
-    Raises UsageError if the engine is not here, ArtifactError if the table to go on with is of something else.
+    Raises UsageError if the engine is not here, or the table that is there is of another device; ArtifactError if the
+    table to go on with is of something else.
     """
     device = here(shop.device, engine, dtype, batch, channels_last)
     path, say = shop.path(table_file(device)), shop.reporter.say
     shapes = shapes_of(shop.pieces, shop.space)
     table = LatencyTable(model=shop.recipe.model.architecture, device=device, layers=[])
-    if resume and path.exists():
-        table = _to_go_on(shop, path, table)
+    if path.exists():
+        table = _to_go_on(shop, path, table) if resume else _instead_of(path, table)
     wanted = {shape.piece.shape: shape for shape in shapes}
     done = {layer.shape: layer for layer in table.layers if _still_covers(layer, wanted.get(layer.shape))}
     if len(done) < len(table.layers):  # the search space has changed
@@ -111,7 +113,8 @@ def time_network(shop: Workshop, channels: Channels, device: Device, rounds: int
     if device.engine == "compile":
         # It compiles a class for few sizes, and runs it uncompiled after those.
         torch._dynamo.reset()
-    ((ms, _),) = time_all([load(network, [images], device, shop.device)], shop.device, rounds)
+    place = _place(shop, device)
+    ((ms, _),) = time_all([load(network, [images], device, place)], place, rounds)
     return ms
 
 
@@ -138,8 +141,13 @@ def measured_here(shop: Workshop, channels: Channels) -> float | None:
 
 def is_here(shop: Workshop, device: Device) -> bool:
     """Tell whether a device is this machine."""
-    own = here(shop.device, "eager", "fp32", 1, True)
+    own = here(_place(shop, device), "eager", "fp32", 1, True)
     return (own.name, own.kind) == (device.name, device.kind)
+
+
+def _place(shop: Workshop, device: Device) -> torch.device:
+    """Return where a device's networks run: a search on a GPU may be for this machine's CPU."""
+    return torch.device("cpu") if device.kind == "cpu" else shop.device
 
 
 def with_latency(shop: Workshop, table: Path | None) -> Workshop:
@@ -150,11 +158,16 @@ def with_latency(shop: Workshop, table: Path | None) -> Workshop:
     """
     path = table or _own_table(shop)
     found = read_table(path)
-    if not found.complete and found.device.engine != "imported":
-        raise ArtifactError(f"{path}: not complete; `autoslim profile --resume` finishes it")
+    refuse_incomplete(path, found)
     if found.device.engine != "imported" and is_here(shop, device := found.device):
-        here(shop.device, device.engine, device.dtype, device.batch, device.channels_last)
+        here(_place(shop, device), device.engine, device.dtype, device.batch, device.channels_last)
     return replace(shop, measures=(*shop.measures, "latency"), latency_table=path)
+
+
+def refuse_incomplete(path: Path, table: LatencyTable) -> None:
+    """Raise ArtifactError if a table of `autoslim profile` is not finished: its predictions are not corrected yet."""
+    if not table.complete and table.device.engine != "imported":
+        raise ArtifactError(f"{path}: not complete; `autoslim profile --resume` finishes it")
 
 
 def _own_table(shop: Workshop) -> Path:
@@ -177,13 +190,26 @@ def _own_table(shop: Workshop) -> Path:
 
 
 def _to_go_on(shop: Workshop, path: Path, new: LatencyTable) -> LatencyTable:
-    """Return the table that is there, if it is of the same network and device."""
+    """Return what is measured of a table that is there, if it is of the same network and device."""
     old = read_table(path)
-    for network in (*old.fitted, *old.checked):
-        shop.space.check(network.channels, str(path), bounded=False)
     if (old.model, old.device) != (new.model, new.device):
         raise ArtifactError(f"{path}: a table of {old.model.name} on {old.device}; profile again without --resume")
-    return old
+    kept = new.model_copy(update={"layers": old.layers})
+    try:
+        for network in (*old.fitted, *old.checked):
+            shop.space.check(network.channels, str(path), bounded=False)
+    except UsageError:  # the search space has changed
+        return kept
+    return kept.model_copy(update={"fitted": old.fitted, "checked": old.checked})
+
+
+def _instead_of(path: Path, new: LatencyTable) -> LatencyTable:
+    """Return the new table. Raises ArtifactError if the one that it would replace is of another device."""
+    with suppress(ArtifactError):
+        old = read_table(path).device
+        if old.name != new.device.name:
+            raise UsageError(f"{path}: measured on {old}, which is not {new.device}; move it, and name it to use it")
+    return new
 
 
 def _still_covers(layer: LayerTimes, shape: Shape | None) -> bool:

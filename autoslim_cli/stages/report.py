@@ -1,11 +1,12 @@
 """Draw what a run found: channels per unit, and the slimming curve."""
 
 import io
-import json
+from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.budget import short
 from autoslim_cli.files.atomic import write_bytes, write_json
+from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.stages.search import SearchResult
 from autoslim_cli.stages.search_log import LOG_FILE, read_steps
 from autoslim_cli.stages.workshop import Workshop
@@ -80,7 +81,7 @@ def _draw(shop: Workshop, found: SearchResult) -> bytes:
     bars.bar(places, base, width=0.85, color="0.88", label="base network")
     width = 0.85 / len(found.configs)
     for number, config in enumerate(found.configs):
-        channels = json.loads(shop.path(config["path"].rsplit("/", 1)[-1]).read_text())["channels"]
+        channels = read_config(shop.path(Path(config["path"]).name)).channels
         at = [place - 0.425 + width * (number + 0.5) for place in places]
         bars.bar(at, [channels[name] for name in units], width=width * 0.8, label=f"searched, {config['budget']}")
     bars.set_xticks(places, units, rotation=60, ha="right", fontsize=8)

@@ -31,7 +31,7 @@ def retrain(
     state = shop.path(f"model-{slug(name)}.resume.pt")
     if not resume:
         refuse_to_lose(state)
-    elif facts := current_facts(path, MODEL, made_from, channels):
+    elif facts := current_facts(path, MODEL, made_from, shop.space.spelled_out(channels)):
         shop.reporter.say(f"{path} is there and current")
         state.unlink(missing_ok=True)
         return {**result, **facts["test"]}

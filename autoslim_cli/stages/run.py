@@ -1,5 +1,6 @@
 """Run all stages of a recipe, skipping what is there and current."""
 
+from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.budget import Budget
@@ -25,7 +26,7 @@ def run(shop: Workshop, budgets: list[Budget]) -> dict[str, Any]:
     # 3. For each budget: what the supernet gives without training, the searched and the uniform network retrained.
     rows = []
     for config, budget in zip(found.configs, budgets, strict=True):
-        path = shop.path(config["path"].rsplit("/", 1)[-1])
+        path = shop.path(Path(config["path"]).name)
         channels = shop.read_channels(path, bounded=True)
         (subnet,) = calibrate_bn(shop, [], [path], resume=True)
         name = path.stem.removeprefix("arch-")

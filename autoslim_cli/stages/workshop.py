@@ -248,7 +248,8 @@ class Workshop:
                 table=sha256(self.latency_table) if self.latency_table else "",
             )
         cost = Cost(flops=counted, params=self.params(channels), **more)
-        return ChannelConfig(model=self.recipe.model.architecture, channels=dict(channels), cost=cost, found=found)
+        spelled_out = self.space.spelled_out(channels)
+        return ChannelConfig(model=self.recipe.model.architecture, channels=spelled_out, cost=cost, found=found)
 
     def read_channels(self, path: Path, *, bounded: bool) -> dict[str, int]:
         """Return the checked channels of a channel config for this recipe's model."""

@@ -26,8 +26,9 @@ ROUNDS = 9
 SAMPLE = 0.002
 """Seconds that one sample takes at least: short calls are repeated within it."""
 
-LEAST_CACHE = 32 * 2**20
-"""Bytes that the last cache is taken to hold where it does not say, or says less."""
+LEAST_CACHE, MOST_CACHE = 32 * 2**20, 64 * 2**20
+"""Bytes that the last cache is taken to hold where it does not say, or says less or more: servers name what all of
+their processors share."""
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -52,6 +53,8 @@ def here(device: torch.device, engine: str, dtype: str, batch: int, channels_las
         if device.type != "cpu" or dtype != "fp32":
             raise UsageError("--engine onnxruntime measures on the CPU in fp32: add device=cpu, leave --dtype out")
         channels_last = False
+    if engine == "compile":
+        _check_compiler(device)
     version = _onnxruntime().__version__ if engine == "onnxruntime" else torch.__version__
     return Device(
         name=processor() if device.type == "cpu" else _accelerator(device),
@@ -63,6 +66,15 @@ def here(device: torch.device, engine: str, dtype: str, batch: int, channels_las
         batch=batch,
         channels_last=channels_last,
     )
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Raise UsageError if torch.compile cannot make code for a device."""
+    try:
+        torch.compile(torch.nn.ReLU())(torch.zeros(1, device=device))
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"--engine compile: torch.compile does not work here ({reason})") from None
 
 
 def processor() -> str:
@@ -199,7 +211,8 @@ def _flusher(place: torch.device) -> Callable[[], Any]:
         size = torch.cuda.get_device_properties(place).L2_cache_size
     elif "SC_LEVEL3_CACHE_SIZE" in getattr(os, "sysconf_names", {}):
         size = os.sysconf("SC_LEVEL3_CACHE_SIZE")
-    return torch.ones(2 * max(size, LEAST_CACHE) // 4, device=place).sum
+    size = min(max(size, LEAST_CACHE), MOST_CACHE)
+    return torch.ones(2 * size // 4, device=place).sum
 
 
 def _loops(run: Run, place: torch.device) -> int:

@@ -51,3 +51,4 @@ def test_what_is_no_network_is_refused(worked, refuse, tmp_path):
     assert "name one" in refuse(2, "export")
     assert "name one" in refuse(2, "export", "--onnx", model, "--latency-suite", tmp_path / "suite")
     assert "leave --recipe" in refuse(2, "export", "--onnx", model, "-r", worked)
+    assert "--networks is for" in refuse(2, "export", "--onnx", model, "--networks", "4")

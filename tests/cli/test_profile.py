@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from autoslim_cli.cost.latency import grids_of
-from autoslim_cli.files.latency_table import read_table
+from autoslim_cli.cli.options import open_workshop
+from autoslim_cli.files.latency_table import Correction, read_table
 from autoslim_cli.stages import profile
 from autoslim_cli.training import engines
 
@@ -98,6 +99,7 @@ def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monke
 
 
 def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autoslim_json, monkeypatch):
+    config = sorted(worked.glob("arch-*.json"))[0]
     calls, whole = [], profile.time_network
 
     def stop_at(last):
@@ -122,12 +124,50 @@ def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autos
     assert [network.channels for network in networks] * 2 == calls
     assert all(len(network.ms) == 2 for network in networks)
     assert networks[0] == between.fitted[0]
+    # Another search space: what was run is no longer of it. Until it is measured, nothing may pass for the whole table.
+    calls.clear()
+    stop_at(2)
+    autoslim("profile", "-r", worked, "--resume", "supernet.width=2.0", code=130)
+    table = read_table(table_of(worked))
+    assert not table.complete
+    assert table.check is None
+    assert table.correction == Correction()
+    assert "--resume` finishes it" in autoslim("info", config, "--latency-table", table_of(worked), code=4).stderr
+    stop_at(None)
+    autoslim_json("profile", "-r", worked, "--resume", "space.pin=[layer1.*]")
+    assert read_table(table_of(worked)).complete
+
+
+def test_another_devices_table_is_not_replaced(worked, quick, autoslim, refuse):
+    autoslim("profile", "-r", worked)
+    edited(table_of(worked), lambda table: table["device"].update(name="another processor"))
+    assert "move it" in refuse(2, "profile", "-r", worked)
+    assert "profile again without --resume" in refuse(4, "profile", "--resume", "-r", worked)
+
+
+def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, quick, autoslim, monkeypatch):
+    autoslim("profile", "-r", worked)
+    shop = open_workshop(worked, ())
+    monkeypatch.setattr(engines, "_accelerator", lambda device: "some GPU")
+    shop.__dict__["device"] = torch.device("cuda")
+    assert profile._own_table(shop) == table_of(worked)
+    table = profile.with_latency(shop, table_of(worked))
+    assert profile.is_here(table, table.times.device)
+    assert profile.measured_here(table, shop.space.smallest) > 0
+
+
+def test_engines_that_are_not_here_are_refused(worked, refuse, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    assert "does not work here (no compiler)" in refuse(2, "profile", "--engine", "compile", "-r", worked)
 
 
 def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, autoslim_json, autoslim):
     (found,) = autoslim_json("search", "--latency", "55%", "--latency-table", synthetic, "-r", worked)["configs"]
     assert "measured_latency" not in found  # this is not that phone
-    config = json.loads((worked / "arch-latency-55pct.json").read_text())
+    config = json.loads((worked / "arch-latency-55pct-phone.json").read_text())
     assert config["cost"]["latency"]["device"].endswith("of a phone")
     # All latency is in one unit: it falls to the most channels that hold the budget, and no other loses any.
     space = {row["name"]: row for row in autoslim_json("units", "-r", worked)["units"]}
@@ -170,6 +210,9 @@ def edited(path, edit):
         (lambda t: t["layers"][0]["ms"].__setitem__(0, 0.0), ["conv1", "0.0 ms", "measure the layer again"]),
         (lambda t: t["layers"][0]["ms"].__setitem__(0, -1.5), ["-1.5 ms"]),
         (lambda t: t["layers"][0]["ms"].pop(), ["times for", "points"]),
+        (lambda t: t["layers"][0].update(cold_ms=[-1.0] * len(t["layers"][0]["ms"])), ["conv1", "cannot add -1.0 ms"]),
+        (lambda t: t["correction"].update(cold=0.5), ["correction", "cold needs cached_mweights"]),
+        (lambda t: t["correction"].update(constant_ms=float("nan")), ["correction.constant_ms", "finite"]),
         (lambda t: t["layers"].pop(), ["1 of", "layer shapes are missing", "autoslim profile"]),
         (lambda t: t["layers"][2]["counts"][0].__setitem__(-1, 9), ["was measured at", "autoslim profile"]),
         (lambda t: t["layers"][2]["counts"][0].reverse(), ["must ascend"]),
@@ -199,12 +242,9 @@ def test_what_latency_needs(worked, synthetic, refuse, autoslim):
     # A table of another machine does not pass for this one's.
     synthetic.rename(worked / profile.table_file(engines.here(*_own())))
     assert "not this machine" in refuse(4, "search", "--latency", "50%", "-r", worked)
-    assert grids_of(read_table(table_of(worked)).layers[0])[0].ms
 
 
 def _own():
-    import torch
-
     return torch.device("cpu"), "eager", "fp32", 1, True
 
 
@@ -243,15 +283,24 @@ def test_a_suite_that_cannot_be_written_or_measured_is_refused(worked, suite, re
         assert f"leave {option[0]} out" in refuse(2, "profile", "--import", suite, *option, "-r", worked)
 
 
-def test_times_that_cannot_be(worked, suite, refuse):
+def test_times_that_cannot_be(worked, suite, refuse, autoslim):
     assert "times.json" in refuse(4, "profile", "--import", suite, "-r", worked)
     manifest = json.loads((suite / "manifest.json").read_text())
     files = [file for layer in manifest["layers"] for file in layer["files"]]
     files += [network["file"] for network in manifest["networks"]]
     for ms, words in (({}, ["no time for", "layers/000"]), (dict.fromkeys(files, 0.0), ["cannot take 0.0 ms"])):
-        (suite / "times.json").write_text(json.dumps({"device": {"name": "x"}, "ms": ms}))
+        (suite / "times.json").write_text(json.dumps({"suite": manifest["id"], "device": {"name": "x"}, "ms": ms}))
         line = refuse(4, "profile", "--import", suite, "-r", worked)
         assert all(word in line for word in words), line
+    # A runner that measures networks once says nothing of how well the device repeats itself.
+    times = {"suite": manifest["id"], "device": {"name": "x"}, "ms": {file: 1.0 + 1e-6 * len(file) for file in files}}
+    (suite / "times.json").write_text(json.dumps(times))
+    assert "repeatability" not in autoslim("profile", "--import", suite, "-r", worked).stdout
+    assert read_table(worked / "latency-x.json").check.repeatability is None
+    # Times of another suite are not of these files.
+    autoslim("export", "--latency-suite", suite, "--networks", "4", "--batch", "2", "-r", worked)
+    assert "run this suite" in refuse(4, "profile", "--import", suite, "-r", worked)
+    edited(suite / "times.json", lambda t: t.update(suite=json.loads((suite / "manifest.json").read_text())["id"]))
     edited(suite / "manifest.json", lambda m: m["model"].update(input=[1, 9, 9]))
     assert "a suite of autoslim/cifar_resnet at [1, 9, 9]" in refuse(4, "profile", "--import", suite, "-r", worked)
 

@@ -302,7 +302,7 @@ def test_units_name_what_a_search_may_do(autoslim_json, recipe):
     assert (units[-1]["name"], units[-1]["pinned"]) == ("fc", "the network's output")
 
 
-def test_units_are_steered_by_patterns(autoslim_json, recipe):
+def test_units_are_steered_by_patterns(autoslim_json, refuse, recipe):
     steering = ["space.pin=[layer3.*conv1]", "space.tie=[[layer2.0.conv1, layer2.0.conv2]]"]
     steering += ["space.min={conv1: 5}", "space.groups={layer1*: 3}", "space.divisor={layer3*: 8, '*': 2}"]
     units = {unit["name"]: unit for unit in autoslim_json("units", "-r", recipe, *steering)["units"]}
@@ -317,7 +317,21 @@ def test_units_are_steered_by_patterns(autoslim_json, recipe):
     (config,) = autoslim_json("search", "--flops", "70%", "-r", recipe, "train.epochs=1", *steering)["configs"]
     channels = json.loads((recipe / "arch-70pct.json").read_text())["channels"]
     assert channels["layer3.0.conv1"] == 32
-    assert set(channels) == set(units)
+    assert set(channels) == {*units, "layer2.0.conv2"}  # a network that is read without the recipe has it
+    assert channels["layer2.0.conv2"] == channels["layer2.0.conv1"]
+    # What was found is a plain network's, and comes back to the recipe that tied it.
+    assert autoslim_json("info", recipe / "arch-70pct.json")["flops"] == config["flops"]
+    assert autoslim_json("info", recipe / "supernet.safetensors")["flops"] == result["widths"]["largest"]["flops"]
+    arguments = ("retrain", recipe / "arch-70pct.json", "retrain.epochs=1", *steering)
+    retrained = autoslim_json(*arguments)
+    network, _ = autoslim_cli.load_model(retrained["path"])
+    assert sum(tensor.numel() for tensor in network.parameters()) == config["params"]
+    assert autoslim_json(*arguments, "--resume") == retrained
+    loose = json.loads((recipe / "arch-70pct.json").read_text())
+    loose["channels"]["layer2.0.conv2"] += 2
+    del loose["cost"]
+    (recipe / "arch-loose.json").write_text(json.dumps(loose))
+    assert "space.tie makes them equal" in refuse(2, "retrain", recipe / "arch-loose.json", *steering)
     assert config["flops"] < result["widths"]["largest"]["flops"]
 
 

@@ -1,6 +1,7 @@
 """Latency and activation memory: predicted and measured, and what a search makes of steps that save nothing."""
 
 import itertools
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +24,8 @@ from autoslim_cli.network.rehearsal import _channels
 from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
 from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.training.engines import load, time_all, time_cold
+from autoslim_cli.training import engines
+from autoslim_cli.training.engines import Run, load, time_all, time_cold
 from autoslim_cli.training.score import Score
 
 NETWORKS = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]
@@ -182,12 +184,21 @@ def test_a_correction_finds_from_where_on_weights_are_cold():
     assert 4 * found.median_error < without.median_error
 
 
-def test_cold_weights_take_longer():
-    place = torch.device("cpu")
-    device = Device(name="x", kind="cpu", threads=1)
-    runs = [load(torch.nn.Linear(c, c), [torch.rand(1, c)], device, place) for c in (4, 2048)]
-    few, many = time_cold(runs, place)
-    assert 0 <= few < many  # 64 bytes of weights, and 16 MB
+def test_cold_weights_take_longer(monkeypatch):
+    cached = set()
+
+    def call(name, ms):
+        def run():
+            time.sleep(0 if name in cached else ms / 1e3)
+            cached.add(name)
+
+        return Run(run, [torch.zeros(1)])
+
+    monkeypatch.setattr(engines, "_flusher", lambda place: cached.clear)
+    none, some = time_cold([call("a", 0), call("b", 30)], torch.device("cpu"))
+    assert 0 <= none < 15 < some
+    monkeypatch.undo()
+    engines._flusher(torch.device("cpu"))()
 
 
 def test_times_are_of_the_calls():

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoslim_cli.cost.closed_form import widest_uniform
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.space import Space, scaled
 from autoslim_cli.network.table import LayerTable, Unit
@@ -45,6 +46,24 @@ def test_slimming_ends_at_the_smallest(units, rng):
             assert count < channels[name]
             channels[name] = count
     assert channels == space.smallest
+
+
+@given(units, st.integers(0, 99), st.floats(0.1, 0.9))
+def test_the_widest_uniform_network_is_found_where_cost_rises_and_falls(units, seed, share):
+    space = space_of(units)
+
+    def fits(channels):  # as latency, whose stairs go down as well as up
+        return random.Random(f"{seed} {channels}").random() < share
+
+    found = widest_uniform(space, lambda c: sum(c.values()), fits)
+    known = [space.uniform(number / 500) for number in range(800)]
+    best = max((sum(channels.values()) for channels in known if fits(channels)), default=None)
+    if found is None:
+        assert best is None
+    else:
+        assert fits(found[1])
+        assert best is None or sum(found[1].values()) >= best
+    assert widest_uniform(space, lambda c: 0, lambda c: True)[1] == space.largest
 
 
 @given(units, st.floats(0.15, 1.5), st.floats(0.15, 1.5))

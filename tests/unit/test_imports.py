@@ -1,0 +1,33 @@
+"""Imports go down the list of layers that the README draws, never up."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import autoslim_cli
+
+LAYERS = ("cli", "stages", "strategies", "training", "cost", "network", "files")
+ROOT = Path(autoslim_cli.__file__).parent
+MODULES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
+
+
+def imported(path):
+    """Yield every module of the package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".") for name in names if name and name.startswith("autoslim_cli."))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_only_from_its_layer_and_below(path):
+    own = LAYERS.index(path.relative_to(ROOT).parts[0])
+    for _, layer, *_ in imported(path):
+        assert layer not in LAYERS[:own]
+
+
+def test_the_readme_draws_the_layers_in_this_order():
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    places = [text.index(f"\n      {layer}/ ") for layer in LAYERS]
+    assert places == sorted(places)
