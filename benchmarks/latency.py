@@ -22,9 +22,10 @@ import torch
 from autoslim_cli.cli.options import open_workshop
 from autoslim_cli.cost.latency import check, fit, predictor
 from autoslim_cli.files.latency_table import read_table
-from autoslim_cli.stages.profile import profile, sample, time_network
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.stages.profile import profile, sample, with_latency
 from autoslim_cli.stages.workshop import Workshop
-from autoslim_cli.training.engines import here
+from autoslim_cli.training.engines import load, time_all
 
 RECIPE = """\
 format: autoslim.recipe/1
@@ -53,14 +54,17 @@ def shop_of(name: str, side: int, directory: str) -> Workshop:
     return open_workshop(directory, ())
 
 
-def measure(name: str, side: int, engine: str) -> dict[str, Any]:
-    """Profile one network by one engine."""
+def measure(name: str, side: int, engine: str, chart: Path | None = None) -> dict[str, Any]:
+    """Profile one network by one engine, and draw FLOPs against latency."""
     with tempfile.TemporaryDirectory() as directory:
         shop = shop_of(name, side, directory)
         result = profile(shop, engine=engine, dtype="fp32", batch=1, channels_last=True, resume=False)
-        warm = without_cold(shop, Path(result["path"]))
+        table = Path(result["path"])
+        more: dict[str, Any] = {"median_error_warm": without_cold(shop, table)}
+        if chart:
+            more["chart"] = charted(with_latency(shop, table), chart)
     facts = {key: result[key] for key in ("device", "shapes", "points", "range_ms", "base_ms", "correction")}
-    return {"network": name, "side": side, "engine": engine, **result["check"], "median_error_warm": warm, **facts}
+    return {"network": name, "side": side, "engine": engine, **result["check"], **more, **facts}
 
 
 def without_cold(shop: Workshop, path: Path) -> float:
@@ -71,26 +75,30 @@ def without_cold(shop: Workshop, path: Path) -> float:
     return check(replace(latency, correction=fit(latency, table.fitted)), table.checked).median_error
 
 
-def chart(path: Path, name: str, side: int) -> dict[str, Any]:
-    """Draw FLOPs against measured latency of random sub-networks; return the points."""
+def charted(shop: Workshop, path: Path) -> dict[str, Any]:
+    """Draw FLOPs against latency of random sub-networks, timed in turn; return the points, and who ranks them."""
     from matplotlib.figure import Figure
     from scipy.stats import spearmanr
 
-    with tempfile.TemporaryDirectory() as directory:
-        shop = shop_of(name, side, directory)
-        device = here(shop.device, "eager", "fp32", 1, True)
-        channels = [sample(shop, 1000 + number) for number in range(CHARTED)]
-        flops = [shop.flops(c) for c in channels]
-        ms = [time_network(shop, c, device) for c in channels]
+    device = shop.times.device
+    channels = [sample(shop, 1000 + number) for number in range(CHARTED)]
+    image = torch.rand(1, *shop.recipe.model.input)
+    networks = [fresh(shop.reading.module, shop.reading.table, c) for c in channels]
+    runs = [load(network, [image], device, shop.device) for network in networks]
+    ms = [median for median, _ in time_all(runs, shop.device)]
+    flops = [shop.flops(c) for c in channels]
+    predicted = [shop.latency(c) for c in channels]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([count / 1e6 for count in flops], ms, "o", ms=4)
     axes.set_xlabel("MFLOPs (multiply-adds)")
     axes.set_ylabel("measured ms")
-    axes.set_title(f"{name} at {side}x{side}, {CHARTED} random sub-networks, {device}")
+    model = shop.recipe.model
+    axes.set_title(f"{model.name} at {model.input[1]}x{model.input[2]}, {CHARTED} random sub-networks, {device}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100)
-    return {"flops": flops, "ms": ms, "rank_correlation": float(spearmanr(flops, ms).statistic)}
+    ranks = {name: float(spearmanr(values, ms).statistic) for name, values in (("flops", flops), ("table", predicted))}
+    return {"flops": flops, "ms": ms, "predicted_ms": predicted, "rank_correlation": ranks}
 
 
 def main() -> None:
@@ -100,13 +108,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", dest="as_json")
     parser.add_argument("--chart", type=Path)
     options = parser.parse_args()
-    results = [measure(*one) for one in (QUICK if options.quick else FULL)]
-    charted = chart(options.chart, *QUICK[0][:2]) if options.chart else None
+    first, *others = QUICK if options.quick else FULL
+    results = [measure(*first, options.chart), *(measure(*one) for one in others)]
     keys = ("median_error", "p90_error", "rank_correlation", "repeatability")
     if options.as_json:
         threads = torch.get_num_threads()
         facts = {"threads": threads, "torch": torch.__version__, **{key: results[0][key] for key in keys}}
-        print(json.dumps({**facts, "networks": results, **({"chart": charted} if charted else {})}))
+        print(json.dumps({**facts, "networks": results}))
         return
     for result in results:
         low, high = result["range_ms"]
@@ -115,8 +123,11 @@ def main() -> None:
             f"{result['network']} at {result['side']}, {result['engine']}, {low:.2f} to {high:.2f} ms, "
             f"{result['shapes']} shapes, {result['points']} points: {figures}"
         )
-    if charted:
-        print(f"{options.chart}: rank correlation of FLOPs with latency {charted['rank_correlation']:.3f}")
+    if options.chart:
+        ranks = results[0]["chart"]["rank_correlation"]
+        print(
+            f"{options.chart}: latency is ranked by FLOPs with {ranks['flops']:.3f}, by the table {ranks['table']:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from found import Bench
-from plan import TRAININGS, add_row, open_shop, rows_of
+from plan import TRAININGS, add_row, open_shop, place, rows_of
 
 ENGINE = "onnxruntime"
 LATENCY = 0.5
@@ -75,7 +75,15 @@ def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
 
 
 def report_fast(seeds: Sequence[int]) -> None:
-    """Print both networks of each seed."""
+    """Print both networks of each seed, and how well its table predicts."""
+    from autoslim_cli.files.latency_table import read_table
+
+    for seed in seeds:
+        for path in place(seed).glob(f"latency-*-{ENGINE}.json"):
+            table = read_table(path)
+            points = sum(len(layer.ms) for layer in table.layers)
+            figures = table.check.model_dump() if table.check else {}
+            print(f"\nseed {seed}: {points} points of {len(table.layers)} layer shapes; {figures}")
     print(
         "\n| seed | found by | FLOPs | predicted ms | measured ms | supernet's loss | test top-1 |\n"
         + "| --- " * 7

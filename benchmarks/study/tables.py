@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from plan import CHOSEN, OTHERS, REFERENCE, RETRAINED, VARIANTS, rows_of
@@ -74,31 +74,44 @@ def report_tight(found: dict[int, Rows]) -> None:
 
 
 def report_retrained(trained: dict[int, Rows], found: dict[int, Rows]) -> None:
-    """Print what retraining gives. The error of a difference is that of two means of independent trainings."""
+    """Print what retraining gives.
+
+    Trainings of one supernet's network are no independent trials of a search: their mean is one, and Welch's test and
+    the standard error of a difference are over those means.
+    """
     head("budget", "network", "test top-1", "against uniform, ± standard error", "p", "supernet's loss", "trainings")
     for share in CHOSEN.base.judged:
-        runs = {name: list(trainings(name, share, trained, found)) for name in RETRAINED}
-        for name, rows in runs.items():
-            if rows:
-                tops, plain = ([row["test_top1"] for row in some] for some in (rows, runs["uniform"]))
-                losses = spread([row["supernet"]["loss"] for row in rows])
-                gain = difference(tops, plain) if name != "uniform" else " | "
-                print(f"| {share} % | {name} | {spread(tops, 1, 100)} | {gain} | {losses} | {len(rows)} |")
+        runs = {name: trainings(name, share, trained, found) for name in RETRAINED}
+        for name, by_seed in runs.items():
+            if by_seed:
+                tops = [row["test_top1"] for rows in by_seed.values() for row in rows]
+                losses = spread([rows[0]["supernet"]["loss"] for rows in by_seed.values()])
+                gain = difference(means(by_seed), means(runs["uniform"])) if name != "uniform" else " | "
+                count = f"{len(tops)} of {len(by_seed)}"
+                print(f"| {share} % | {name} | {spread(tops, 1, 100)} | {gain} | {losses} | {count} |")
         drawn = [
             r for rows in trained.values() for r in rows if r["network"].startswith("random ") and r["share"] == share
         ]
         if drawn:
             tops, losses = [r["test_top1"] for r in drawn], spread([r["supernet"]["loss"] for r in drawn])
             name = f"random, {len(drawn)} networks"
-            gain = difference(tops, [row["test_top1"] for row in runs["uniform"]])
+            gain = difference(tops, means(runs["uniform"]))
             print(f"| {share} % | {name} | {spread(tops, 1, 100)} | {gain} | {losses} | {len(drawn)} |")
 
 
-def trainings(name: str, share: int, trained: dict[int, Rows], found: dict[int, Rows]) -> Iterable[dict[str, Any]]:
-    """Yield every training of the networks that a variant found for a share."""
+def trainings(name: str, share: int, trained: dict[int, Rows], found: dict[int, Rows]) -> dict[int, Rows]:
+    """Return the trainings of the network that a variant found for a share, by the seed of the supernet."""
+    runs = {}
     for seed, rows in trained.items():
         wanted = [row["channels"] for row in found[seed] if (row["variant"], row["share"]) == (name, share)]
-        yield from (row for row in rows if row["channels"] in wanted)
+        if own := [row for row in rows if row["channels"] in wanted]:
+            runs[seed] = own
+    return runs
+
+
+def means(by_seed: dict[int, Rows]) -> list[float]:
+    """Return the mean test top-1 for each supernet."""
+    return [statistics.mean(row["test_top1"] for row in rows) for rows in by_seed.values()]
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> str:
