@@ -94,7 +94,8 @@ def charted(shop: Workshop, path: Path) -> dict[str, Any]:
     axes.set_xlabel("MFLOPs (multiply-adds)")
     axes.set_ylabel("measured ms")
     model = shop.recipe.model
-    axes.set_title(f"{model.name} at {model.input[1]}x{model.input[2]}, {CHARTED} random sub-networks, {device}")
+    side = f"{model.input[1]}x{model.input[2]}"
+    axes.set_title(f"{model.name} at {side}, {len(ms)} random sub-networks\n{device}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100)
     ranks = {name: float(spearmanr(values, ms).statistic) for name, values in (("flops", flops), ("table", predicted))}
