@@ -3,12 +3,14 @@
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_autoslim
 
 from autoslim_cli.cli.options import open_workshop
 from autoslim_cli.files.latency_table import Correction, read_table
@@ -16,12 +18,33 @@ from autoslim_cli.stages import profile
 from autoslim_cli.training import engines
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Few networks and short samples: what is measured does not matter here."""
+def hurry(monkeypatch):
+    """Measure few networks and short samples, once."""
     monkeypatch.setattr(profile, "FITTED", 3)
     monkeypatch.setattr(profile, "CHECKED", 4)
     monkeypatch.setattr(engines, "SAMPLE", 1e-5)
+    monkeypatch.setattr(engines, "COLD_ROUNDS", 1)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let profiles be quick: what is measured does not matter here."""
+    hurry(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def _profiled_once(_worked_once, tmp_path_factory):
+    directory = Path(shutil.copytree(_worked_once, tmp_path_factory.mktemp("profiled") / "tiny"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        hurry(monkeypatch)
+        run_autoslim("profile", "-r", directory)
+    return table_of(directory)
+
+
+@pytest.fixture
+def profiled(worked, _profiled_once):
+    """The table of this machine, in the directory of a worked recipe."""
+    return Path(shutil.copy(_profiled_once, worked))
 
 
 def table_of(directory):
@@ -37,11 +60,9 @@ def falling(table):
 
 
 @pytest.fixture
-def synthetic(worked, quick, autoslim):
+def synthetic(worked, profiled, quick):
     """A table in which one unit's convolution takes a microsecond per channel, and all else hardly anything."""
-    autoslim("profile", "-r", worked)
-    path = table_of(worked)
-    values = json.loads(path.read_text())
+    values = json.loads(profiled.read_text())
     values["device"] |= {"name": "a phone", "kind": "npu"}
     values["correction"] = {"networks": 0}
     del values["check"], values["fitted"], values["checked"]
@@ -52,7 +73,7 @@ def synthetic(worked, quick, autoslim):
             layer["ms"] = [b * 1e-3 for _ in first for b in second]
     other = worked / "latency-phone.json"
     other.write_text(json.dumps(values))
-    path.unlink()
+    profiled.unlink()
     return other
 
 
@@ -138,20 +159,18 @@ def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autos
     assert read_table(table_of(worked)).complete
 
 
-def test_another_devices_table_is_not_replaced(worked, quick, autoslim, refuse):
-    autoslim("profile", "-r", worked)
-    edited(table_of(worked), lambda table: table["device"].update(name="another processor"))
+def test_another_devices_table_is_not_replaced(worked, profiled, refuse):
+    edited(profiled, lambda table: table["device"].update(name="another processor"))
     assert "move it" in refuse(2, "profile", "-r", worked)
     assert "profile again without --resume" in refuse(4, "profile", "--resume", "-r", worked)
 
 
-def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, quick, autoslim, monkeypatch):
-    autoslim("profile", "-r", worked)
+def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, profiled, monkeypatch):
     shop = open_workshop(worked, ())
     monkeypatch.setattr(engines, "_accelerator", lambda device: "some GPU")
     shop.__dict__["device"] = torch.device("cuda")
-    assert profile._own_table(shop) == table_of(worked)
-    table = profile.with_latency(shop, table_of(worked))
+    assert profile._own_table(shop) == profiled
+    table = profile.with_latency(shop, profiled)
     assert profile.is_here(table, table.times.device)
     assert profile.measured_here(table, shop.space.smallest) > 0
 
