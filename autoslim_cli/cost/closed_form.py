@@ -23,9 +23,9 @@ def widest_uniform(
 
     Widths are tried from the largest down, not bisected: latency need not rise with them.
     """
-    for width in (*reversed(space.widths), 0.0):
+    for width in sorted({*space.widths, 1.0, 0.0}, reverse=True):  # the base network's counts may be at no other width
         channels = space.uniform(width)
         if fits(channels):
-            base = space.uniform(1.0)  # the base network's counts need not be on the grid of widths around it
+            base = space.uniform(1.0)
             return (1.0, base) if fits(base) and cost(channels) < cost(base) else (width, channels)
     return None
