@@ -204,7 +204,7 @@ def _to_go_on(shop: Workshop, path: Path, new: LatencyTable) -> LatencyTable:
 
 
 def _instead_of(path: Path, new: LatencyTable) -> LatencyTable:
-    """Return the new table. Raises ArtifactError if the one that it would replace is of another device."""
+    """Return the new table. Raises UsageError if the one that it would replace is of another device."""
     with suppress(ArtifactError):
         old = read_table(path).device
         if old.name != new.device.name:
