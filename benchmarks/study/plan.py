@@ -12,11 +12,17 @@ HERE = Path("runs/study")
 class Base:
     """A base network, and budgets in per cent of its FLOPs, largest first."""
 
-    args: dict[str, int]
+    about: str
+    model: dict[str, Any]
     shares: tuple[int, int, int]
     """What every variant of the search is run to; networks of the last are retrained."""
     tight: tuple[int, ...]
     """Further budgets of the variants whose networks are retrained."""
+    space: dict[str, int]
+    epochs: int = 12
+    """Those of the supernet."""
+    reference: str = "exact, 2000"
+    """The variant that the others are compared with."""
 
     @property
     def judged(self) -> tuple[int, ...]:
@@ -24,23 +30,43 @@ class Base:
         return (self.shares[-1], *self.tight)
 
 
+RESNET = "ResNet-14 with a stem of stride 2"
+NINE_UNITS = {"groups": 12, "divisor": 2}
 BASES = {
-    "doubling": Base({"depth": 14, "stem_stride": 2}, (75, 50, 25), (12, 5)),
+    "doubling": Base(
+        RESNET,
+        {"name": "autoslim/cifar_resnet", "args": {"depth": 14, "stem_stride": 2}},
+        (75, 50, 25),
+        (12, 5),
+        NINE_UNITS,
+    ),
     # One width for all fills these budgets to within 5 %.
-    "flat": Base({"depth": 14, "stem_stride": 2, "width": 24, "growth": 1}, (70, 57, 26), (12, 7)),
+    "flat": Base(
+        RESNET,
+        {"name": "autoslim/cifar_resnet", "args": {"depth": 14, "stem_stride": 2, "width": 24, "growth": 1}},
+        (70, 57, 26),
+        (12, 7),
+        NINE_UNITS,
+    ),
+    # Many units; too many for the exact search.
+    "mobilenet": Base(
+        "MobileNetV2",
+        {"name": "torchvision/mobilenet_v2", "args": {"dropout": 0.0}, "strides": {"features.14.conv.1.0": 1}},
+        (75, 50, 33),
+        (),
+        {"groups": 10, "divisor": 8},
+        epochs=8,
+        reference="default, one unit a step",
+    ),
 }
-"""The ResNet's own widths, twice as wide at every stage, and a network as wide at all of them."""
+"""The ResNet's own widths, twice as wide at every stage; a network as wide at all of them; one of 25 units."""
 SEARCHED, FRESH = 5000, 5000
 BATCH = 1000
 RECIPE = """\
 format: autoslim.recipe/1
-about: ResNet-14 with a stem of stride 2 on CIFAR-10 images, for the study of searches
+about: {about} on CIFAR-10 images, for the study of searches
 seed: {seed}
-model:
-  name: autoslim/cifar_resnet
-  args: {args}
-  input: [3, 32, 32]
-  classes: 10
+model: {model}
 data:
   name: image-folder
   path: ../../../data/cifar10-jpeg
@@ -48,15 +74,13 @@ data:
   mean: [0.4914, 0.4822, 0.4465]
   std: [0.2470, 0.2435, 0.2616]
   augment: {{crop: pad, padding: 4, flip: true}}
-space: {{groups: 12, divisor: 2}}
+space: {space}
 supernet: {{width: 1.5, min_width: 0.15, samples: 4}}
 train: {{epochs: {epochs}, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
 calibrate: {{images: 4000, batch: 1000}}
 search: {{batch: 1000}}
 retrain: {{epochs: 12, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
 """
-EPOCHS = 12
-
 REFERENCE = "exact, 2000"
 EXACT = {"strategy": "exact", "images": 2000, "per_flop": False}
 BASELINE = {
@@ -107,6 +131,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "default": DEFAULT,
     "default, one unit a step": {**DEFAULT, "stride": 0.0},
+    "default, stride 0.1": {**DEFAULT, "stride": 0.1},
     "default, stride 0.2": {**DEFAULT, "stride": 0.2},
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
     "lazy, backfill": {**BASELINE, "backfill": True},
@@ -162,8 +187,11 @@ def place(seed: int) -> Path:
     directory = CHOSEN.place / f"seed-{seed}"
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "recipe.yaml").exists():
-        args = json.dumps(CHOSEN.base.args)
-        (directory / "recipe.yaml").write_text(RECIPE.format(seed=seed, epochs=EPOCHS, args=args))
+        base = CHOSEN.base
+        model, space = json.dumps({**base.model, "input": [3, 32, 32], "classes": 10}), json.dumps(base.space)
+        (directory / "recipe.yaml").write_text(
+            RECIPE.format(about=base.about, seed=seed, model=model, space=space, epochs=base.epochs)
+        )
     return directory
 
 

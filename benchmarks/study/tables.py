@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from plan import CHOSEN, OTHERS, REFERENCE, RETRAINED, VARIANTS, rows_of
+from plan import CHOSEN, OTHERS, RETRAINED, VARIANTS, rows_of
 from ranked import OWN
 
 Rows = list[dict[str, Any]]
@@ -40,23 +40,24 @@ def report_found(found: dict[int, Rows]) -> None:
     """Print what each variant's channels lose on fresh images, against the reference of the same supernet."""
     rows = {(seed, row["variant"], row["share"]): row for seed, some in found.items() for row in some}
     last = CHOSEN.base.shares[-1]
-    if not any((seed, REFERENCE, last) in rows for seed in found):
+    reference = CHOSEN.base.reference
+    if not any((seed, reference, last) in rows for seed in found):
         return
-    print(f"Loss on fresh images of {REFERENCE!r}; of the others, what they add to it on the same supernet.")
+    print(f"Loss on fresh images of {reference!r}; of the others, what they add to it on the same supernet.")
     shares = [f"{share} %" for share in CHOSEN.base.shares]
     head("variant", *shares, f"believed at {last} %", "evaluations", "of its multiply-adds", "seeds")
     for name in VARIANTS:
-        seeds = [seed for seed in found if (seed, name, last) in rows and (seed, REFERENCE, last) in rows]
+        seeds = [seed for seed in found if (seed, name, last) in rows and (seed, reference, last) in rows]
         if not seeds:
             continue
         cells = []
         for share in CHOSEN.base.shares:
-            own, other = ([rows[seed, n, share]["loss"] for seed in seeds] for n in (name, REFERENCE))
+            own, other = ([rows[seed, n, share]["loss"] for seed in seeds] for n in (name, reference))
             less = [a - b for a, b in zip(own, other, strict=True)]
-            cells.append(spread(own) if name == REFERENCE else spread(less, sign=True))
+            cells.append(spread(own) if name == reference else spread(less, sign=True))
         cells.append(spread([rows[s, name, last]["believed"] - rows[s, name, last]["loss"] for s in seeds], sign=True))
         cells.append(f"{statistics.mean(rows[s, name, last]['evaluations'] for s in seeds):.0f}")
-        work = [rows[s, name, last]["multiply_adds"] / rows[s, REFERENCE, last]["multiply_adds"] for s in seeds]
+        work = [rows[s, name, last]["multiply_adds"] / rows[s, reference, last]["multiply_adds"] for s in seeds]
         print(f"| {name} | {' | '.join(cells)} | {statistics.mean(work):.0%} | {len(seeds)} |")
 
 
