@@ -3,7 +3,8 @@
 A candidate changes some units of the current network. A tensor that does not depend on the changed channels is the
 current network's own; one that holds channels that go is it, less those: sliced, not computed again. So the shared pass
 is left at the first operation that mixes channels of a slimmed unit, and only what follows from it is computed anew:
-parallel branches are shared, too. A unit that grows is left where its channels are first made.
+parallel branches are shared, too. Where that operation is linear, its result is the current network's, less what the
+channels that go add to it. A unit that grows is left where its channels are first made.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from autoslim_cli.network import subtract
 from autoslim_cli.network.candidate import Candidate
 from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Channels, ranges
@@ -38,6 +40,14 @@ class ForkedEvaluator:
         self.modules = dict(supernet.body.named_modules())
         self.calls = Counter(str(node.target) for node in self.nodes)
         self.units = {name: sorted(layer.row.units) for name, layer in supernet.layers.items()}
+        self.linear = {
+            node: layer
+            for node in self.nodes
+            if node.op == "call_module"
+            and len(node.args) == 1
+            and (layer := supernet.layers.get(str(node.target)))
+            and subtract.is_linear(layer)
+        }
         self.active: dict[str, tuple[int, ...]] = {}  # at which counts a layer computes, within one call
         self.multiply_adds = 0
         self.measuring, self.most = False, 0
@@ -52,8 +62,11 @@ class ForkedEvaluator:
     def work(self, candidate: Candidate, channels: Channels) -> tuple[int, int]:
         """Return the multiply-adds per image that a candidate needs of the shared pass, and of its own."""
         place, tainted = self.fork_place(candidate, channels), self._taint(candidate, channels)
-        shared = sum(self._cost(node, channels) for node in self.nodes[:place])
-        return shared, sum(self._cost(node, candidate.applied(channels)) for node in tainted)
+        changed = candidate.applied(channels)
+        less = {node for node in tainted if self._is_less(node, tainted, channels, changed)}
+        own = sum(self._less_cost(node, channels, changed) for node in less)
+        own += sum(self._cost(node, changed) for node in tainted - less)
+        return sum(self._cost(node, channels) for node in {*self.nodes[:place], *less}), own
 
     @torch.inference_mode()
     def logits(self, images: Tensor, channels: Channels) -> Tensor:
@@ -109,7 +122,10 @@ class ForkedEvaluator:
 
         for node in self.nodes[place:-1]:
             if node in tainted:
-                own[node] = self._compute(node, fetch, changed)
+                if self._is_less(node, tainted, channels, changed):
+                    own[node] = self._less(node, values, candidate, channels, changed)
+                else:
+                    own[node] = self._compute(node, fetch, changed)
                 self.most = max(self.most, self._live(values, own)) if self.measuring else 0
                 for gone in self.dying[node]:
                     own.pop(gone, None)
@@ -171,6 +187,25 @@ class ForkedEvaluator:
         """Return a node's multiply-adds for one image."""
         layer = self.supernet.layers.get(str(node.target)) if node.op == "call_module" else None
         return layer.row.flops(channels) // self.calls[str(node.target)] if layer else 0
+
+    def _is_less(self, node: fx.Node, tainted: set[fx.Node], channels: Channels, changed: Channels) -> bool:
+        """Tell whether a node a candidate computes itself is the shared pass's own less what some inputs add to it."""
+        layer = self.linear.get(node)
+        return layer is not None and node.args[0] not in tainted and subtract.saves(layer, channels, changed)
+
+    def _less(
+        self, node: fx.Node, values: Values, candidate: Candidate, channels: Channels, changed: Channels
+    ) -> Tensor:
+        """Compute a node from the shared pass's own."""
+        (source,) = node.all_input_nodes
+        inputs, outputs = self._shared(source, values, channels), self._shared(node, values, channels)
+        outputs = self._slice(node, outputs, channels, changed, candidate)
+        self.multiply_adds += len(inputs) * self._less_cost(node, channels, changed)
+        return subtract.subtracted(self.linear[node], inputs, outputs, self.layouts[source][0], channels, changed)
+
+    def _less_cost(self, node: fx.Node, channels: Channels, changed: Channels) -> int:
+        """Return the multiply-adds for one image of a node that is computed from the shared pass's own."""
+        return subtract.cost(self.linear[node], channels, changed) // self.calls[str(node.target)]
 
     def _slice(self, node: fx.Node, value: Any, held: Channels, used: Channels, candidate: Candidate) -> Any:
         """Drop the channels that go from one tensor of the shared pass."""

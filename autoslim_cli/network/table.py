@@ -62,6 +62,17 @@ def ranges(layout: Layout, held: Channels, used: Channels) -> list[Range]:
     return runs
 
 
+def dropped(layout: Layout, size: Channels, held: Channels, used: Channels) -> list[Range]:
+    """Return which features of a tensor of `size` channels are in use at `held`, and no longer at `used`."""
+    runs: list[Range] = []
+    start = 0
+    for segment in layout:
+        if segment.features(used) < segment.features(held):
+            runs.append((start + segment.features(used), start + segment.features(held)))
+        start += segment.features(size)
+    return runs
+
+
 @dataclass(frozen=True)
 class LayerRow:
     """One layer that holds weights: a line of the layer table.

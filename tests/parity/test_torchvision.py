@@ -139,16 +139,19 @@ class Streams(torch.nn.Module):
 def test_long_branches_side_by_side():
     reading = read(Streams(), SHAPE)
     space = Space.of(reading.table, width=1.5, min_width=0.5, groups=4, divisor=2)
-    supernet = Supernet(fresh(reading.module, reading.table, space.largest), reading, space.largest)
+    body = fresh(reading.module, reading.table, space.largest).double()  # 150 layers amplify what single precision rounds
+    supernet = Supernet(body, reading, space.largest)
     evaluator = ForkedEvaluator(supernet)
-    images = torch.randn(4, *SHAPE)
+    images = torch.randn(4, *SHAPE, dtype=torch.float64)
     first = next(row.name for row in reading.table.rows if row.name.startswith("one"))
     option = Candidate.of({first: space.slimmed(space.largest, first)})
     evaluator.multiply_adds = 0
     ((_, logits),) = evaluator.forked_logits(images, space.largest, [option])
-    assert evaluator.multiply_adds / len(images) <= closed_form.flops(reading.table, space.largest)
+    # One layer is done twice, whole and less: a candidate's score must not depend on what is scored beside it.
+    twice = max(row.flops(space.largest) for row in reading.table.rows if row.name.startswith("one"))
+    assert evaluator.multiply_adds / len(images) <= closed_form.flops(reading.table, space.largest) + twice
     whole = evaluator.logits(images, option.applied(space.largest))
-    torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+    torch.testing.assert_close(logits, whole, rtol=1e-9, atol=1e-9 * float(whole.abs().max()))
     # A fork holds the other branch's values beside its own: what is measured is more than a pass holds.
     alone = evaluator.peak_bytes(images, space.largest, [CURRENT])
     assert evaluator.peak_bytes(images, space.largest, [option]) > 3 * alone
@@ -173,8 +176,9 @@ def test_forked_evaluation_does_no_work_twice():
     rows = {row.name: row for row in reading.table.rows}
     inner = Candidate.of({"layer4.0.conv1": space.slimmed(channels, "layer4.0.conv1")})
     changed = inner.applied(channels)
-    names = ["layer4.0.conv2", "layer4.1.conv1", "layer4.1.conv2", "fc"]
-    expected = sum(rows[name].flops(changed) for name in names)
+    expected = sum(rows[name].flops(changed) for name in ["layer4.1.conv1", "layer4.1.conv2", "fc"])
+    # The first layer after the fork is the shared pass's own, less what the channels that go add to it.
+    expected += rows["layer4.0.conv2"].flops(channels) - rows["layer4.0.conv2"].flops(changed)
     assert work(CURRENT, inner) == whole + expected
     assert evaluator.work(inner, channels)[1] == expected
 
