@@ -255,7 +255,7 @@ class Recipe(Settings):
 def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read `recipe.yaml` in `directory` and apply `key=value` overrides.
 
-    Raises UsageError naming the file, the key, and the nearest known key where one is unknown.
+    Raises UsageError naming the file or the override, the key, and the nearest known key where one is unknown.
     """
     path = directory / RECIPE_FILE
     try:
@@ -268,12 +268,15 @@ def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of sections (model, data, train, ...)")
-    for override in overrides:
+    given = list(overrides)
+    for override in given:
         _override(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{path}: {explain(error, Recipe)}") from None
+        at = tuple(map(str, error.errors()[0]["loc"]))
+        source = next((f"{override!r}" for override in reversed(given) if _touches(override, at)), path)
+        raise UsageError(f"{source}: {explain(error, Recipe)}") from None
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
@@ -310,6 +313,12 @@ def fields_at(schema: type[BaseModel], location: Iterable[int | str]) -> Mapping
             return {}
         schema = section
     return schema.model_fields
+
+
+def _touches(override: str, location: tuple[str, ...]) -> bool:
+    """Tell whether an override set what a location names, or something in it."""
+    key = tuple(override.partition("=")[0].split("."))
+    return bool(location) and key[: len(location)] == location[: len(key)]
 
 
 def _override(values: dict[str, Any], override: str) -> None:

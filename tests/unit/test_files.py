@@ -37,6 +37,14 @@ def test_a_wrong_key_or_value_is_named(recipe, override, words):
         load_recipe(recipe, ["seed=1", override])
     assert all(word in str(error.value) for word in words), str(error.value)
     assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"'{override}'")
+
+
+def test_a_wrong_recipe_is_not_blamed_on_an_override(recipe):
+    path = recipe / "recipe.yaml"
+    path.write_text(path.read_text() + "\nepocs: 3\n")
+    with pytest.raises(UsageError, match=r"recipe\.yaml: unknown key epocs"):
+        load_recipe(recipe, ["train.epochs=2"])
 
 
 def test_overrides_are_read_as_yaml(recipe):
