@@ -17,7 +17,8 @@ def profile(
     overrides: Overrides = None,
     recipe: Recipe = None,
     engine: Annotated[
-        Literal["eager", "compile", "onnxruntime"], typer.Option(help="What runs the layers; compile: torch.compile.")
+        Literal["eager", "compile", "onnxruntime"],
+        typer.Option(help="What runs the layers; compile: torch.compile, which takes seconds for every point."),
     ] = "eager",
     dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Arithmetic.")] = "fp32",
     batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,

@@ -223,6 +223,11 @@ def edited(path, edit):
     path.write_text(json.dumps(values))
 
 
+def shorten(counts):
+    """Let counts end just above the last but one, wherever a grid was refined."""
+    counts[-1] = counts[-2] + 1
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
@@ -233,7 +238,7 @@ def edited(path, edit):
         (lambda t: t["correction"].update(cold=0.5), ["correction", "cold needs cached_mweights"]),
         (lambda t: t["correction"].update(constant_ms=float("nan")), ["correction.constant_ms", "finite"]),
         (lambda t: t["layers"].pop(), ["1 of", "layer shapes are missing", "autoslim profile"]),
-        (lambda t: t["layers"][2]["counts"][0].__setitem__(-1, 9), ["was measured at", "autoslim profile"]),
+        (lambda t: shorten(t["layers"][2]["counts"][0]), ["was measured at", "autoslim profile"]),
         (lambda t: t["layers"][2]["counts"][0].reverse(), ["must ascend"]),
         (lambda t: t.update(format="autoslim.latency/9"), ["not a latency table", "autoslim.latency/1"]),
         (lambda t: t.update(layerz=[]), ["layerz", "did you mean layers?"]),
