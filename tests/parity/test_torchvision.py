@@ -139,7 +139,8 @@ class Streams(torch.nn.Module):
 def test_long_branches_side_by_side():
     reading = read(Streams(), SHAPE)
     space = Space.of(reading.table, width=1.5, min_width=0.5, groups=4, divisor=2)
-    body = fresh(reading.module, reading.table, space.largest).double()  # 150 layers amplify what single precision rounds
+    # In double precision: 150 layers amplify what single precision rounds.
+    body = fresh(reading.module, reading.table, space.largest).double()
     supernet = Supernet(body, reading, space.largest)
     evaluator = ForkedEvaluator(supernet)
     images = torch.randn(4, *SHAPE, dtype=torch.float64)
