@@ -56,7 +56,7 @@ BASES = {
         (),
         {"groups": 10, "divisor": 8},
         epochs=8,
-        reference="default, one unit a step",
+        reference="default",
     ),
 }
 """The ResNet's own widths, twice as wide at every stage; a network as wide at all of them; one of 25 units."""
