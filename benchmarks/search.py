@@ -201,7 +201,8 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
         bench.forked(channels, candidates)  # warm-up at these shapes
         bench.naive(channels, candidates[-1:])
         bench.forward_rate(channels)
-        times: dict[str, list[float]] = {"naive": [], "forked": [], "rate": [], "forward": []}
+        whole = sum(bench.flops(c.applied(channels)) for c in candidates) * len(bench.images)
+        times: dict[str, list[float]] = {"naive": [], "forked": [], "rate": [], "forward": [], "work_ratio": []}
         for _ in range(repeats):
             seconds, naive = timed(lambda c=channels, o=candidates: bench.naive(c, o))
             times["naive"].append(seconds)
@@ -209,7 +210,9 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
             before = bench.evaluator.multiply_adds
             seconds, forked = timed(lambda c=channels, o=candidates: bench.forked(c, o))
             times["forked"].append(seconds)
-            times["rate"].append((bench.evaluator.multiply_adds - before) / seconds)
+            work = bench.evaluator.multiply_adds - before
+            times["rate"].append(work / seconds)
+            times["work_ratio"].append(whole / work)
             times["forward"].append(bench.forward_rate(channels))
             same.append(min(naive, key=naive.__getitem__) == min(forked, key=forked.__getitem__))
         medians = {key: statistics.median(values) for key, values in times.items()}
@@ -229,6 +232,7 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
         "forked_vs_naive": statistics.median(row["naive"] / row["forked"] for row in rows),
         "default_vs_naive": naive_seconds / default["seconds"] if train else None,
         "same_choices": all(same),
+        "work_ratio": statistics.median(row["work_ratio"] for row in rows),
         "rate_vs_forward": statistics.median(row["rate"] / row["forward"] for row in rows),
     }
 
@@ -299,8 +303,8 @@ def main() -> None:
         for row in result["timed_steps"]:
             print(
                 f"  step {row['step']:3}: {row['candidates']} candidates, naive {row['naive']:.2f} s, forked "
-                f"{row['forked']:.2f} s; forked {row['rate'] / 1e9:.1f}, plain forward {row['forward'] / 1e9:.1f} "
-                "G multiply-adds/s"
+                f"{row['forked']:.2f} s for 1/{row['work_ratio']:.2f} of the multiply-adds; forked "
+                f"{row['rate'] / 1e9:.1f}, plain forward {row['forward'] / 1e9:.1f} G multiply-adds/s"
             )
         print(f"  whole search: naive {result['naive_seconds']:.0f} s, forked exact {result['forked_seconds']:.0f} s")
         if result["default"]:
