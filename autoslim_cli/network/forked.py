@@ -38,7 +38,7 @@ class ForkedEvaluator:
         self.layouts = supernet.reading.layouts
         self.dying = self._last_uses()
         self.modules = dict(supernet.body.named_modules())
-        self.calls = Counter(str(node.target) for node in self.nodes)
+        self.calls = Counter(str(node.target) for node in self.nodes if node.op == "call_module")
         self.units = {name: sorted(layer.row.units) for name, layer in supernet.layers.items()}
         self.linear = {
             node: layer
@@ -66,7 +66,11 @@ class ForkedEvaluator:
         less = {node for node in tainted if self._is_less(node, tainted, channels, changed)}
         own = sum(self._less_cost(node, channels, changed) for node in less)
         own += sum(self._cost(node, changed) for node in tainted - less)
-        return sum(self._cost(node, channels) for node in {*self.nodes[:place], *less}), own
+        shared = {*self.nodes[:place], *less}
+        for node in reversed(self.nodes):
+            if node in less or node in tainted or node in shared or node is self.nodes[-1]:
+                shared.update(source for source in node.all_input_nodes if source not in tainted)
+        return sum(self._cost(node, channels) for node in shared), own
 
     @torch.inference_mode()
     def logits(self, images: Tensor, channels: Channels) -> Tensor:

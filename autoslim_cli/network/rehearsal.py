@@ -75,10 +75,19 @@ class _Rehearsal(fx.Interpreter):
 
 
 def on_meta(module: nn.Module) -> nn.Module:
-    """Return a copy of a module whose tensors have shapes but no values."""
+    """Return a copy of a module whose tensors have shapes but no values.
+
+    Raises UsageError if it holds tensors that are computed from its parameters: they cannot be copied.
+    """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
     memo |= {id(b): b.to("meta") for b in module.buffers()}
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except RuntimeError as error:
+        raise UsageError(
+            f"{type(module).__name__} cannot be copied ({first_line(error)}): take off weight_norm, spectral_norm or "
+            "pruning first (torch.nn.utils.remove_weight_norm, prune.remove)"
+        ) from None
 
 
 def first_line(error: BaseException) -> str:

@@ -19,9 +19,11 @@ _CONVOLUTIONS: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.C
 def is_linear(layer: SupernetLayer) -> bool:
     """Tell whether a layer is linear in each input channel, and every output takes from every input.
 
-    Subclasses may do anything to inputs or weights, and are not.
+    Subclasses, hooks and a forward of its own may do anything to inputs or weights.
     """
     row, module = layer.row, layer.module
+    if "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks:
+        return False
     plain = type(module) is nn.Linear or (type(module) in _CONVOLUTIONS and module.padding_mode == "zeros")
     return plain and row.groups == 1 and not row.group_inputs
 

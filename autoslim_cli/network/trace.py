@@ -5,7 +5,6 @@ operation pins the units that it touches, with the reason. Never a guess: the wa
 channels.
 """
 
-import operator
 import warnings
 from dataclasses import fields
 from typing import Any, cast
@@ -15,6 +14,7 @@ from torch import fx, nn
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network import rules
+from autoslim_cli.network.in_place import Proxy, make_out_of_place
 from autoslim_cli.network.open_units import (
     NOTHING_DECIDES,
     OpenLayout,
@@ -30,13 +30,6 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rehearsal import first_line, on_meta, rehearse
 from autoslim_cli.network.table import LayerRow, LayerTable, Layout, Segment, Unit
 
-OUT_OF_PLACE: dict[Any, Any] = {
-    operator.iadd: operator.add,
-    operator.isub: operator.sub,
-    operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}
-
 
 def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = None) -> Reading:
     """Read `module`, which takes images of `input_shape` (channels, height, width) and gives logits.
@@ -48,10 +41,11 @@ def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = 
     was_training = module.training
     module.eval()
     try:
-        graph = _trace(module)
-        walk = Walk(fx.GraphModule(on_meta(module), graph))
+        graph, without_values = _trace(module), on_meta(module)
         images = torch.empty(2, *input_shape, device="meta")
         with torch.no_grad():
+            make_out_of_place(without_values, graph, images.clone())
+            walk = Walk(fx.GraphModule(without_values, graph))
             _refuse_other_outputs(walk.run_on(images), classes)
             _refuse_unreached(module, walk.reached)
             reading = walk.reading(module, graph)
@@ -64,47 +58,26 @@ def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = 
 class _Tracer(fx.Tracer):
     """Trace down to layers: torch's own modules, and subclasses of those that hold weights as they do."""
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return the stand-in for a node's value while the code runs."""
+        return Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep a subclass of a known layer whole if it adds no weights of its own."""
         return super().is_leaf_module(m, module_qualified_name) or rules.is_layer(m)
 
 
 def _trace(module: nn.Module) -> fx.Graph:
-    """Trace to a graph without in-place operations: forks of an evaluation share their tensors."""
+    """Trace a module to a graph."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = _Tracer().trace(module)
+            return _Tracer().trace(module)
     except Exception as error:  # fx passes on whatever the user's forward raises when it meets a proxy
         raise UsageError(
             f"torch.fx cannot trace {type(module).__name__}: {first_line(error)}; "
             "its forward pass must not branch on the values of tensors"
         ) from None
-    place = {node: number for number, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if _out_of_place(module, node) and node.all_input_nodes:
-            # What was computed in place is what the code sees from then on under the operand's name, too.
-            operand = node.all_input_nodes[0]
-            for user in [user for user in operand.users if place[user] > place[node]]:
-                user.replace_input_with(operand, node)
-    return graph
-
-
-def _out_of_place(module: nn.Module, node: fx.Node) -> bool:
-    """Turn an in-place operation into the one that gives a new tensor; tell whether it was one."""
-    target = node.target
-    if node.op == "call_function" and target in OUT_OF_PLACE:
-        node.target = OUT_OF_PLACE[target]
-        return True
-    if node.op == "call_method" and str(target).endswith("_") and not str(target).endswith("__"):
-        node.target = str(target).removesuffix("_")
-        return True
-    if node.op == "call_module":
-        return bool(getattr(module.get_submodule(str(target)), "inplace", False))
-    if node.kwargs.get("inplace"):
-        node.kwargs = {**node.kwargs, "inplace": False}
-        return True
-    return False
 
 
 def _refuse_other_outputs(output: Any, classes: int | None) -> None:

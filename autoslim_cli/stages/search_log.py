@@ -15,7 +15,7 @@ from autoslim_cli.stages.currency import decisive
 from autoslim_cli.training.score import Score
 
 LOG_FILE = "search.jsonl"
-FORMAT = "autoslim.search/2"
+FORMAT = "autoslim.search/3"
 
 Key = tuple[int, tuple[tuple[str, int], ...]]
 """A draw of images, and channels."""

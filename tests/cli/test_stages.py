@@ -62,7 +62,7 @@ def test_search_writes_a_config_for_every_budget(autoslim_json, worked):
 
 def test_the_log_says_each_step(worked):
     header, *rows = map(json.loads, (worked / "search.jsonl").read_text().splitlines())
-    assert header["format"] == "autoslim.search/2"
+    assert header["format"] == "autoslim.search/3"
     assert header["recipe"]["search"]["batch"] == 75
     steps = [row for row in rows if "step" in row]
     scorings = [row for row in rows if "scored" in row]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from autoslim_cli.network.rules.dimensions import flatten, permute, reshape, squeeze, take_item, transpose, unsqueeze
-from autoslim_cli.network.rules.elementwise import combine, keep, pad, reduce, reduce_norm, soft_max
+from autoslim_cli.network.rules.elementwise import combine, keep, keep_behind, pad, reduce, reduce_norm, soft_max
 from autoslim_cli.network.rules.layers import (
     bare_parameter,
     batch_norm,
@@ -82,13 +82,18 @@ MODULES: dict[type, Rule] = {
             *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
             *(nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Identity),
             *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+        ),
+        keep,
+    ),
+    **dict.fromkeys(
+        (
             *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
             *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
             *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
             *(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d, nn.ZeroPad2d),
             *(nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad2d),
         ),
-        keep,
+        keep_behind,
     ),
 }
 
@@ -128,18 +133,21 @@ FUNCTIONS: dict[Any, Rule] = {
     **dict.fromkeys(
         (
             *(F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh),
-            *(F.dropout, F.dropout2d, F.softplus, F.sigmoid, F.tanh, F.interpolate),
-            *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d),
+            *(F.dropout, F.dropout2d, F.softplus, F.sigmoid, F.tanh),
             *(torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.square, torch.sqrt, torch.rsqrt, torch.exp),
             *(torch.abs, operator.neg),
         ),
         keep,
     ),
+    **dict.fromkeys(
+        (F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate), keep_behind
+    ),
 }
 
 NAMED_FUNCTIONS: dict[str, Rule] = {
     # torchvision's, named so that this module need not import torchvision; boolean-dispatched pooling has wrappers.
-    **dict.fromkeys(("stochastic_depth", "max_pool2d", "boolean_dispatch", "adaptive_max_pool2d"), keep),
+    "stochastic_depth": keep,
+    **dict.fromkeys(("max_pool2d", "boolean_dispatch", "adaptive_max_pool2d"), keep_behind),
 }
 
 METHODS: dict[str, Rule] = {

@@ -19,6 +19,12 @@ def keep(walk: "Walk", node: fx.Node) -> Tagged | None:
     return tag
 
 
+def keep_behind(walk: "Walk", node: fx.Node) -> Tagged | None:
+    """Keep the layout of what pools or scales the dimensions behind the second, if channels are the second."""
+    tag = keep(walk, node)
+    return tag if tag is None or tag.dim == 1 else unknown(walk, node)
+
+
 def combine(walk: "Walk", node: fx.Node) -> Tagged | None:
     """Merge the units of an elementwise operation's operands, with broadcasting."""
     rank = len(walk.shape(node))
