@@ -1,8 +1,9 @@
 """Read every classification network of torchvision and a list of timm's, and check what was read.
 
-For each network, `read` means: at full width the supernet is the plain network, at random channels it is the extracted
-network (largest difference of the logits, relative to the largest logit, under 1e-5), and the closed forms of FLOPs and
-parameters are fvcore's and the network's own at these channels. `refused` gives the operation that stopped it.
+For each network, `read` means: the graph and, at full width, the supernet are the plain network, at random channels it
+is the extracted network (largest difference of the logits, relative to the largest logit, under 1e-5), and the closed
+forms of FLOPs and parameters are fvcore's and the network's own at these channels. `refused` gives the operation that
+stopped it.
 `wrong` and `error` are bugs.
 
     python benchmarks/sweep.py [--only PATTERN] [--json] [--markdown]
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.referee import fvcore_flops
@@ -114,8 +115,9 @@ def _check(name: str) -> Outcome:
     images = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         expected = network.eval()(images)
+    graph = fx.GraphModule(network, reading.graph)
     supernet = Supernet(copy.deepcopy(network), reading, table.base).eval()
-    outcome.difference = _difference(supernet, expected, images)
+    outcome.difference = max(_difference(graph, expected, images), _difference(supernet, expected, images))
     space = Space.of(table, width=1.0, min_width=0.25, groups=8, divisor=1)
     outcome.flops_agree = True
     for seed in (1, 2):
