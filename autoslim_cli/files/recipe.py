@@ -196,7 +196,7 @@ class SearchSettings(Settings):
         description="`lazy`: how many of the least harmful are scored again at a time; below 1: a share of all",
     )
     stride: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.05,
+        default=0.1,
         description="`lazy`: a step takes a group from each unit that is next in turn, while they save no more than "
         "this share of the network's cost; 0: one unit",
     )

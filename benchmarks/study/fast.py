@@ -53,11 +53,11 @@ def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
     bench.shop = shop = with_latency(bench.shop, table)
     base = shop.cost(shop.reading.table.base)
     limit = LATENCY * base["latency"]
-    (by_latency,) = bench.answers("default", (Budget((Bound("latency", f"{LATENCY:.0%}", limit),)),))
+    (by_latency,) = bench.answers("stride 0.05", (Budget((Bound("latency", f"{LATENCY:.0%}", limit),)),))
     floor = shop.flops(shop.space.smallest) / base["flops"]
     shares = [share for share in range(95, 3, -3) if share / 100 > floor]
     budgets = tuple(Budget((Bound("flops", f"{s}%", base["flops"] * s // 100),)) for s in shares)
-    by_flops = [facts for _, facts in bench.answers("default", budgets)]
+    by_flops = [facts for _, facts in bench.answers("stride 0.05", budgets)]
     wanted = shop.latency(by_latency[1]["channels"])
     nearest = sorted(by_flops, key=lambda row: abs(shop.latency(row["channels"]) - wanted))[:TIMED]
     timed = [by_latency[1], *nearest]

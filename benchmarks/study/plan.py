@@ -130,9 +130,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "among": 1,
     },
     "default": DEFAULT,
-    "default, one unit a step": {**DEFAULT, "stride": 0.0},
-    "default, stride 0.1": {**DEFAULT, "stride": 0.1},
-    "default, stride 0.2": {**DEFAULT, "stride": 0.2},
+    "one unit a step": {**DEFAULT, "stride": 0.0},
+    "stride 0.05": {**DEFAULT, "stride": 0.05},
+    "stride 0.2": {**DEFAULT, "stride": 0.2},
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
     "lazy, backfill": {**BASELINE, "backfill": True},
     "lazy, refine": {**BASELINE, "refine": 10},
@@ -140,7 +140,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random, best of 100": {"strategy": "random", "images": 2000, "draws": 100},
     "uniform": {"strategy": "uniform", "images": 2000},
 }
-RETRAINED = ("uniform", "default", "lazy", "lazy, per FLOP", "random, best of 100", REFERENCE)
+RETRAINED = ("uniform", "stride 0.05", "default", "lazy", "lazy, per FLOP", "random, best of 100", REFERENCE)
 """Variants whose networks are retrained, the most wanted first."""
 TRAININGS = 2
 """How many times the network of a supernet is retrained, each from its own seed."""
