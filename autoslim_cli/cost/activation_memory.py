@@ -18,7 +18,8 @@ class ActivationMemory:
     """The most bytes that tensors between layers hold at a time, at batch 1 in fp32.
 
     A layer is a piece (`network/pieces.py`): what it takes and what it makes are alive while it runs, and every tensor
-    that a later layer takes. What a kernel needs for itself is the engine's, and not counted.
+    that a later layer takes. A view keeps all of the tensor alive that it lies in.
+    What a kernel needs for itself is the engine's, and not counted.
     """
 
     tensors: tuple[Sized, ...]
@@ -30,12 +31,11 @@ class ActivationMemory:
         made: dict[fx.Node, int] = {}
         last: dict[fx.Node, int] = {}
         for number, piece in enumerate(pieces):
-            for node in piece.inputs:
-                made.setdefault(node, number)
-                last[node] = number
-            for node in piece.outputs:
-                made[node] = number
-                last.setdefault(node, number)
+            for node in (*piece.inputs, *piece.outputs):
+                maker = reading.memory.get(node, node)
+                if maker.op != "get_attr":  # a view of a weight
+                    made.setdefault(maker, number)
+                    last[maker] = number
         order = list(made)
         alive = (
             tuple(place for place, node in enumerate(order) if made[node] <= number <= last[node])

@@ -45,10 +45,30 @@ def shapes_of(found: Sequence[Piece], space: Space) -> list[Shape]:
         alike.setdefault(piece.shape, []).append(piece)
     shapes = []
     for same in alike.values():
-        axes = range(len(same[0].axes))
+        finest = min(same, key=lambda piece: _steps(piece, space))  # what it can be built at, the others can
+        axes = range(len(finest.axes))
         counts = [sorted({c for piece in same for c in _options(piece, axis, space)}) for axis in axes]
-        shapes.append(Shape(same[0], tuple(map(tuple, counts))))
+        shapes.append(Shape(finest, tuple(_at_hand(finest, axis, counts, space) for axis in axes)))
     return shapes
+
+
+def _steps(piece: Piece, space: Space) -> list[int]:
+    """Return the steps in which a piece's units can be built."""
+    return [space.units[unit].unit.granule for axis in piece.units for unit in axis]
+
+
+def _at_hand(piece: Piece, axis: int, options: Sequence[Sequence[int]], space: Space) -> tuple[int, ...]:
+    """Return the counts along an axis at which a piece can be built: near the options, and out to their ends."""
+
+    def built(count: int) -> int:
+        point = [own[0] if place != axis else count for place, own in enumerate(options)]
+        return piece.counts(channels_at(piece, point, space))[axis]
+
+    low, high = options[axis][0], options[axis][-1]
+    least = next((b for count in range(low, 0, -1) if (b := built(count)) <= low), low)
+    most = next((b for count in range(high, 2 * high + 1) if (b := built(count)) >= high), high)
+    inner = {b for count in options[axis] if least < (b := built(count)) < most}
+    return tuple(sorted({least, most} | {count for count in inner if built(count) == count}))
 
 
 def _options(piece: Piece, axis: int, space: Space) -> list[int]:

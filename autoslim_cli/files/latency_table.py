@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, NonNegativeFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.atomic import write_json
@@ -67,10 +67,10 @@ class Correction(Settings):
         description="Added for a million values that layers read and write: layouts that isolated layers change",
     )
     constant_ms: FiniteFloat = 0.0
-    cold: Annotated[FiniteFloat, NonNegativeFloat] = Field(
+    cold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.0, description="Factor on the sum of what cold weights add"
     )
-    cached_mweights: Annotated[FiniteFloat, NonNegativeFloat] = Field(
+    cached_mweights: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.0,
         description="Up to how many million weights a network keeps them in the caches; of twice as many all are cold",
     )
@@ -99,7 +99,7 @@ class Measured(Settings):
     """Hold one network that was run end to end: one or two medians, of measurements some time apart."""
 
     channels: dict[str, int]
-    ms: Annotated[tuple[float, ...], Field(min_length=1, max_length=2)]
+    ms: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1, max_length=2)]
 
     @property
     def mean(self) -> float:
@@ -112,6 +112,9 @@ class LatencyTable(Settings):
 
     format: Literal["autoslim.latency/1"] = "autoslim.latency/1"
     model: ModelSettings
+    tie: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="`space.tie` of its recipe: tied units are one axis"
+    )
     device: Device
     layers: list[LayerTimes]
     fitted: tuple[Measured, ...] = ()
@@ -133,6 +136,16 @@ def read_table(path: Path) -> LatencyTable:
     for layer in table.layers:
         check_layer(path, layer)
     return table
+
+
+def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings) -> None:
+    """Raise ArtifactError if a table is of another network: equal layer shapes are not enough for its correction."""
+    if table.model != model.architecture:
+        raise ArtifactError(
+            f"{path}: the table is of {table.model.name} at {list(table.model.input)}"
+            f"{f' with {table.model.args}' if table.model.args else ''}, not of {model.name} at {list(model.input)}"
+            f"{f' with {model.args}' if model.args else ''}; `autoslim profile` measures this network"
+        )
 
 
 def write_table(path: Path, table: LatencyTable) -> None:

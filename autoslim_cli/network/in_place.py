@@ -60,7 +60,7 @@ def make_out_of_place(module: nn.Module, graph: fx.Graph, images: Tensor) -> Non
             continue
         changed = changes[node]
         operand = node.all_input_nodes[0] if node.all_input_nodes else None
-        if operand not in changed or not _turn(module, node):
+        if operand not in changed or any(map(_is_data, changed)) or not _turn(module, node):
             raise UsageError(f"{_name(node)} works in place, and is not known out of place: write it so")
         for other, value in changed.items():
             users = [user for user in other.users if place[user] > place[node]]
@@ -139,6 +139,11 @@ def _unset(node: fx.Node) -> bool:
         return False
     node.args = (*node.args[:at], False, *node.args[at + 1 :])
     return True
+
+
+def _is_data(node: fx.Node) -> bool:
+    """Tell whether a node is `x.data`, whose changes x has without its version counter showing it."""
+    return node.target is getattr and node.args[1:] == ("data",)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

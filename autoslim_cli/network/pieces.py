@@ -38,13 +38,15 @@ class Sized:
 class Piece:
     """A run of operations that is measured as one.
 
-    `inputs` are tensors that other pieces make, `outputs` those that others take. `axes` (two at most) are the channel
+    `inputs` are tensors that other pieces make, `sizes` those of which it needs the size alone, `outputs` those that
+    others take. `axes` (two at most) are the channel
     counts that its latency depends on; `shape` says all the rest, equal for pieces that differ by counts alone.
     """
 
     name: str
     nodes: tuple[fx.Node, ...]
     inputs: tuple[fx.Node, ...]
+    sizes: tuple[fx.Node, ...]
     outputs: tuple[fx.Node, ...]
     axes: tuple[Axis, ...]
     shape: str
@@ -105,17 +107,21 @@ def _makes_tensor(reading: Reading, node: fx.Node) -> bool:
     return node.op in ("call_module", "call_function", "call_method") and node in reading.shapes
 
 
-def tensors_behind(reading: Reading, node: fx.Node) -> list[fx.Node]:
-    """Return the tensors that a node takes, through sizes and tuples; bare parameters are not among them."""
-    found: dict[fx.Node, None] = {}
-    waiting = list(node.all_input_nodes)
+def tensors_behind(reading: Reading, node: fx.Node, *, by_size: bool = False) -> list[fx.Node]:
+    """Return the tensors that a node takes, through tuples, or (`by_size`) those that it takes as a size alone.
+
+    Bare parameters are not among them.
+    """
+    read: dict[fx.Node, None] = {}
+    asked: dict[fx.Node, None] = {}
+    waiting = [(source, False) for source in node.all_input_nodes]
     while waiting:
-        source = waiting.pop(0)
+        source, size = waiting.pop(0)
         if source.op == "placeholder" or _makes_tensor(reading, source):
-            found[source] = None
+            (asked if size else read)[source] = None
         else:
-            waiting.extend(source.all_input_nodes)
-    return list(found)
+            waiting.extend((behind, size or source in reading.numbers) for behind in source.all_input_nodes)
+    return [source for source in asked if source not in read] if by_size else list(read)
 
 
 def _opens(reading: Reading, node: fx.Node) -> bool:
@@ -138,7 +144,9 @@ def _piece(reading: Reading, nodes: list[fx.Node], place: dict[fx.Node, int]) ->
     """Close a piece."""
     own = set(nodes)
     inputs = list(dict.fromkeys(s for node in nodes for s in tensors_behind(reading, node) if s not in own))
-    outputs = [node for node in nodes if any(_used_outside(user, own, place) for user in node.users)]
+    asked = dict.fromkeys(s for node in nodes for s in tensors_behind(reading, node, by_size=True))
+    sizes = [source for source in asked if source not in own and source not in inputs]
+    outputs = [node for node in nodes if any(_used_outside(reading, user, own, place) for user in node.users)]
     axes = _axes([reading.layouts[node][1] for node in (*inputs, *outputs) if node in reading.layouts])
     head = nodes[0]
     rows = dict.fromkeys(row for node in nodes if (row := row_of(reading, node)))
@@ -146,9 +154,10 @@ def _piece(reading: Reading, nodes: list[fx.Node], place: dict[fx.Node, int]) ->
         name=str(head.target) if head.op == "call_module" else head.name,
         nodes=tuple(nodes),
         inputs=tuple(inputs),
+        sizes=tuple(sizes),
         outputs=tuple(outputs),
         axes=axes,
-        shape=_shape(reading, nodes, inputs, axes),
+        shape=_shape(reading, nodes, [*inputs, *sizes], axes),
         rows=tuple(rows),
         tensors=tuple(sized(reading, node) for node in (*inputs, *outputs)),
     )
@@ -163,19 +172,19 @@ def sized(reading: Reading, node: fx.Node) -> Sized:
     return Sized(math.prod(shape[: dim - 1]) * math.prod(shape[dim:]), layout)
 
 
-def _used_outside(user: fx.Node, own: set[fx.Node], place: dict[fx.Node, int]) -> bool:
-    """Tell whether a user of a tensor is, or leads without another tensor to, a node outside the piece."""
-    if user in own:
+def _used_outside(reading: Reading, user: fx.Node, own: set[fx.Node], place: dict[fx.Node, int]) -> bool:
+    """Tell whether a user of a tensor is, or leads through tuples to, a node outside the piece."""
+    if user in own or user in reading.numbers:
         return False
     if user in place or user.op == "output":
         return True
-    return any(_used_outside(after, own, place) for after in user.users)
+    return any(_used_outside(reading, after, own, place) for after in user.users)
 
 
 def _axes(layouts: list[Layout]) -> tuple[Axis, ...]:
     """Return the axes of a piece: each layout that units decide, or all as one where they overlap or are many."""
     free = list(dict.fromkeys(layout for layout in layouts if any(s.unit for s in layout)))
-    units = [s.unit for layout in free for s in layout if s.unit]
+    units = [unit for layout in free for unit in {s.unit for s in layout if s.unit}]
     if not free:
         return ()
     return tuple((layout,) for layout in free) if len(free) <= 2 and len(units) == len(set(units)) else (tuple(free),)
@@ -232,6 +241,7 @@ def _operation(reading: Reading, node: fx.Node) -> str:
         return f"{kind}({module.extra_repr().replace('inplace=True', '').strip(', ')})"
     names = ("kernel_size", "stride", "padding", "dilation", "output_padding")
     facts = [f"{name}={value}" for name in names if (value := getattr(module, name, None)) is not None]
+    facts += [f"padding_mode={mode}"] if (mode := getattr(module, "padding_mode", "zeros")) != "zeros" else []
     facts += [f"group_inputs={row.group_inputs}"] if row.group_inputs else []
     facts += [f"groups={row.groups}"] if row.groups > 1 else []
     return f"{kind}({', '.join([*facts, *(['bias'] if row.bias and row.multiplies else [])])})"
@@ -243,7 +253,8 @@ def _operation(reading: Reading, node: fx.Node) -> str:
 def alone(reading: Reading, piece: Piece, channels: Channels, images: int) -> tuple[nn.Module, list[Tensor]]:
     """Return a piece as a module of its own at some channels, with random weights, and tensors to run it on."""
     graph, copies, parts = fx.Graph(), {}, dict[str, Any]()
-    for number, node in enumerate(piece.inputs):
+    given = (*piece.inputs, *piece.sizes)
+    for number, node in enumerate(given):
         copies[node] = graph.placeholder(f"x{number}")
 
     def bring(node: fx.Node) -> fx.Node:
@@ -261,15 +272,24 @@ def alone(reading: Reading, piece: Piece, channels: Channels, images: int) -> tu
     outputs = tuple(copies[node] for node in piece.outputs)
     graph.output(outputs if len(outputs) > 1 else outputs[0])
     module = fx.GraphModule(parts, graph).eval()
-    return module, [torch.rand(reading.shape(node, channels, images)) for node in piece.inputs]
+    return module, [_made_up(reading, node, channels, images) for node in given]
+
+
+def _made_up(reading: Reading, node: fx.Node, channels: Channels, images: int) -> Tensor:
+    """Return a tensor for a piece to run on: random, or zeros where it holds places."""
+    shape, dtype = reading.shape(node, channels, images), reading.dtypes[node]
+    return torch.rand(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
 def _part(reading: Reading, node: fx.Node, channels: Channels) -> Any:
     """Return a copy of what a node calls or reads, at some channels."""
     target = str(node.target)
     if node.op == "get_attr":
-        *_, name = target.split(".")
-        tensor = tensors_of(reading.module.get_submodule(target.rpartition(".")[0]))[name]
+        owner, _, name = target.rpartition(".")
+        holder = reading.module.get_submodule(owner)
+        if name not in tensors_of(holder):  # a tensor that is no parameter: the code's own
+            return getattr(holder, name)
+        tensor = tensors_of(holder)[name]
         row = row_of(reading, node)
         return nn.Parameter(torch.rand(shape_at(row, name, tensor, channels) if row else tensor.shape), False)
     layer: Any = reading.module.get_submodule(target)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import fx, nn
 
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, features
@@ -14,7 +15,9 @@ class Reading:
 
     `shapes` holds the shapes of all tensor nodes at base width, for two images; `layouts` the channel dimension and the
     layout of each: nodes without one are of fixed shape.
-    `mixing` holds the nodes whose output channels depend on other input channels than their own.
+    `mixing` holds the nodes whose output channels depend on other input channels than their own; `numbers` those that
+    hold sizes and the like, no tensor; `memory` says, for a tensor node, which node made the memory that it lies in, if
+    another did (views); `dtypes` those of the tensor nodes.
     """
 
     module: nn.Module
@@ -23,6 +26,9 @@ class Reading:
     layouts: dict[fx.Node, tuple[int, Layout]]
     mixing: frozenset[fx.Node]
     shapes: dict[fx.Node, tuple[int, ...]]
+    dtypes: dict[fx.Node, torch.dtype]
+    numbers: frozenset[fx.Node]
+    memory: dict[fx.Node, fx.Node]
 
     def shape(self, node: fx.Node, channels: Channels, images: int) -> tuple[int, ...]:
         """Return a tensor node's shape at some channels, for a number of images; what comes of parameters has none."""

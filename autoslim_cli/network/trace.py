@@ -41,10 +41,11 @@ def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = 
     was_training = module.training
     module.eval()
     try:
-        graph, without_values = _trace(module), on_meta(module)
+        graph, without_values = _traced(module), on_meta(module)
         images = torch.empty(2, *input_shape, device="meta")
         with torch.no_grad():
             make_out_of_place(without_values, graph, images.clone())
+            graph.eliminate_dead_code()
             walk = Walk(fx.GraphModule(without_values, graph))
             _refuse_other_outputs(walk.run_on(images), classes)
             _refuse_unreached(module, walk.reached)
@@ -65,6 +66,17 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep a subclass of a known layer whole if it adds no weights of its own."""
         return super().is_leaf_module(m, module_qualified_name) or rules.is_layer(m)
+
+
+def _traced(module: nn.Module) -> fx.Graph:
+    """Trace a module to a graph. Raises UsageError if its forward pass changes what it holds."""
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    before = {name: tensor._version for name, tensor in held.items()}
+    graph = _trace(module)
+    for name, tensor in held.items():
+        if tensor._version != before[name]:
+            raise UsageError(f"the forward pass changes {name} in place: a network that was read must not remember")
+    return graph
 
 
 def _trace(module: nn.Module) -> fx.Graph:
@@ -110,6 +122,10 @@ class Walk(fx.Interpreter):
         self.parts: dict[fx.Node, list[Tagged]] = {}
         self.values: dict[fx.Node, Any] = {}
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.dtypes: dict[fx.Node, torch.dtype] = {}
+        self.numbers: set[fx.Node] = set()
+        self.memory: dict[int, tuple[fx.Node, Any]] = {}  # by storage: who made it, and the storage itself
+        self.lies_in: dict[fx.Node, fx.Node] = {}
         self.units: list[OpenUnit] = []
         self.rows: dict[str, OpenRow] = {}
         self.mixing: set[fx.Node] = set()
@@ -134,8 +150,14 @@ class Walk(fx.Interpreter):
         """Compute one node's shape, then find its output's layout by the rule for its operation."""
         value = super().run_node(n)
         if isinstance(value, torch.Tensor):
-            self.shapes[n] = tuple(value.shape)
-        elif isinstance(value, (int, float, bool)):
+            self.shapes[n], self.dtypes[n] = tuple(value.shape), value.dtype
+            storage = value.untyped_storage()
+            maker, _ = self.memory.setdefault(storage._cdata, (n, storage))
+            if maker is not n:
+                self.lies_in[n] = maker
+        elif not _holds_tensor(value):
+            self.numbers.add(n)
+        if isinstance(value, (int, float, bool)):
             self.values[n] = value
         if n.op in ("call_module", "get_attr"):
             self.reached.add(str(n.target))
@@ -206,7 +228,17 @@ class Walk(fx.Interpreter):
         other = sum(p.numel() for p in module.parameters()) - sum(row.params(base) for row in rows)
         table = LayerTable(rows, units, other, tuple(dict.fromkeys(self.notes)))
         layouts = {node: (tag.dim, close(tag.layout)) for node, tag in self.tags.items() if tag}
-        return Reading(module, graph, table, layouts, frozenset(self.mixing), dict(self.shapes))
+        return Reading(
+            module,
+            graph,
+            table,
+            layouts,
+            mixing=frozenset(self.mixing),
+            shapes=self.shapes,
+            dtypes=self.dtypes,
+            numbers=frozenset(self.numbers),
+            memory=self.lies_in,
+        )
 
 
 Named = dict[int, tuple[str, tuple[str, ...], OpenUnit]]

@@ -9,7 +9,7 @@ from autoslim_cli.cost.referee import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, read_config
-from autoslim_cli.files.latency_table import read_table
+from autoslim_cli.files.latency_table import LatencyTable, read_table, refuse_other_model
 from autoslim_cli.files.recipe import ModelSettings, SpaceSettings
 from autoslim_cli.network.pieces import pieces
 from autoslim_cli.network.reading import Reading
@@ -47,6 +47,11 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
     """
     path = Path(what)
     settings, channels, steering = (model, None, SpaceSettings()) if model else _from_file(path)
+    times = read_table(latency_table) if latency_table else None
+    if latency_table and times:
+        refuse_other_model(latency_table, times, settings)
+        refuse_incomplete(latency_table, times)
+        steering = steering.model_copy(update={"tie": times.tie})
     reading = steered(read(build(settings, Path() if model else path.parent), settings.input), steering)
     table, base = reading.table, reading.table.base
     chosen: Channels = base
@@ -56,7 +61,7 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
         check_cost(path, channels, flops(table, chosen), params(table, chosen))
     network = fresh(reading.module, table, chosen)
     counted, theirs = flops(table, chosen), fvcore_flops(network, settings.input)
-    latency = _latency(reading, chosen, latency_table) if latency_table else {}
+    latency = _latency(reading, chosen, times, str(latency_table)) if times else {}
     return {
         "model": describe(settings),
         "flops": counted,
@@ -82,11 +87,9 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
     }
 
 
-def _latency(reading: Reading, channels: Channels, path: Path) -> dict[str, Any]:
+def _latency(reading: Reading, channels: Channels, times: LatencyTable, name: str) -> dict[str, Any]:
     """Return the milliseconds that a latency table predicts, and of which device."""
-    times = read_table(path)
-    refuse_incomplete(path, times)
-    latency = predictor(times, pieces(reading), channels, channels, str(path))
+    latency = predictor(times, pieces(reading), channels, channels, name)
     return {"latency": {"predicted_ms": latency(channels), "device": str(times.device)}}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import statistics
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -19,7 +20,7 @@ from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, M
 from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.stages.profile import finish, sample
+from autoslim_cli.stages.profile import finish, refuse_to_replace, sample
 from autoslim_cli.stages.workshop import Workshop, slug
 from autoslim_cli.training.engines import onnx_bytes
 
@@ -52,6 +53,7 @@ class Suite(Settings):
     format: Literal["autoslim.latency-suite/1"] = "autoslim.latency-suite/1"
     id: str = Field(description="What times must repeat: those of another suite are not of these files")
     model: ModelSettings
+    tie: tuple[tuple[str, ...], ...] = ()
     batch: Positive = 1
     layers: list[SuiteLayer]
     networks: list[SuiteNetwork]
@@ -97,14 +99,25 @@ def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) 
         network = fresh(shop.reading.module, shop.reading.table, channels)
         write_bytes(directory / file, onnx_bytes(network, [torch.rand(batch, *shop.recipe.model.input)]))
         whole.append(SuiteNetwork(file=file, channels=channels))
-    suite = Suite(id="", model=shop.recipe.model.architecture, batch=batch, layers=layers, networks=whole)
-    identity = hashlib.sha256(suite.model_dump_json().encode()).hexdigest()[:16]
-    write_json(directory / MANIFEST, suite.model_copy(update={"id": identity}).model_dump(mode="json"))
+    suite = Suite(
+        id="",
+        model=shop.recipe.model.architecture,
+        tie=shop.recipe.space.tie,
+        batch=batch,
+        layers=layers,
+        networks=whole,
+    )
+    write_json(directory / MANIFEST, suite.model_copy(update={"id": _identity(suite)}).model_dump(mode="json"))
     return {
         "manifest": str(directory / MANIFEST),
         "shapes": len(layers),
         "files": sum(len(layer.files) for layer in layers) + len(whole),
     }
+
+
+def _identity(suite: Suite) -> str:
+    """Return the id of a suite: a hash of all that its manifest says."""
+    return hashlib.sha256(suite.model_copy(update={"id": ""}).model_dump_json().encode()).hexdigest()[:16]
 
 
 def _write_layer(shop: Workshop, shape: Shape, directory: Path, stem: str, batch: int) -> SuiteLayer:
@@ -132,6 +145,10 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
     """
     suite = _read(directory / MANIFEST, Suite, "`autoslim export --latency-suite` writes it")
     times = _read(directory / TIMES, Times, "the runner of the device writes it; docs/latency.md says how")
+    if suite.id != _identity(suite):
+        raise ArtifactError(
+            f"{directory / MANIFEST}: changed since it was written; export the suite again and run that"
+        )
     if times.suite != suite.id:
         raise ArtifactError(
             f"{directory / TIMES}: times of the suite {times.suite}, but {MANIFEST} is of {suite.id}: run this suite"
@@ -143,22 +160,36 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
         )
     layers = [
         LayerTimes(
-            shape=one.shape, example=one.example, counts=one.counts, ms=[_ms(directory, times, f)[0] for f in one.files]
+            shape=one.shape,
+            example=one.example,
+            counts=one.counts,
+            ms=[statistics.mean(_ms(directory, times, file)) for file in one.files],
         )
         for one in suite.layers
     ]
     for layer in layers:
         check_layer(directory / MANIFEST, layer)
-    checked = [shop.space.check(one.channels, str(directory / MANIFEST), bounded=False) for one in suite.networks]
+    try:
+        checked = [shop.space.check(one.channels, str(directory / MANIFEST), bounded=False) for one in suite.networks]
+    except UsageError as error:
+        raise ArtifactError(str(error)) from None
     runs = [
         Measured(channels=channels, ms=_ms(directory, times, one.file))
         for channels, one in zip(checked, suite.networks, strict=True)
     ]
     device = Device(**times.device.model_dump(), engine="imported", batch=suite.batch)
     table = LatencyTable(
-        model=suite.model, device=device, layers=layers, fitted=tuple(runs[::2]), checked=tuple(runs[1::2])
+        model=suite.model,
+        tie=suite.tie,
+        device=device,
+        layers=layers,
+        fitted=tuple(runs[::2]),
+        checked=tuple(runs[1::2]),
     )
-    return finish(shop, shop.path(f"latency-{slug(device.name)}.json"), table)
+    path = shop.path(f"latency-{slug(device.name)}.json")
+    if path.exists():
+        refuse_to_replace(path, device)
+    return finish(shop, path, table)
 
 
 def _ms(directory: Path, times: Times, file: str) -> tuple[float, ...]:

@@ -15,7 +15,15 @@ import torch
 from autoslim_cli.cost.latency import check, fit, predictor
 from autoslim_cli.cost.layer_grid import Shape, Times, refined, shapes_of
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, read_table, write_table
+from autoslim_cli.files.latency_table import (
+    Device,
+    LatencyTable,
+    LayerTimes,
+    Measured,
+    read_table,
+    refuse_other_model,
+    write_table,
+)
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels
@@ -46,9 +54,12 @@ def profile(
     device = here(shop.device, engine, dtype, batch, channels_last)
     path, say = shop.path(table_file(device)), shop.reporter.say
     shapes = shapes_of(shop.pieces, shop.space)
-    table = LatencyTable(model=shop.recipe.model.architecture, device=device, layers=[])
+    table = LatencyTable(model=shop.recipe.model.architecture, tie=shop.recipe.space.tie, device=device, layers=[])
     if path.exists():
-        table = _to_go_on(shop, path, table) if resume else _instead_of(path, table)
+        if resume:
+            table = _to_go_on(shop, path, table)
+        else:
+            refuse_to_replace(path, device)
     wanted = {shape.piece.shape: shape for shape in shapes}
     done = {layer.shape: layer for layer in table.layers if _still_covers(layer, wanted.get(layer.shape))}
     if len(done) < len(table.layers):  # the search space has changed
@@ -158,6 +169,7 @@ def with_latency(shop: Workshop, table: Path | None) -> Workshop:
     """
     path = table or _own_table(shop)
     found = read_table(path)
+    refuse_other_model(path, found, shop.recipe.model)
     refuse_incomplete(path, found)
     if found.device.engine != "imported" and is_here(shop, device := found.device):
         here(_place(shop, device), device.engine, device.dtype, device.batch, device.channels_last)
@@ -175,10 +187,11 @@ def _own_table(shop: Workshop) -> Path:
     own = shop.path(table_file(here(shop.device, "eager", "fp32", 1, True)))
     paths = sorted(shop.directory.glob("latency-*.json"))
     if own in paths:
-        if not is_here(shop, device := read_table(own).device):
+        device = read_table(own).device
+        if not is_here(shop, device) or (device.engine, device.dtype, device.batch) != EAGER:
             raise ArtifactError(
-                f"{own}: measured on {device}, which is not this machine; run `autoslim profile`, or name the table "
-                "with --latency-table to search for that device"
+                f"{own}: measured on {device}, which is not this machine by eager PyTorch; run `autoslim profile`, or "
+                "name the table with --latency-table to search for that device"
             )
         return own
     devices = {path: read_table(path).device for path in paths}
@@ -192,7 +205,7 @@ def _own_table(shop: Workshop) -> Path:
 def _to_go_on(shop: Workshop, path: Path, new: LatencyTable) -> LatencyTable:
     """Return what is measured of a table that is there, if it is of the same network and device."""
     old = read_table(path)
-    if (old.model, old.device) != (new.model, new.device):
+    if (old.model, old.tie, old.device) != (new.model, new.tie, new.device):
         raise ArtifactError(f"{path}: a table of {old.model.name} on {old.device}; profile again without --resume")
     kept = new.model_copy(update={"layers": old.layers})
     try:
@@ -203,13 +216,12 @@ def _to_go_on(shop: Workshop, path: Path, new: LatencyTable) -> LatencyTable:
     return kept.model_copy(update={"fitted": old.fitted, "checked": old.checked})
 
 
-def _instead_of(path: Path, new: LatencyTable) -> LatencyTable:
-    """Return the new table. Raises UsageError if the one that it would replace is of another device."""
+def refuse_to_replace(path: Path, device: Device) -> None:
+    """Raise UsageError if the table that would be replaced is of another device, or of other settings of it."""
     with suppress(ArtifactError):
         old = read_table(path).device
-        if old.name != new.device.name:
-            raise UsageError(f"{path}: measured on {old}, which is not {new.device}; move it, and name it to use it")
-    return new
+        if old.model_copy(update={"version": device.version}) != device:
+            raise UsageError(f"{path}: measured on {old}, which is not {device}; move it, and name it to use it")
 
 
 def _still_covers(layer: LayerTimes, shape: Shape | None) -> bool:

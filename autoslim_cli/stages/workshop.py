@@ -297,4 +297,4 @@ def width_name(width: float) -> str:
 
 def slug(text: str) -> str:
     """Return text fit for a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+    return re.sub(r"[^\w.-]+", "-", text)

@@ -236,7 +236,16 @@ def shorten(counts):
         (lambda t: t["layers"][0]["ms"].pop(), ["times for", "points"]),
         (lambda t: t["layers"][0].update(cold_ms=[-1.0] * len(t["layers"][0]["ms"])), ["conv1", "cannot add -1.0 ms"]),
         (lambda t: t["correction"].update(cold=0.5), ["correction", "cold needs cached_mweights"]),
+        (
+            lambda t: t["correction"].update(cold=-0.5, cached_mweights=1.0),
+            ["correction.cold", "greater than or equal"],
+        ),
         (lambda t: t["correction"].update(constant_ms=float("nan")), ["correction.constant_ms", "finite"]),
+        (lambda t: t.update(fitted=[{"channels": {}, "ms": [0.0]}]), ["fitted", "greater than 0"]),
+        (
+            lambda t: t["model"].update(args={"depth": 50}),
+            ["the table is of autoslim/cifar_resnet", "autoslim profile"],
+        ),
         (lambda t: t["layers"].pop(), ["1 of", "layer shapes are missing", "autoslim profile"]),
         (lambda t: shorten(t["layers"][2]["counts"][0]), ["was measured at", "autoslim profile"]),
         (lambda t: t["layers"][2]["counts"][0].reverse(), ["must ascend"]),
@@ -325,8 +334,23 @@ def test_times_that_cannot_be(worked, suite, refuse, autoslim):
     autoslim("export", "--latency-suite", suite, "--networks", "4", "--batch", "2", "-r", worked)
     assert "run this suite" in refuse(4, "profile", "--import", suite, "-r", worked)
     edited(suite / "times.json", lambda t: t.update(suite=json.loads((suite / "manifest.json").read_text())["id"]))
-    edited(suite / "manifest.json", lambda m: m["model"].update(input=[1, 9, 9]))
-    assert "a suite of autoslim/cifar_resnet at [1, 9, 9]" in refuse(4, "profile", "--import", suite, "-r", worked)
+    other = "model.args={depth: 14, in_channels: 1, width: 8}"
+    assert "a suite of autoslim/cifar_resnet at" in refuse(4, "profile", "--import", suite, "-r", worked, other)
+    # The same name on other terms is another device.
+    assert "which is not device-imported-batch-2 of x" in refuse(2, "profile", "--import", suite, "-r", worked)
+    edited(suite / "manifest.json", lambda m: m["layers"][0]["files"].reverse())
+    assert "changed since it was written" in refuse(4, "profile", "--import", suite, "-r", worked)
+
+
+def test_a_table_of_tied_units_predicts_their_networks(worked, quick, autoslim, autoslim_json):
+    tied = "space.tie=[[conv1, layer1.0.conv1]]"
+    autoslim("train-supernet", "-r", worked, tied)
+    autoslim("profile", "-r", worked, tied)
+    (found,) = autoslim_json("search", "--flops", "60%", "-r", worked, tied)["configs"]
+    config = json.loads(Path(found["path"]).read_text())
+    assert config["channels"]["conv1"] == config["channels"]["layer1.0.conv1"]
+    latency = autoslim_json("info", found["path"], "--latency-table", table_of(worked))["latency"]
+    assert latency["predicted_ms"] > 0
 
 
 def test_onnx_runtime_is_an_engine(worked, quick, autoslim_json, refuse):
