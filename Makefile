@@ -36,7 +36,7 @@ types: $(SETUP) ## check types alone
 	$(BIN)/mypy
 
 test: lint ## check style and types, then run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 demo: $(SETUP) ## run the whole job on the embedded digits
 	$(BIN)/autoslim run --recipe digits --flops $(BUDGET)
