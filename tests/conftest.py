@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from typer.testing import CliRunner, Result
 
 TINY_RECIPE = """
@@ -109,3 +109,20 @@ def randomise_norms(network: nn.Module) -> None:
                 if module.weight is not None:
                     module.weight.uniform_(0.5, 1.5)
                     module.bias.normal_(0, 0.1)
+
+
+class Holding(fx.Interpreter):
+    """Run a graph, letting go of tensors after their last use; note what is held as some nodes have just run."""
+
+    def __init__(self, module: fx.GraphModule, heads: set[str]) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.heads, self.most = heads, 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.heads:
+            held = [t for v in [*self.env.values(), value] for t in (v if isinstance(v, tuple) else (v,))]
+            held = [t for t in held if isinstance(t, torch.Tensor)]
+            sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+            self.most = max(self.most, sum(sizes.values()))
+        return value

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from conftest import Holding
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import fx
@@ -62,22 +63,6 @@ def test_pieces_of_one_shape_differ_by_counts_alone():
     assert len({piece.shape for piece in strides}) == 2
 
 
-class _Holding(fx.Interpreter):
-    """Run a graph, letting go of tensors after their last use; note what is held as some nodes have just run."""
-
-    def __init__(self, module, heads):
-        super().__init__(module, garbage_collect_values=True)
-        self.heads, self.most = heads, 0
-
-    def run_node(self, n):
-        value = super().run_node(n)
-        if n.name in self.heads:
-            held = [t for t in [*self.env.values(), value] if isinstance(t, torch.Tensor)]
-            sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
-            self.most = max(self.most, sum(sizes.values()))
-        return value
-
-
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "squeezenet1_1"])
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
 def test_activation_memory_is_what_a_run_holds(name, ratio):
@@ -85,7 +70,7 @@ def test_activation_memory_is_what_a_run_holds(name, ratio):
     found = pieces(reading)
     channels = _channels(reading.table, ratio)
     module = fx.GraphModule(fresh(reading.module, reading.table, channels).eval(), reading.graph)
-    run = _Holding(module, {piece.nodes[0].name for piece in found})
+    run = Holding(module, {piece.nodes[0].name for piece in found})
     with torch.no_grad():
         run.run(torch.rand(1, 3, 64, 64))
     assert ActivationMemory.of(reading, found)(channels) == run.most

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Holding
 from torch import fx, nn
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
@@ -67,23 +68,6 @@ VIEWS = {
     "asked late": lambda: Network(asked_late, b=conv(), c=conv()),
     "flat": lambda: Network(flat, b=conv()),
 }
-
-
-class Holding(fx.Interpreter):
-    """Run a graph, letting go of tensors after their last use; note what is held as some nodes have just run."""
-
-    def __init__(self, module, heads):
-        super().__init__(module, garbage_collect_values=True)
-        self.heads, self.most = heads, 0
-
-    def run_node(self, n):
-        value = super().run_node(n)
-        if n.name in self.heads:
-            held = [t for v in [*self.env.values(), value] for t in (v if isinstance(v, tuple) else (v,))]
-            held = [t for t in held if isinstance(t, torch.Tensor)]
-            sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
-            self.most = max(self.most, sum(sizes.values()))
-        return value
 
 
 @pytest.mark.parametrize("name", VIEWS)
