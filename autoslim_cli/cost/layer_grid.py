@@ -45,7 +45,7 @@ def shapes_of(found: Sequence[Piece], space: Space) -> list[Shape]:
         alike.setdefault(piece.shape, []).append(piece)
     shapes = []
     for same in alike.values():
-        finest = min(same, key=lambda piece: _steps(piece, space))  # what it can be built at, the others can
+        finest = min(same, key=lambda piece: _steps(piece, space))  # it can be built at what the others can
         axes = range(len(finest.axes))
         counts = [sorted({c for piece in same for c in _options(piece, axis, space)}) for axis in axes]
         shapes.append(Shape(finest, tuple(_at_hand(finest, axis, counts, space) for axis in axes)))

@@ -140,11 +140,12 @@ def read_table(path: Path) -> LatencyTable:
 
 def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings) -> None:
     """Raise ArtifactError if a table is of another network: equal layer shapes are not enough for its correction."""
-    if table.model != model.architecture:
+    theirs, ours = table.model.architecture.model_dump(mode="json"), model.architecture.model_dump(mode="json")
+    other = [f"model.{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
+    if other:
         raise ArtifactError(
-            f"{path}: the table is of {table.model.name} at {list(table.model.input)}"
-            f"{f' with {table.model.args}' if table.model.args else ''}, not of {model.name} at {list(model.input)}"
-            f"{f' with {model.args}' if model.args else ''}; `autoslim profile` measures this network"
+            f"{path}: the table is of {table.model.name} with {'; '.join(other)}; "
+            "`autoslim profile` measures this network"
         )
 
 

@@ -127,11 +127,12 @@ def _turn(module: nn.Module, node: fx.Node) -> bool:
 
 def _unset(node: fx.Node) -> bool:
     """Set the argument `inplace` of a function to False, if it was given."""
+    target: Any = node.target
     if node.kwargs.get("inplace"):
         node.kwargs = {**node.kwargs, "inplace": False}
         return True
     try:
-        names = list(inspect.signature(node.target).parameters)  # type: ignore[arg-type]
+        names = list(inspect.signature(target).parameters)
     except (TypeError, ValueError):
         return False
     at = names.index("inplace") if "inplace" in names else len(node.args)

@@ -124,7 +124,7 @@ class Walk(fx.Interpreter):
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.dtypes: dict[fx.Node, torch.dtype] = {}
         self.numbers: set[fx.Node] = set()
-        self.memory: dict[int, tuple[fx.Node, Any]] = {}  # by storage: who made it, and the storage itself
+        self.makers: dict[int, tuple[fx.Node, Any]] = {}  # by storage: who made it, and the storage itself
         self.lies_in: dict[fx.Node, fx.Node] = {}
         self.units: list[OpenUnit] = []
         self.rows: dict[str, OpenRow] = {}
@@ -152,7 +152,7 @@ class Walk(fx.Interpreter):
         if isinstance(value, torch.Tensor):
             self.shapes[n], self.dtypes[n] = tuple(value.shape), value.dtype
             storage = value.untyped_storage()
-            maker, _ = self.memory.setdefault(storage._cdata, (n, storage))
+            maker, _ = self.makers.setdefault(storage._cdata, (n, storage))
             if maker is not n:
                 self.lies_in[n] = maker
         elif not _holds_tensor(value):
