@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoslim_cli.network.slimmable import SlimmableNetwork
+    from autoslim_cli.slimming.slimmable import SlimmableNetwork
     from autoslim_cli.stages.evaluate import load_model
     from autoslim_cli.training.measure import calibrate
 
@@ -19,7 +19,7 @@ __all__ = ["SlimmableNetwork", "__version__", "calibrate", "load_model"]
 def __getattr__(name: str) -> Any:
     """Import torch only when something needs it."""
     homes = {
-        "SlimmableNetwork": "autoslim_cli.network.slimmable",
+        "SlimmableNetwork": "autoslim_cli.slimming.slimmable",
         "calibrate": "autoslim_cli.training.measure",
         "load_model": "autoslim_cli.stages.evaluate",
     }

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from autoslim_cli.cli.options import open_workshop
-from autoslim_cli.cost.latency import check, fit, predictor
-from autoslim_cli.files.latency_table import read_table
+from autoslim_cli.latency.engines import load, time_all
+from autoslim_cli.latency.predictor import check, fit, predictor
+from autoslim_cli.latency.table import read_table
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.stages.profile import profile, sample, with_latency
 from autoslim_cli.stages.workshop import Workshop
-from autoslim_cli.training.engines import load, time_all
 
 RECIPE = """\
 format: autoslim.recipe/1

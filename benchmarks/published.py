@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoslim_cli.cost.referee import fvcore_flops
+from autoslim_cli.cost.fvcore_count import fvcore_flops
+from autoslim_cli.latency.engines import here, load, time_all
 from autoslim_cli.stages.evaluate import untrained_model
-from autoslim_cli.training.engines import here, load, time_all
 
 FOUND = Path("recipes/imagenet-mobilenet-v2/published")
 WIDTHS = (1.4, 1.0, 0.75)

@@ -25,17 +25,17 @@ import torch.nn.functional as F
 
 from autoslim_cli.cost.budget import Bound, Budget
 from autoslim_cli.cost.closed_form import flops
-from autoslim_cli.files.recipe import SearchSettings, SupernetSettings
-from autoslim_cli.network.forked import ForkedEvaluator
-from autoslim_cli.network.pointwise import sidestepped
+from autoslim_cli.data.sets import DataSettings, Images, ModelSettings, open_source, whole
 from autoslim_cli.network.rebuild import fresh, settled
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
-from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.strategies.problem import SCREEN
-from autoslim_cli.training.data import DataSettings, Images, ModelSettings, open_source, whole
-from autoslim_cli.training.runtime import keep_freed_memory, python_random
+from autoslim_cli.recipe.schema import SearchSettings, SupernetSettings
+from autoslim_cli.runtime import keep_freed_memory, python_random
+from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.search.problem import SCREEN
+from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 from autoslim_cli.training.score import Score
 

@@ -27,15 +27,15 @@ import torch
 from torch import fx, nn
 
 from autoslim_cli.cost import closed_form
-from autoslim_cli.cost.referee import fvcore_flops
+from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.recipe import ModelSettings
+from autoslim_cli.models.zoo import build
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
-from autoslim_cli.network.zoo import build
-from autoslim_cli.training.runtime import keep_freed_memory
+from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.runtime import keep_freed_memory
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 
 TIMM = (
     *("adv_inception_v3", "cs3darknet_m", "cspresnet50", "cspresnext50", "darknet53", "densenet121", "dla34", "dla60x"),

@@ -80,7 +80,7 @@ def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:
     """Return the model settings that a model name asks for; None for a file."""
     import yaml
 
-    from autoslim_cli.files.recipe import ModelSettings
+    from autoslim_cli.recipe.schema import ModelSettings
 
     if what.endswith((".json", ".safetensors")):
         return None

@@ -17,7 +17,7 @@ def list_recipes(as_json: Json = False) -> None:
     """List the shipped recipes and those in recipes/."""
     import yaml
 
-    from autoslim_cli.files import catalogue
+    from autoslim_cli.recipe import catalogue
 
     here = {path.parent.name: path.parent for path in sorted(Path("recipes").glob("*/recipe.yaml"))}
     rows = []
@@ -40,7 +40,7 @@ def show(name: Name, overrides: Overrides = None, as_json: Json = False) -> None
     """Print a recipe with every default filled in."""
     import yaml
 
-    from autoslim_cli.files.recipe import load_recipe
+    from autoslim_cli.recipe.schema import load_recipe
 
     values = load_recipe(_directory(name), overrides or ()).model_dump(mode="json")
     if as_json:
@@ -56,7 +56,7 @@ def copy(
     as_json: Json = False,
 ) -> None:
     """Copy a shipped recipe, to make it yours."""
-    from autoslim_cli.files import catalogue
+    from autoslim_cli.recipe import catalogue
 
     path = catalogue.copy(name, target or Path("recipes") / name)
     print_json({"path": str(path)}) if as_json else print(path)
@@ -65,7 +65,7 @@ def copy(
 @app.command()
 def validate(name: Name, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check a recipe against the schema; exit 2 if it is wrong."""
-    from autoslim_cli.files.recipe import load_recipe
+    from autoslim_cli.recipe.schema import load_recipe
 
     directory = _directory(name)
     load_recipe(directory, overrides or ())
@@ -77,7 +77,7 @@ def schema(as_json: Json = False) -> None:
     """Print the JSON schema of recipe.yaml (editors complete and check with it)."""
     import json
 
-    from autoslim_cli.files.recipe import Recipe
+    from autoslim_cli.recipe.schema import Recipe
 
     value = Recipe.model_json_schema()
     print_json(value) if as_json else print(json.dumps(value, indent=1))
@@ -85,7 +85,7 @@ def schema(as_json: Json = False) -> None:
 
 def _directory(name: str) -> Path:
     """Return a recipe's directory without copying a shipped one."""
-    from autoslim_cli.files import catalogue
+    from autoslim_cli.recipe import catalogue
 
     shipped = catalogue.shipped()
     local = any((path / "recipe.yaml").is_file() for path in (Path(name), Path("recipes") / name))

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from autoslim_cli.network.space import Space
 from autoslim_cli.network.table import Channels, LayerTable
+from autoslim_cli.slimming.space import Space
 
 
 def flops(table: LayerTable, channels: Channels) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.stages.currency import current_facts
+from autoslim_cli.files.provenance import current_facts
 from autoslim_cli.stages.train_supernet import calibration_batches
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop, width_name
 from autoslim_cli.training.measure import calibrate, evaluate

@@ -10,10 +10,10 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import fresh, settled
-from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
-from autoslim_cli.network.zoo import build
+from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.workshop import Workshop
 from autoslim_cli.training import measure

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.network.supernet import Supernet, largest
-from autoslim_cli.stages.currency import decisive, refuse_to_lose
+from autoslim_cli.files.provenance import decisive, refuse_to_lose
+from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.workshop import Workshop
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import evaluate

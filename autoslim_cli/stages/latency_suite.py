@@ -12,17 +12,17 @@ from typing import Annotated, Any, Literal, TypeVar
 import torch
 from pydantic import Field, ValidationError
 
-from autoslim_cli.cost.layer_grid import Shape, channels_at, shapes_of
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import write_bytes, write_json
 from autoslim_cli.files.document import read_json
-from autoslim_cli.files.latency_table import Device, LatencyTable, LayerTimes, Measured, check_layer
-from autoslim_cli.files.recipe import ModelSettings, Positive, Settings, explain
+from autoslim_cli.latency.engines import onnx_bytes
+from autoslim_cli.latency.grid import Shape, channels_at, shapes_of
+from autoslim_cli.latency.table import Device, LatencyTable, LayerTimes, Measured, check_layer
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings, explain
 from autoslim_cli.stages.profile import finish, refuse_to_replace, sample
 from autoslim_cli.stages.workshop import Workshop, slug
-from autoslim_cli.training.engines import onnx_bytes
 
 Read = TypeVar("Read", bound=Settings)
 

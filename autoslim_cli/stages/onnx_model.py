@@ -7,8 +7,8 @@ import torch
 
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files.atomic import write_bytes
+from autoslim_cli.latency.engines import onnx_bytes, onnx_outputs
 from autoslim_cli.stages.evaluate import load_model, untrained_model
-from autoslim_cli.training.engines import onnx_bytes, onnx_outputs
 
 CLOSE = 1e-3
 """The largest difference between the file's outputs and the network's, against the largest output."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from autoslim_cli.cost.latency import check, fit, predictor
-from autoslim_cli.cost.layer_grid import Shape, Times, refined, shapes_of
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files.latency_table import (
+from autoslim_cli.latency.engines import ROUNDS, here, load, time_all, time_cold
+from autoslim_cli.latency.grid import Shape, Times, refined, shapes_of
+from autoslim_cli.latency.predictor import check, fit, predictor
+from autoslim_cli.latency.table import (
     Device,
     LatencyTable,
     LayerTimes,
@@ -27,9 +28,8 @@ from autoslim_cli.files.latency_table import (
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels
+from autoslim_cli.runtime import python_random
 from autoslim_cli.stages.workshop import Workshop
-from autoslim_cli.training.engines import ROUNDS, here, load, time_all, time_cold
-from autoslim_cli.training.runtime import python_random
 
 FITTED, CHECKED = 20, 30
 """Networks run end to end: to correct predictions, and to check them."""

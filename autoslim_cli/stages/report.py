@@ -7,8 +7,8 @@ from typing import Any
 from autoslim_cli.cost.budget import short
 from autoslim_cli.files.atomic import write_bytes, write_json
 from autoslim_cli.files.channel_config import read_config
+from autoslim_cli.search.log import LOG_FILE, read_steps
 from autoslim_cli.stages.search import SearchResult
-from autoslim_cli.stages.search_log import LOG_FILE, read_steps
 from autoslim_cli.stages.workshop import Workshop
 
 TABLE_FILE, PLOT_FILE = "report.json", "report.png"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.stages.currency import current_facts, decisive, refuse_to_lose
+from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_lose
 from autoslim_cli.stages.workshop import Workshop, slug
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import evaluate

@@ -14,15 +14,15 @@ from autoslim_cli.errors import BudgetError, LogError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
 from autoslim_cli.files.checkpoint import versions
-from autoslim_cli.network.candidate import Candidate
-from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.table import Channels
+from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.search.forecast import Forecast, foresee
+from autoslim_cli.search.log import FORMAT, LOG_FILE, Key, SearchLog, key, read_log
+from autoslim_cli.search.scorer import Scorer, most_images
+from autoslim_cli.slimming.candidate import Candidate
+from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.stages.profile import measured_here
-from autoslim_cli.stages.scorer import Scorer, most_images
-from autoslim_cli.stages.search_log import FORMAT, LOG_FILE, Key, SearchLog, key, read_log
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
-from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.strategies.foresee import Forecast, foresee
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
 

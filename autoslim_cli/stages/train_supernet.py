@@ -11,12 +11,12 @@ from torch import Tensor
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.network.supernet import Supernet
-from autoslim_cli.stages.currency import current_facts, decisive, refuse_to_lose
+from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_lose
+from autoslim_cli.runtime import python_random
+from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import calibrate, evaluate
-from autoslim_cli.training.runtime import python_random
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, run_switches, sandwich_step
 from autoslim_cli.training.score import Score
 

@@ -11,28 +11,28 @@ from torch import nn
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.closed_form import flops, params
-from autoslim_cli.cost.latency import Latency, predictor
-from autoslim_cli.cost.referee import agree
+from autoslim_cli.cost.fvcore_count import agree
+from autoslim_cli.data import sets as data
+from autoslim_cli.data.sources import Part, Source
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, LatencyFacts, config_sha256, read_config
-from autoslim_cli.files.latency_table import LatencyTable, read_table
-from autoslim_cli.files.recipe import Recipe
+from autoslim_cli.latency.predictor import Latency, predictor
+from autoslim_cli.latency.table import LatencyTable, read_table
+from autoslim_cli.models.zoo import build
 from autoslim_cli.network.pieces import Piece, pieces
-from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh, settled
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.steer import space_of, steered
-from autoslim_cli.network.supernet import Supernet, largest
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
-from autoslim_cli.network.zoo import build
 from autoslim_cli.progress import Reporter
-from autoslim_cli.training import data
-from autoslim_cli.training.runtime import choose_device, keep_freed_memory, seed_from
-from autoslim_cli.training.sources import Part, Source
+from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.runtime import choose_device, keep_freed_memory, seed_from
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.steering import space_of, steered
+from autoslim_cli.slimming.supernet import Supernet, largest
+from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
 
 SUPERNET_FILE = "supernet.safetensors"
 TRAIN_SUPERNET = "autoslim train-supernet"

@@ -14,14 +14,14 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import ArtifactError, AutoslimError
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
-from autoslim_cli.files.recipe import TrainSettings
-from autoslim_cli.network.pointwise import sidestepped
 from autoslim_cli.progress import Reporter
-from autoslim_cli.training.data import Images
-from autoslim_cli.training.optimise import schedule, sgd
-from autoslim_cli.training.runtime import seed_from
+from autoslim_cli.recipe.schema import TrainSettings
+from autoslim_cli.runtime import seed_from
+from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.training.optimiser import schedule, sgd
 
 Step = Callable[[Tensor, Tensor, int], Tensor]
 """Given images, labels and the step's number, leave gradients and return the loss."""

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoslim_cli.data.sources import Batch
 from autoslim_cli.training.score import Score
-from autoslim_cli.training.sources import Batch
 
 
 def sum_of(losses: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoslim_cli.files.recipe import SupernetSettings
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.schema import SupernetSettings
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 
 Key = TypeVar("Key")
 """What names a sub-network: its channels, or a switch."""

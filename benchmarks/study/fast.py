@@ -19,10 +19,10 @@ FILE = "fast.jsonl"
 
 def fast(seeds: Sequence[int]) -> None:
     """Search by latency and by FLOPs, measure both networks in turn, and train both from scratch."""
-    from autoslim_cli.files.latency_table import read_table
+    from autoslim_cli.latency.engines import here
+    from autoslim_cli.latency.table import read_table
     from autoslim_cli.stages.profile import profile, table_file
     from autoslim_cli.stages.retrain import retrain
-    from autoslim_cli.training.engines import here
 
     for seed in seeds:
         shop = open_shop(seed)
@@ -46,9 +46,9 @@ def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
     import torch
 
     from autoslim_cli.cost.budget import Bound, Budget
+    from autoslim_cli.latency.engines import ROUNDS, load, time_all
     from autoslim_cli.network.rebuild import fresh
     from autoslim_cli.stages.profile import with_latency
-    from autoslim_cli.training.engines import ROUNDS, load, time_all
 
     bench.shop = shop = with_latency(bench.shop, table)
     base = shop.cost(shop.reading.table.base)
@@ -76,7 +76,7 @@ def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
 
 def report_fast(seeds: Sequence[int]) -> None:
     """Print both networks of each seed, and how well its table predicts."""
-    from autoslim_cli.files.latency_table import read_table
+    from autoslim_cli.latency.table import read_table
 
     for seed in seeds:
         for path in place(seed).glob(f"latency-*-{ENGINE}.json"):

@@ -10,7 +10,7 @@ class Bench:
     """One supernet, its holdout and its fresh images; what was scored once is not scored again."""
 
     def __init__(self, seed: int, other: str | None = None) -> None:
-        from autoslim_cli.network.forked import ForkedEvaluator
+        from autoslim_cli.slimming.forks import ForkedEvaluator
 
         self.seed, self.shop = seed, open_shop(seed, other)
         self.evaluator = ForkedEvaluator(self.shop.load_supernet())
@@ -20,7 +20,7 @@ class Bench:
 
     def scorer(self, settings: Any, images: Any, batch: int = BATCH) -> Any:
         """Return a scorer of some images."""
-        from autoslim_cli.stages.scorer import Scorer
+        from autoslim_cli.search.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
 
         return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), most=batch)
@@ -36,9 +36,9 @@ class Bench:
 
     def answers(self, name: str, budgets: tuple[Any, ...]) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Run one variant to some budgets; yield each answer, and what is known of it."""
-        from autoslim_cli.files.recipe import SearchSettings
-        from autoslim_cli.stages.search_log import key
-        from autoslim_cli.strategies import STRATEGIES, Answer, Problem
+        from autoslim_cli.recipe.schema import SearchSettings
+        from autoslim_cli.search import STRATEGIES, Answer, Problem
+        from autoslim_cli.search.log import key
 
         settings = SearchSettings(**VARIANTS[name])
         scorer = self.scorer(settings, self.holdout)
@@ -76,9 +76,9 @@ class Bench:
 
     def judge(self, channels: dict[str, int]) -> dict[str, float]:
         """Return loss and top-1 on the fresh images, with batch statistics and with calibrated ones."""
-        from autoslim_cli.files.recipe import SearchSettings
+        from autoslim_cli.recipe.schema import SearchSettings
+        from autoslim_cli.search.problem import CURRENT
         from autoslim_cli.stages.calibrate_bn import calibration_batches
-        from autoslim_cli.strategies.problem import CURRENT
         from autoslim_cli.training.measure import calibrate, evaluate
 
         scorer = self.scorer(SearchSettings(images=FRESH), self.fresh)

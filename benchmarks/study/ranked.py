@@ -49,8 +49,8 @@ def batches(seeds: Sequence[int]) -> None:
     """Score the retrained networks of a seed in batches of several sizes, each with its own BN statistics."""
     from scipy.stats import kendalltau
 
-    from autoslim_cli.files.recipe import SearchSettings
-    from autoslim_cli.strategies.problem import CURRENT
+    from autoslim_cli.recipe.schema import SearchSettings
+    from autoslim_cli.search.problem import CURRENT
 
     for seed in seeds:
         bench = Bench(seed)

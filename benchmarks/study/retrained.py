@@ -60,9 +60,9 @@ def jobs_of(seed: int, variants: Sequence[str], shares: Sequence[int]) -> list[J
 def random_channels(seed: int) -> list[dict[str, int]]:
     """Return random channels at the largest budget that is judged."""
     from autoslim_cli.cost.budget import Bound, Budget
-    from autoslim_cli.files.recipe import SearchSettings
-    from autoslim_cli.strategies.problem import Problem
-    from autoslim_cli.strategies.sampling import draw
+    from autoslim_cli.recipe.schema import SearchSettings
+    from autoslim_cli.search.problem import Problem
+    from autoslim_cli.search.sampling import draw
 
     shop, share = open_shop(seed), CHOSEN.base.judged[0]
     limit = shop.flops(shop.reading.table.base) * share // 100

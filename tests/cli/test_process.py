@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autoslim_cli.files import catalogue
+from autoslim_cli.recipe import catalogue
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,7 @@ def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     for recipe in catalogue.shipped():
         assert f"autoslim_cli/recipes/{recipe}/recipe.yaml" in names
-    assert "autoslim_cli/training/digits.npz" in names
+    assert "autoslim_cli/data/digits.npz" in names
     assert not [
         name for name in names if name.endswith((".safetensors", ".jsonl")) or name.startswith(("tests", "data"))
     ]

@@ -13,9 +13,9 @@ import torch
 from conftest import run_autoslim
 
 from autoslim_cli.cli.options import open_workshop
-from autoslim_cli.files.latency_table import Correction, read_table
+from autoslim_cli.latency import engines
+from autoslim_cli.latency.table import Correction, read_table
 from autoslim_cli.stages import profile
-from autoslim_cli.training import engines
 
 
 def hurry(monkeypatch):

@@ -10,10 +10,10 @@ from PIL import Image
 
 import autoslim_cli
 from autoslim_cli.errors import UsageError
-from autoslim_cli.network.built_in import cifar_resnet
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet, largest
+from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
 

@@ -10,17 +10,17 @@ from torch import nn
 
 from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.budget import short
-from autoslim_cli.cost.referee import agree, fvcore_flops
-from autoslim_cli.files import catalogue
+from autoslim_cli.cost.fvcore_count import agree, fvcore_flops
 from autoslim_cli.files.channel_config import read_config
-from autoslim_cli.network.built_in import FACTORIES
-from autoslim_cli.network.candidate import Candidate
-from autoslim_cli.network.forked import ForkedEvaluator
+from autoslim_cli.models.built_in import FACTORIES
+from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
-from autoslim_cli.network.zoo import build
+from autoslim_cli.recipe import catalogue
+from autoslim_cli.slimming.candidate import Candidate
+from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 
 
 class Odds(nn.Module):

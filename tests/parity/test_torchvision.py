@@ -13,13 +13,13 @@ import torchvision
 from conftest import randomise_norms
 
 from autoslim_cli.cost import closed_form
-from autoslim_cli.cost.referee import fvcore_flops
-from autoslim_cli.network.candidate import CURRENT, Candidate
-from autoslim_cli.network.forked import ForkedEvaluator
+from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.candidate import CURRENT, Candidate
+from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 
 SHAPE = (3, 64, 64)
 FREE_UNITS = {

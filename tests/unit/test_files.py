@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from autoslim_cli.cost.budget import Budget, parse, parse_many, short
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files import atomic, catalogue
+from autoslim_cli.files import atomic
 from autoslim_cli.files.channel_config import read_config
-from autoslim_cli.files.recipe import load_recipe
+from autoslim_cli.recipe import catalogue
+from autoslim_cli.recipe.schema import load_recipe
 
 
 @pytest.mark.parametrize("name", sorted(catalogue.shipped()))

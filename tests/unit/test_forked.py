@@ -9,12 +9,12 @@ from torch import nn
 
 from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.errors import UsageError
-from autoslim_cli.network.candidate import CURRENT, Candidate
-from autoslim_cli.network.forked import ForkedEvaluator
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.candidate import CURRENT, Candidate
+from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 
 SHAPE = (3, 8, 8)
 

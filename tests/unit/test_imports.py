@@ -7,7 +7,20 @@ import pytest
 
 import autoslim_cli
 
-LAYERS = ("cli", "stages", "strategies", "training", "cost", "network", "files")
+LAYERS = (
+    "cli",
+    "stages",
+    "search",
+    "training",
+    "data",
+    "latency",
+    "cost",
+    "slimming",
+    "models",
+    "network",
+    "files",
+    "recipe",
+)
 ROOT = Path(autoslim_cli.__file__).parent
 MODULES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 

@@ -14,19 +14,19 @@ from torch import fx
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
-from autoslim_cli.cost.latency import Grid, Latency, check, fit, share_cold
-from autoslim_cli.cost.layer_grid import Times, channels_at, refined, shapes_of
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.latency_table import Correction, Device, Measured
-from autoslim_cli.files.recipe import SearchSettings
+from autoslim_cli.latency import engines
+from autoslim_cli.latency.engines import Run, load, time_all, time_cold
+from autoslim_cli.latency.grid import Times, channels_at, refined, shapes_of
+from autoslim_cli.latency.predictor import Grid, Latency, check, fit, share_cold
+from autoslim_cli.latency.table import Correction, Device, Measured
 from autoslim_cli.network.pieces import Sized, alone, pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
-from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
-from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.training import engines
-from autoslim_cli.training.engines import Run, load, time_all, time_cold
+from autoslim_cli.recipe.schema import SearchSettings
+from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.slimming.space import Space
 from autoslim_cli.training.score import Score
 
 NETWORKS = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.network.forked import ForkedEvaluator
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.table import Segment, features, ranges
 from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.supernet import Supernet
 
 
 def test_runs_after_a_concat():

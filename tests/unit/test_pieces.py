@@ -7,13 +7,13 @@ from conftest import Holding
 from torch import fx, nn
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
-from autoslim_cli.cost.layer_grid import channels_at, shapes_of
 from autoslim_cli.errors import UsageError
+from autoslim_cli.latency.grid import channels_at, shapes_of
 from autoslim_cli.network.pieces import alone, pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
-from autoslim_cli.network.space import Space
 from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.space import Space
 
 SHAPE = (3, 32, 32)
 

@@ -9,11 +9,11 @@ from conftest import randomise_norms
 from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files.recipe import ModelSettings
-from autoslim_cli.network.built_in import FACTORIES
-from autoslim_cli.network.pretrained import changed_by_widening, load_trained, sort_channels, widened
-from autoslim_cli.network.space import Space
+from autoslim_cli.models.built_in import FACTORIES
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
 
 NETWORKS = {
     "cifar_resnet": lambda: FACTORIES["cifar_resnet"](num_classes=5, depth=8),

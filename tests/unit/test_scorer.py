@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoslim_cli.files.recipe import DataSettings, ModelSettings, SearchSettings
-from autoslim_cli.network.built_in import cifar_resnet
-from autoslim_cli.network.candidate import CURRENT, Candidate
-from autoslim_cli.network.forked import ForkedEvaluator
+from autoslim_cli.data import sets as data
+from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
-from autoslim_cli.stages.scorer import Scorer
-from autoslim_cli.training import data
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings, SearchSettings
+from autoslim_cli.search.scorer import Scorer
+from autoslim_cli.slimming.candidate import CURRENT, Candidate
+from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.distributed import Ranks
 
 SHAPE = (1, 16, 16)

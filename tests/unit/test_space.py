@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from autoslim_cli.cost.closed_form import widest_uniform
 from autoslim_cli.errors import UsageError
-from autoslim_cli.network.space import Space, scaled
 from autoslim_cli.network.table import LayerTable, Unit
+from autoslim_cli.slimming.space import Space, scaled
 
 units = st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, 1, 1, 4, 8])), min_size=1, max_size=6).map(
     lambda pairs: tuple(Unit(f"u{i}", (f"u{i}",), base * granule, granule) for i, (base, granule) in enumerate(pairs))

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from autoslim_cli.cost.budget import Bound, Budget, parse_many
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.recipe import SearchSettings
-from autoslim_cli.network.candidate import Candidate
-from autoslim_cli.network.space import Space, UnitSpace
 from autoslim_cli.network.table import Unit
-from autoslim_cli.stages.scorer import even, share
-from autoslim_cli.strategies import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.strategies.foresee import foresee
+from autoslim_cli.recipe.schema import SearchSettings
+from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.search.forecast import foresee
+from autoslim_cli.search.scorer import even, share
+from autoslim_cli.slimming.candidate import Candidate
+from autoslim_cli.slimming.space import Space, UnitSpace
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.score import Score
 

@@ -9,18 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from autoslim_cli.data import sets as data
+from autoslim_cli.data import sources
+from autoslim_cli.data.augment import flip_and_crop
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.recipe import AugmentSettings, DataSettings, ModelSettings, SupernetSettings, TrainSettings
-from autoslim_cli.network.built_in import cifar_resnet
-from autoslim_cli.network.pointwise import sidestepped
+from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
-from autoslim_cli.network.space import Space
-from autoslim_cli.network.supernet import Supernet
 from autoslim_cli.network.trace import read
-from autoslim_cli.training import data, sources
-from autoslim_cli.training.augment import flip_and_crop
+from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, SupernetSettings, TrainSettings
+from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.measure import calibrate, evaluate
-from autoslim_cli.training.optimise import schedule, sgd
+from autoslim_cli.training.optimiser import schedule, sgd
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 
 

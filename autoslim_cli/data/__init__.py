@@ -1,0 +1,1 @@
+"""Hand out labelled images."""

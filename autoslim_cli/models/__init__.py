@@ -1,0 +1,1 @@
+"""Build the networks that recipes name."""

@@ -1,0 +1,15 @@
+"""Build the networks that neither torchvision nor a user brings."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from autoslim_cli.models.built_in.cifar_resnet import cifar_resnet
+from autoslim_cli.models.built_in.mobilenet_v1 import mobilenet_v1
+from autoslim_cli.models.built_in.shufflenet_v1 import shufflenet_v1
+
+FACTORIES: dict[str, Callable[..., nn.Module]] = {
+    "cifar_resnet": cifar_resnet,
+    "mobilenet_v1": mobilenet_v1,
+    "shufflenet_v1": shufflenet_v1,
+}

@@ -1,0 +1,133 @@
+"""Build networks by name: torchvision's, timm's, the built-in ones, or the user's own factory."""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.schema import ModelSettings
+
+Factory = Callable[..., nn.Module]
+
+
+def build(model: ModelSettings, directory: Path = Path()) -> nn.Module:
+    """Build a network at its base width, freshly initialised from torch's global generator.
+
+    `./net.py:factory` is looked up relative to `directory`. Raises UsageError naming model.name or model.args.
+    """
+    factory = _factory(model.name, directory)
+    try:
+        network = factory(num_classes=model.classes, **model.args)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the factory raises, its arguments are the user's
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(f"model.args: {model.name} cannot be built: {type(error).__name__}: {reason}") from None
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"model.name: {model.name} returned {type(network).__name__}, not an nn.Module")
+    _set_strides(network, model.strides)
+    return network
+
+
+def _factory(name: str, directory: Path) -> Factory:
+    """Return the factory that a model name stands for."""
+    for prefix, find in (("torchvision/", _torchvision), ("timm/", _timm), ("autoslim/", _built_in)):
+        if name.startswith(prefix):
+            return find(name.removeprefix(prefix))
+    if ":" in name:
+        return _own(name, directory)
+    raise UsageError(
+        f"model.name: {name!r} is neither torchvision/NAME, timm/NAME, autoslim/NAME, package.module:factory "
+        "nor ./net.py:factory"
+    )
+
+
+def _torchvision(name: str) -> Factory:
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UsageError(f"model.name: torchvision has no classification network {name!r}{_near(name, known)}")
+
+    def factory(**kwargs: Any) -> nn.Module:
+        network: nn.Module = torchvision.models.get_model(name, weights=None, **kwargs)
+        return network
+
+    return factory
+
+
+def _timm(name: str) -> Factory:
+    try:
+        import timm
+    except ImportError:
+        raise UsageError(f"model.name: timm/{name} needs timm: pip install 'autoslim[timm]'") from None
+    if not timm.is_model(name):
+        raise UsageError(f"model.name: timm has no network {name!r}{_near(name, timm.list_models())}")
+
+    def factory(**kwargs: Any) -> nn.Module:
+        network: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
+        return network
+
+    return factory
+
+
+def _built_in(name: str) -> Factory:
+    from autoslim_cli.models.built_in import FACTORIES
+
+    if name not in FACTORIES:
+        raise UsageError(f"model.name: no built-in network {name!r}{_near(name, list(FACTORIES))}")
+    return FACTORIES[name]
+
+
+def _own(name: str, directory: Path) -> Factory:
+    """Import `package.module:factory` or load `./net.py:factory`."""
+    place, _, attribute = name.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            path = (directory / place).resolve()
+            if not path.is_file():
+                raise UsageError(f"model.name: {name}: no file {path}")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, str(Path.cwd()))
+            try:
+                module = importlib.import_module(place)
+            finally:
+                sys.path.pop(0)
+    except UsageError:
+        raise
+    except Exception as error:  # the module's own code may fail in any way
+        raise UsageError(f"model.name: {name} cannot be imported: {type(error).__name__}: {error}") from None
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise UsageError(f"model.name: {place} has no factory {attribute!r}{_near(attribute, dir(module))}")
+    return factory  # type: ignore[no-any-return]
+
+
+def _set_strides(network: nn.Module, strides: dict[str, int]) -> None:
+    """Set strides by layer name; the nearest names help with a wrong one."""
+    modules: dict[str, Any] = dict(network.named_modules())
+    strided = [name for name, module in modules.items() if hasattr(module, "stride")]
+    for name, stride in strides.items():
+        module = modules.get(name)
+        if module is None or not isinstance(getattr(module, "stride", None), (int, tuple)):
+            raise UsageError(f"model.strides: no layer {name!r} with a stride{_near(name, strided)}")
+        pair = isinstance(module.stride, tuple)
+        module.stride = (stride,) * len(module.stride) if pair else stride
+
+
+def _near(name: str, known: list[str]) -> str:
+    """Return a hint with the nearest known names."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

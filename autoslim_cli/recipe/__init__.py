@@ -1,0 +1,1 @@
+"""Say what a recipe may hold, read it, and find it."""

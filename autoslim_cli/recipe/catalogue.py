@@ -1,0 +1,74 @@
+"""Find recipes: a path, `recipes/NAME` here, or a shipped one that is copied here first."""
+
+import difflib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.schema import RECIPE_FILE
+
+DEFAULT_RECIPE = "digits"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def shipped_root() -> Path:
+    """Return the directory of the shipped recipes: inside the wheel, or the repository's `recipes/`."""
+    inside = _PACKAGE / "recipes"
+    return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def shipped() -> dict[str, Path]:
+    """Return the shipped recipes by name."""
+    return {path.parent.name: path.parent for path in sorted(shipped_root().glob(f"*/{RECIPE_FILE}"))}
+
+
+def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True) -> Path:
+    """Resolve `--recipe`: a path, else `recipes/NAME`, else a shipped recipe copied to `recipes/NAME`.
+
+    Without a name: the current directory if it holds a recipe, else `digits`. `say` is told of a copy.
+    Raises UsageError naming the nearest known recipe.
+    """
+    if name is None:
+        if Path(RECIPE_FILE).is_file():
+            return Path()
+        name = DEFAULT_RECIPE
+    for path in (Path(name), Path("recipes") / name):
+        if (path / RECIPE_FILE).is_file():
+            return path
+    if name not in shipped():
+        known = sorted({*shipped(), *(path.parent.name for path in Path("recipes").glob(f"*/{RECIPE_FILE}"))})
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"no recipe {name!r}: {hint}known: {', '.join(known)}; or a directory with {RECIPE_FILE}")
+    if not may_copy:
+        raise UsageError(f"no recipe {name!r} here yet: `autoslim recipes copy {name}` makes it")
+    target = copy(name, Path("recipes") / name)
+    say(f"copied the shipped recipe {name} to {target}")
+    return target
+
+
+def copy(name: str, target: Path) -> Path:
+    """Copy a shipped recipe (its recipe.yaml and published configs, never artifacts) to `target`."""
+    if name not in shipped():
+        raise UsageError(f"no shipped recipe {name!r}: known are {', '.join(shipped())}")
+    if any(place.exists() and not place.is_dir() for place in (target, *target.parents)):
+        raise UsageError(f"{target} is not a directory and cannot become one; name another")
+    if (target / RECIPE_FILE).exists():
+        raise UsageError(f"{target / RECIPE_FILE} exists already; name another directory")
+    source = shipped()[name]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    shutil.copyfile(source / RECIPE_FILE, beside / RECIPE_FILE)
+    if (source / "published").is_dir():
+        shutil.copytree(source / "published", beside / "published")
+    if target.exists():  # an existing directory without a recipe: fill it
+        for entry in beside.iterdir():
+            shutil.move(entry, target / entry.name)
+        beside.rmdir()
+    else:
+        beside.rename(target)
+    return target

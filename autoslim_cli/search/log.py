@@ -1,0 +1,186 @@
+"""Keep search.jsonl: what a search scored and decided, for people, and for a search that goes on from it."""
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoslim_cli.errors import LogError
+from autoslim_cli.files.atomic import write_text
+from autoslim_cli.files.provenance import decisive
+from autoslim_cli.network.table import Channels
+from autoslim_cli.slimming.candidate import Candidate
+from autoslim_cli.training.score import Score
+
+LOG_FILE = "search.jsonl"
+FORMAT = "autoslim.search/3"
+
+Key = tuple[int, tuple[tuple[str, int], ...]]
+"""A draw of images, and channels."""
+
+
+@dataclass
+class SearchLog:
+    """A header that says what scores depend on; then, run by run, what decides, and the scorings, steps and answers.
+
+    A scoring is kept by the draw and the channels that it scored, so a search that starts again answers itself from
+    the log up to where it was stopped, whatever its strategy remembers; one with other budgets or another strategy
+    takes over what it can use. Only the `writing` process of a job touches the file.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    writing: bool = True
+    scored: dict[Key, Score] = field(default_factory=dict)
+    decided: set[str] = field(default_factory=set)
+    took: list[tuple[frozenset[Key], float, int]] = field(default_factory=list)
+    continues: bool = False
+    measured: dict[tuple[str, tuple[int, ...]], float] = field(default_factory=dict)
+
+    def cost_of(self, asked: set[Key]) -> tuple[float, int]:
+        """Return the seconds and the multiply-adds of the scorings that gave some scores."""
+        used = [(seconds, work) for keys, seconds, work in self.took if not keys.isdisjoint(asked)]
+        return sum(seconds for seconds, _ in used), sum(work for _, work in used)
+
+    def start(self, run: dict[str, Any]) -> None:
+        """Begin a new log with a run."""
+        if self.writing:
+            write_text(self.path, json.dumps(self.header) + "\n")
+        self.add({"run": run})
+
+    def replay(self, run: dict[str, Any], rows: list[dict[str, Any]] | None) -> None:
+        """Take over the complete lines of a log, and go on with its last run, or begin another; None: there is no log.
+
+        Raises LogError naming what it is of if that is something else, or a line that is damaged.
+        """
+        if rows is None:
+            self.start(run)
+            return
+        if rows[0].get("format") != FORMAT:
+            raise LogError(f"{self.path}: not a log of this version ({FORMAT}); search anew without --resume")
+        if other := _difference(_scores_depend_on(rows[0]), _scores_depend_on(self.header)):
+            raise LogError(f"{self.path}: logs scores of something else ({other}); search anew without --resume")
+        units, last = list(self.header["largest"]["channels"]), None
+        for place, row in enumerate(rows[1:], 2):
+            try:
+                if "run" in row:
+                    last, self.decided = row["run"], set()
+                elif "scored" in row:
+                    self._learn(row, dict(zip(units, row["at"], strict=True)))
+                elif "measured" in row:
+                    self.measured[str(row["table"]), tuple(row["measured"])] = float(row["ms"])
+                elif "step" in row or "answer" in row:
+                    self.decided.add(_without_seconds(row))
+                else:
+                    raise ValueError("neither a run, a scoring, a step, an answer nor a measurement")
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise _damaged(self.path, place) from None
+        if self.writing and not self.path.read_bytes().endswith(b"\n"):  # drop a line that a kill cut short
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        self.continues = last == run
+        if not self.continues:
+            self.decided = set()
+            self.add({"run": run})
+
+    def _learn(self, row: dict[str, Any], channels: dict[str, int]) -> None:
+        """Take over a scoring."""
+        scores = {}
+        for changes, loss, top1 in row["scored"]:
+            if not (changes.keys() <= channels.keys() and math.isfinite(loss) and 0 <= top1 <= 1):
+                raise ValueError("not a score of these units")
+            scores[key(channels, Candidate.of(changes), int(row["draw"]))] = Score(loss, top1)
+        self._keep(scores, float(row["seconds"]), int(row["multiply_adds"]))
+
+    def _keep(self, scores: dict[Key, Score], seconds: float, multiply_adds: int) -> None:
+        """Remember a scoring and what it took."""
+        self.scored.update(scores)
+        self.took.append((frozenset(scores), seconds, multiply_adds))
+
+    def add_scores(
+        self,
+        channels: Channels,
+        scores: dict[Candidate, Score],
+        draw: int,
+        *,
+        seconds: float,
+        multiply_adds: int,
+    ) -> None:
+        """Log a scoring before anything builds on it."""
+        scored = [[dict(c.changes), score.loss, score.top1] for c, score in scores.items()]
+        row = {"draw": draw, "at": list(channels.values()), "scored": scored}
+        self.add({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
+        self._keep({key(channels, c, draw): score for c, score in scores.items()}, seconds, multiply_adds)
+
+    def add_measured(self, table: str, counts: tuple[int, ...], ms: float) -> None:
+        """Log a network's latency, measured as a table's device is: a resumed search does not measure it again."""
+        self.measured[table, counts] = ms
+        self.add({"measured": list(counts), "table": table, "ms": ms})
+
+    def add_decision(self, row: dict[str, Any]) -> None:
+        """Log a step or an answer, unless this run's log has it."""
+        if (text := _without_seconds(row)) not in self.decided:
+            self.decided.add(text)
+            self.add(row)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add one line and flush it to disk."""
+        if not self.writing:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_log(path: Path) -> list[dict[str, Any]] | None:
+    """Return the complete lines of a log, None without one. Raises LogError naming a line that is damaged."""
+    if not path.exists():
+        return None
+    rows = []
+    lines = path.read_text(errors="replace").split("\n")
+    for place, line in enumerate(lines[:-1], 1):  # the last piece has no newline: empty, or cut short
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise _damaged(path, place) from None
+        if not isinstance(rows[-1], dict):
+            raise _damaged(path, place)
+    return rows or None
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Return the steps of a log's last run."""
+    steps: list[dict[str, Any]] = []
+    for row in read_log(path) or ():
+        steps = [] if "run" in row else [*steps, row] if "step" in row else steps
+    return steps
+
+
+def key(channels: Channels, candidate: Candidate, draw: int) -> Key:
+    """Return what a score is kept by."""
+    return draw, tuple(candidate.applied(channels).items())
+
+
+def _scores_depend_on(header: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a header decides scores: not versions, nor the machine."""
+    return {name: value for name, value in decisive(header).items() if name != "ran_on"}
+
+
+def _difference(one: Any, other: Any, name: str = "") -> str:
+    """Name the first value in which two headers differ; nothing if they do not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        parts = (_difference(one.get(k), other.get(k), f"{name}.{k}".lstrip(".")) for k in {**one, **other})
+        return next((part for part in parts if part), "")
+    return "" if one == other else f"{name.removeprefix('recipe.')} was {one}, is {other}"
+
+
+def _damaged(path: Path, place: int) -> LogError:
+    """Name a line that no search wrote."""
+    return LogError(f"{path}: line {place} is damaged; search again without --resume")
+
+
+def _without_seconds(row: dict[str, Any]) -> str:
+    """Return a decision as text, without what a second run would not repeat."""
+    return json.dumps({name: value for name, value in row.items() if name != "seconds"})

@@ -1,0 +1,124 @@
+"""Say what a strategy is given, what it asks, and what it yields."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from autoslim_cli.cost.budget import Budget, Cost
+from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.schema import SearchSettings
+from autoslim_cli.slimming.candidate import CURRENT, Candidate
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.training.score import Score
+
+Harm = tuple[float, float]
+"""What a candidate costs, and what settles ties: less is better, below zero is a gain."""
+
+WHOLE = 0
+"""The draw of images that is all of them; draws of slimming steps start at one."""
+
+SCREEN = -1
+"""The draw that is the first `search.screen` of all images: enough to tell which candidates are worth a look."""
+
+Ask = Callable[[Channels, Sequence[Candidate], int], dict[Candidate, Score]]
+"""Score candidates of some channels on one draw of the holdout; what was scored before costs nothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decision: which counts change, (unit, before, after), where that leads, and what it scores.
+
+    `slim` and `fill` take a group from a unit or give one back, `move` does both; `draw` and `width` try channels.
+    """
+
+    kind: str
+    changes: tuple[tuple[str, int, int], ...]
+    channels: dict[str, int]
+    score: Score
+    budget: Budget | None = None
+    """The met budget that a fill or a move works on."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The channels that a strategy chose for a budget, scored on the whole holdout."""
+
+    budget: Budget
+    channels: dict[str, int]
+    score: Score
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The space, what channels cost, the budgets, largest first, and how harm is judged."""
+
+    space: Space
+    cost: Callable[[Channels], Cost]
+    budgets: tuple[Budget, ...]
+    settings: SearchSettings
+    seed: int = 0
+
+    def fits(self, budget: Budget, channels: Channels) -> bool:
+        """Tell whether a budget holds at some channels."""
+        return budget.holds(self.cost(channels))
+
+    def slimmer(self, channels: Channels) -> list[Candidate]:
+        """Return every unit that can still lose a group, less that."""
+        options = ((name, self.space.slimmed(channels, name)) for name in self.space.units)
+        return [Candidate.of({name: count}) for name, count in options if count is not None]
+
+    def slimming(self, budget: Budget, channels: Channels) -> list[Candidate]:
+        """Return the candidates of a slimming step: every unit that can still lose a group (AutoSlim, section 3.2).
+
+        Latency may stay, or rise, where a unit loses a group: such a unit loses as many as save something. Units that
+        save nothing at all are left out, unless nothing does; a step then takes one group, so that a search ends.
+        """
+        single = self.slimmer(channels)
+        before = self.cost(channels)
+        deeper = (self._saving(budget, channels, before, candidate) for candidate in single)
+        return [candidate for candidate in deeper if candidate is not None] or single
+
+    def _saving(self, budget: Budget, channels: Channels, before: Cost, candidate: Candidate) -> Candidate | None:
+        """Return the candidate, or its unit less as many groups as bring the budget nearer; None if none do."""
+        (unit,) = candidate.units
+        while not budget.saves(before, self.cost(candidate.applied(channels))):
+            count = self.space.slimmed(candidate.applied(channels), unit)
+            if count is None:
+                return None
+            candidate = Candidate.of({unit: count})
+        return candidate
+
+    def larger(self, channels: Channels) -> list[Candidate]:
+        """Return every unit that can take a group more."""
+        options = ((name, self.space.grown(channels, name)) for name in self.space.units)
+        return [Candidate.of({name: count}) for name, count in options if count is not None]
+
+    def harm(self, score: Score, current: Score) -> Harm:
+        """Return what the score loses against the current channels': top-1 with ties settled by loss, or the loss."""
+        loss, top1 = score.loss - current.loss, current.top1 - score.top1
+        return (loss, top1) if self.settings.score == "loss" else (top1, loss)
+
+    def rank(self, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
+        """Return what candidates are compared by: harm, or harm per cost saved."""
+        if not self.settings.per_flop:
+            return harm
+        saved = self.budgets[-1].saving(self.cost(channels), self.cost(candidate.applied(channels)))
+        first, second = (_per(value, saved) for value in harm)
+        return first, second
+
+    def step(
+        self, kind: str, channels: Channels, candidate: Candidate, score: Score, budget: Budget | None = None
+    ) -> Step:
+        """Return the step that takes a candidate."""
+        changes = tuple((unit, channels[unit], count) for unit, count in candidate.changes)
+        return Step(kind, changes, candidate.applied(channels), score, budget)
+
+    def score(self, ask: Ask, channels: Channels, draw: int = WHOLE) -> Score:
+        """Return the score of the channels themselves."""
+        return ask(channels, (CURRENT,), draw)[CURRENT]
+
+
+def _per(harm: float, saved: float) -> float:
+    """Divide a harm by what it saves; a gain counts the more, the more is saved."""
+    if harm < 0:
+        return harm * saved
+    return harm / saved if saved > 0 else float("inf")

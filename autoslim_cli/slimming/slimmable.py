@@ -1,0 +1,76 @@
+"""Load a supernet to run it at any width: for Python users, outside of any recipe."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.models.zoo import build
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.steering import space_of, steered
+from autoslim_cli.slimming.supernet import Supernet
+
+
+class SlimmableNetwork(torch.nn.Module):
+    """A trained supernet that runs at the width or the channels that it is told to.
+
+    With shared BN, calibrate it after every switch: `measure.calibrate(network, batches)`.
+    """
+
+    def __init__(self, supernet: Supernet, space: Space) -> None:
+        super().__init__()
+        self.supernet, self.space = supernet, space
+
+    @classmethod
+    def load(cls, path: str | Path, directory: Path | None = None) -> "SlimmableNetwork":
+        """Read a `supernet.safetensors`; `./net.py:factory` is looked up in `directory`, its own by default.
+
+        Raises ArtifactError if the file is missing, damaged or foreign.
+        """
+        path = Path(path)
+        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "autoslim train-supernet")
+        recipe = facts["made_from"]["recipe"]
+        model = ModelSettings.model_validate(facts["model"])
+        settings = SpaceSettings.model_validate(recipe["space"])
+        with torch.random.fork_rng(devices=[]):
+            read_network = read(build(model, directory or path.parent), model.input, model.classes)
+            reading = steered(read_network, settings)
+            body = fresh(reading.module, reading.table, facts["channels"])
+        supernet = Supernet(body, reading, facts["channels"], facts.get("switches"))
+        checkpoint.fill(supernet.kept, tensors, path)
+        space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
+        return cls(supernet.eval(), space)
+
+    def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":
+        """Run at a width, or at the channels of every unit, from now on.
+
+        Raises UsageError for a width that is no switch of switchable BN, or channels that do not fit.
+        """
+        if (width is None) == (channels is None):
+            raise UsageError("name either a width or channels")
+        if self.supernet.switches:
+            name = f"width-{width:g}" if width is not None else ""
+            if name not in self.supernet.switches:
+                raise UsageError(
+                    f"no switch {name or 'of these channels'}; there are {', '.join(self.supernet.switches)}"
+                )
+            self.supernet.switch_to(name)
+        else:
+            wanted = self.space.uniform(width) if width is not None else dict(channels or {})
+            self.supernet.activate(self.space.check(wanted, "at()"))
+        return self
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute logits (batch, classes) of images (batch, channels, height, width)."""
+        logits: torch.Tensor = self.supernet.body(images)
+        return logits
+
+    def train(self, mode: bool = True) -> "SlimmableNetwork":
+        """Stay in eval mode whatever is asked: a loaded supernet is not trained."""
+        super().train(False)
+        return self

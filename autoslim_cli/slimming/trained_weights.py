@@ -1,0 +1,217 @@
+"""Start a supernet from trained weights: load them, sort the channels, widen without changing what is computed."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoslim_cli.errors import ArtifactError, UsageError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
+from autoslim_cli.recipe.schema import ModelSettings
+
+
+def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tuple[nn.Module, list[str]]:
+    """Return a copy of the network with the weights that `model.weights` names, and the tensors left as initialised.
+
+    Only a classifier of another number of classes is left. Raises UsageError for an unknown name, ArtifactError for a
+    file that is missing, damaged or of another network.
+    """
+    assert model.weights is not None
+    trained = copy.deepcopy(reading.module)
+    tensors = _named_weights(model) if "." not in model.weights else _file_weights(directory / model.weights)
+    own = trained.state_dict()
+    heads = tuple(f"{row.name}." for row in reading.table.rows if _is_output(row, reading.table))
+    left = []
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if name.endswith("num_batches_tracked"):
+                continue
+            given = tensors.get(name)
+            if given is None or given.shape != tensor.shape:
+                if given is not None and name.startswith(heads):
+                    left.append(name)
+                    continue
+                there = "missing" if given is None else list(given.shape)
+                raise ArtifactError(f"model.weights: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
+            tensor.copy_(given)
+    return trained, left
+
+
+def _named_weights(model: ModelSettings) -> Mapping[str, Tensor]:
+    """Return torchvision's weights by their enum name, downloaded by its own code where missing."""
+    if not model.name.startswith("torchvision/"):
+        raise UsageError(f"model.weights: {model.weights} is a name of torchvision's; for {model.name} give a file")
+    import torchvision
+
+    known = torchvision.models.get_model_weights(model.name.removeprefix("torchvision/"))
+    try:
+        weights: Any = known[str(model.weights)]
+    except KeyError:
+        names = ", ".join(known.__members__)
+        raise UsageError(
+            f"model.weights: no {model.weights} of {model.name}; there are {names}, or give a file"
+        ) from None
+    try:
+        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise ArtifactError(f"model.weights: {weights.url} could not be downloaded ({error}); give a file") from None
+    return state
+
+
+def _file_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the tensors of a safetensors file or of a state dict; nothing in it is executed."""
+    if path.suffix == ".safetensors":
+        import safetensors.torch
+
+        try:
+            return safetensors.torch.load_file(path)
+        except FileNotFoundError:
+            raise ArtifactError(f"model.weights: no file {path}") from None
+        except (safetensors.SafetensorError, OSError) as error:
+            raise ArtifactError(f"model.weights: {path} is damaged ({error})") from None
+    if not path.is_file():
+        raise ArtifactError(f"model.weights: no file {path}")
+    state = checkpoint.load_state(path)
+    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+def _is_output(row: LayerRow, table: LayerTable) -> bool:
+    """Tell whether a layer gives the logits."""
+    pinned = {unit.name for unit in table.units if unit.pinned == "the network's output"}
+    return row.multiplies and any(segment.unit in pinned for segment in row.outputs)
+
+
+@torch.no_grad()
+def sort_channels(network: nn.Module, table: LayerTable) -> None:
+    """Order every unit's channels by importance in place, so that the first ones are the best; the function is kept.
+
+    Importance: the sum of magnitudes of the weights that read a channel (once-for-all, section 3.3). Whole granules
+    move. Units whose channels some operation rearranges stay as they are.
+    """
+    for unit in table.free:
+        if not unit.sortable:
+            continue
+        scores = torch.zeros(unit.base)
+        for row in table.rows:
+            weight = row_tensors(network, row).get("weight")
+            if weight is not None and row.multiplies:
+                for dim, layout in axes(row, "weight", weight).items():
+                    if layout is not row.outputs:
+                        scores += _per_channel(
+                            weight.abs().transpose(0, dim).flatten(1).sum(1), layout, unit.name, unit.base
+                        )
+        granules = scores.view(-1, unit.granule).sum(1).argsort(descending=True, stable=True)
+        order = (granules.unsqueeze(1) * unit.granule + torch.arange(unit.granule)).flatten()
+        for row in table.rows:
+            for name, tensor in row_tensors(network, row).items():
+                for dim, layout in axes(row, name, tensor).items():
+                    if any(segment.unit == unit.name for segment in layout):
+                        tensor.copy_(tensor.index_select(dim, _permuted(layout, unit.name, order)))
+
+
+def _per_channel(values: Tensor, layout: Layout, unit: str, base: int) -> Tensor:
+    """Return the sum of a dimension's values for each channel of one unit."""
+    total, start = torch.zeros(base), 0
+    for segment in layout:
+        if segment.unit == unit:
+            total += values[start : start + segment.base].view(base, segment.multiplicity).sum(1)
+        start += segment.base
+    return total
+
+
+def _permuted(layout: Layout, unit: str, order: Tensor) -> Tensor:
+    """Return where the features of a dimension come from when one unit's channels are put in another order."""
+    parts, start = [], 0
+    for segment in layout:
+        features = torch.arange(segment.base)
+        if segment.unit == unit:
+            features = features.view(-1, segment.multiplicity)[order].flatten()
+        parts.append(start + features)
+        start += segment.base
+    return torch.cat(parts)
+
+
+def widened(trained: nn.Module, reading: Reading, channels: Channels) -> nn.Module:
+    """Return the network at other channels whose first ones are those of the trained network.
+
+    Weights that read new channels are zero, so a wider network computes what the trained one does, except where
+    `changed_by_widening` says. New channels are initialised as the network initialises itself. Randomness: torch's
+    global generator.
+    """
+    table = reading.table
+    base = table.base
+    common = {name: min(base[name], channels[name]) for name in base}
+    initial = fresh(reading.module, table, channels)
+
+    def tensors(row: LayerRow) -> Tensors:
+        old = row_tensors(trained, row)
+        return {
+            name: _placed(tensor, old[name], axes(row, name, tensor), row.outputs, base, common, channels)
+            for name, tensor in row_tensors(initial, row).items()
+        }
+
+    new = assemble(trained, table, channels, tensors)
+    return new.train(trained.training)
+
+
+def _placed(
+    new: Tensor,
+    old: Tensor,
+    layouts: dict[int, Layout],
+    outputs: Layout,
+    base: Channels,
+    common: Channels,
+    channels: Channels,
+) -> Tensor:
+    """Put the trained values where the common channels lie; what reads other channels becomes zero."""
+    if not layouts:
+        return old.clone()
+    placed = new.clone()
+    for dim, layout in layouts.items():
+        if layout is not outputs and new.dim() > 1:
+            there = _indices(layout, channels, common)
+            rest = torch.ones(new.shape[dim], dtype=torch.bool)
+            rest[there] = False
+            placed.index_fill_(dim, rest.nonzero().flatten(), 0.0)
+    source, target = old, [torch.arange(length) for length in new.shape]
+    for dim, layout in layouts.items():
+        source = source.index_select(dim, _indices(layout, base, common))
+        target[dim] = _indices(layout, channels, common)
+    # New outputs keep their fresh values on the common inputs: only the old block is overwritten.
+    placed[torch.meshgrid(*target, indexing="ij")] = source
+    return placed
+
+
+def _indices(layout: Layout, held: Channels, used: Channels) -> Tensor:
+    """Return the places of the features in use."""
+    return torch.cat([torch.arange(start, stop) for start, stop in ranges(layout, held, used)])
+
+
+def changed_by_widening(reading: Reading) -> list[str]:
+    """Say what keeps a wider network from computing what the trained one does.
+
+    Operations that normalise or average over all channels of a free unit, and units whose channels change places.
+    """
+    free = {unit.name for unit in reading.table.free}
+
+    def touches(layout: tuple[Segment, ...]) -> bool:
+        return any(segment.unit in free for segment in layout)
+
+    rows = {row.name: row for row in reading.table.rows}
+    found = [f"the channels of {unit.name} change places" for unit in reading.table.free if not unit.sortable]
+    for node in reading.graph.nodes:
+        row = rows.get(str(node.target)) if node.op == "call_module" else None
+        name = str(getattr(node.target, "__name__", node.target)).lower()
+        if node not in reading.mixing or (row and row.multiplies) or name in ("chunk", "split"):
+            continue
+        sources = [reading.layouts[source][1] for source in node.all_input_nodes if source in reading.layouts]
+        sums = row is not None or node not in reading.layouts or "softmax" in name
+        if sums and any(map(touches, sources)):
+            found.append(f"{node.target if node.op == 'call_module' else node.name} works over all channels")
+    return found
