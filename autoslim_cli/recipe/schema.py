@@ -165,10 +165,11 @@ class CalibrateSettings(Settings):
 class SearchSettings(Settings):
     """Say how channels are chosen, and how candidates are scored."""
 
-    strategy: Literal["lazy", "exact", "random", "uniform"] = Field(
+    strategy: Literal["lazy", "exact", "paper", "random", "uniform"] = Field(
         default="lazy",
         description="`lazy`: score again only where the last scores promise little harm; `exact`: every candidate at "
-        "every step; `random`: the best of `draws`; `uniform`: one width",
+        "every step; `paper`: exact, by top-1, harm alone, nothing filled; `random`: the best of `draws`; `uniform`: "
+        "one width",
     )
     images: Positive | None = Field(default=None, description="Holdout images per score; all of them by default")
     draw: Literal["fixed", "anew"] = Field(
@@ -205,8 +206,9 @@ class SearchSettings(Settings):
         default=0.0,
         description="A step goes on shrinking its unit while it costs no more score than this; 0: one group",
     )
-    backfill: bool = Field(
-        default=False, description="Give groups back where they help most, while a budget has room for one"
+    fill: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.98,
+        description="Give channels back until this share of a budget is used, where counts allow; 0: leave the room",
     )
     refine: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Most moves of a group from one unit to another, for each budget, while the score rises"

@@ -8,14 +8,20 @@ from autoslim_cli.search.problem import WHOLE, Answer, Ask, Problem, Step
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 
 TRIED = 8
-"""How many of the most promising moves are scored before a refinement gives up."""
+"""How many of the most promising moves are scored at a time."""
+
+GIVEN = 3
+"""How many quanta a unit gives at most so that another may take one."""
+
+FULL = 0.995
+"""The share of a budget from which on nothing more is given back."""
 
 
 def finish(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step | Answer]:
     """Fill and refine the channels that met a budget, as the settings say, and yield the answer."""
     channels = dict(channels)
-    if problem.settings.backfill:
-        for step in backfill(problem, ask, budget, channels):
+    if problem.settings.fill:
+        for step in fill(problem, ask, budget, channels):
             yield step
             channels = step.channels
     if problem.settings.refine:
@@ -25,11 +31,20 @@ def finish(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> It
     yield Answer(budget, channels, problem.score(ask, channels))
 
 
-def backfill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step]:
-    """Give groups back, the most helpful first, while the budget has room for one that helps."""
-    while True:
-        candidates = [c for c in problem.larger(channels) if problem.fits(budget, c.applied(channels))]
-        step = _best("fill", problem, ask, budget, channels, candidates)
+def fill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step]:
+    """Give channels back until `search.fill` of a budget is used, those first that help most for what they cost.
+
+    A unit takes a group, or as many quanta of one as the budget has room for. Below `search.fill` the best is taken
+    whatever its score says: a difference of a few channels is within the noise of a holdout, and a network that is
+    trained afterwards is none the worse for them. Above it, only what helps is. Where no unit alone fills the budget,
+    one that takes a quantum and one that gives one may.
+    """
+    while (used := problem.used(budget, channels)) < FULL:
+        candidates = problem.fillers(budget, channels)
+        short = used < problem.settings.fill
+        if not candidates and short:
+            candidates = _exchanges(problem, budget, channels)
+        step = _best("fill", problem, ask, budget, channels, candidates, at_any_score=short)
         if step is None:
             return
         yield step
@@ -60,14 +75,42 @@ def refine(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> It
 
 
 def _best(
-    kind: str, problem: Problem, ask: Ask, budget: Budget, channels: Channels, candidates: list[Candidate]
+    kind: str,
+    problem: Problem,
+    ask: Ask,
+    budget: Budget,
+    channels: Channels,
+    candidates: list[Candidate],
+    *,
+    at_any_score: bool = False,
 ) -> Step | None:
-    """Return the step of the candidate that helps most, None if none helps."""
+    """Return the step of the candidate that helps most for what it costs; None if none helps, or must not."""
     scores = ask(channels, [CURRENT, *candidates], WHOLE) if candidates else {}
-    best = min(candidates, key=lambda c: problem.harm(scores[c], scores[CURRENT]), default=None)
-    if best is None or problem.harm(scores[best], scores[CURRENT]) >= (0.0, 0.0):
+    helpful = [c for c in candidates if at_any_score or problem.harm(scores[c], scores[CURRENT]) < (0.0, 0.0)]
+    if not helpful:
         return None
+    worth = {c: problem.worth(budget, c, channels, problem.harm(scores[c], scores[CURRENT])) for c in helpful}
+    best = min(helpful, key=worth.__getitem__)
     return problem.step(kind, channels, best, scores[best], budget)
+
+
+def _exchanges(problem: Problem, budget: Budget, channels: Channels) -> list[Candidate]:
+    """Return what uses a budget best of all exchanges: a unit takes a quantum, another gives up to `GIVEN`."""
+    before = problem.used(budget, channels)
+    found: dict[Candidate, float] = {}
+    for taker in problem.space.units:
+        more = problem.space.moved(channels, taker, 1)
+        for giver in problem.space.units:
+            for quanta in range(1, GIVEN + 1):
+                less = problem.space.moved(channels, giver, -quanta)
+                if more is None or less is None or taker == giver:
+                    break
+                exchange = Candidate.of({taker: more, giver: less})
+                after = problem.used(budget, exchange.applied(channels))
+                if after <= 1:
+                    found |= {exchange: after} if after > before else {}
+                    break
+    return sorted(found, key=found.__getitem__, reverse=True)[:TRIED]
 
 
 def _move(problem: Problem, budget: Budget, channels: Channels, gain: Candidate, loss: Candidate) -> Candidate | None:

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import takewhile
 
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.network.table import Channels
 from autoslim_cli.search.finish import finish
-from autoslim_cli.search.problem import SCREEN, Answer, Ask, Harm, Problem, Step
+from autoslim_cli.search.problem import NOISE, SCREEN, Answer, Ask, Harm, Problem, Step
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.training.score import Score
 
 Pick = Callable[[Budget, Channels, list[Candidate], int], tuple[Candidate, Score]]
 """Choose the candidate of a numbered step towards a budget, or several in one, and return its score."""
 
+
+EXCESS = 2.0
+"""How many times the sum of their harms units may do together: more, and a step takes half of them."""
 
 UNKNOWN: Harm = (float("-inf"), 0.0)
 """The harm of a unit that was not scored yet: one that starts to save latency only now."""
@@ -31,6 +35,13 @@ def exact(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     return _slim(problem, ask, pick)
 
 
+def paper(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
+    """Search as AutoSlim's section 3.2 has it: exact, by top-1, harm alone, one group a step, no answer filled."""
+    as_published = {"score": "top1", "per_flop": False, "pace": 0.0, "fill": 0.0, "refine": 0}
+    settings = problem.settings.model_copy(update=as_published)
+    return exact(replace(problem, settings=settings), ask)
+
+
 def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     """Score again only the candidates that did least harm when last scored, until the least harmful is a fresh score.
 
@@ -43,8 +54,10 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     known: dict[str, Harm] = {}  # by unit, as of the step that last scored it
     groups = settings.refresh  # taken since every candidate was scored
 
-    def first(candidates: list[Candidate]) -> list[Candidate]:
-        return sorted(candidates, key=lambda c: known.get(c.units[0], UNKNOWN))
+    def first(candidates: list[Candidate], channels: Channels) -> list[Candidate]:
+        # Harms are remembered, what they save is not: that changes with every step.
+        ranks = {c: problem.rank(c, channels, known[unit]) for c in candidates if (unit := c.units[0]) in known}
+        return sorted(candidates, key=lambda c: ranks.get(c, UNKNOWN))
 
     def some(candidates: list[Candidate]) -> int:
         return math.ceil(settings.among * (len(candidates) if settings.among < 1 else 1))
@@ -55,9 +68,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
 
         def score(due: list[Candidate], draw: int) -> dict[Candidate, Score]:
             scores = ask(channels, [CURRENT, *due], draw)
-            for candidate in due:
-                harm = problem.harm(scores[candidate], scores[CURRENT])
-                known[candidate.units[0]] = problem.rank(candidate, channels, harm)
+            known.update({c.units[0]: problem.harm(scores[c], scores[CURRENT]) for c in due})
             return scores
 
         # 1. Score every candidate now and then: on some of the images, if those tell where to look.
@@ -68,32 +79,43 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
             else:
                 fresh = score(candidates, number)
         # 2. Score the least harmful that this step has not scored yet, until the least harmful of all is fresh.
-        while (order := first(candidates))[0] not in fresh:
+        while (order := first(candidates, channels))[0] not in fresh:
             fresh |= score([c for c in order if c not in fresh][: some(candidates)], number)
         # 3. Take it, and those that follow it in turn.
         taken = _together(problem, budget, channels, list(takewhile(fresh.__contains__, order)))
-        groups += len(taken.units)
-        if taken in fresh:
-            return taken, fresh[taken]
-        # 4. Score several at once in one pass with what the next step looks at first.
-        after = taken.applied(channels)
-        last = problem.fits(budget, after) or groups >= settings.refresh
-        ahead = [] if last else first(problem.slimming(budget, after))
-        return taken, ask(after, [CURRENT, *ahead[: some(ahead)]], number + 1)[CURRENT]
+        while len(taken) > 1:
+            after = _joined(taken).applied(channels)
+            # 4. Score several at once, in one pass with what the next step looks at first.
+            last = problem.fits(budget, after) or groups + len(taken) >= settings.refresh
+            ahead = [] if last or settings.draw == "anew" else first(problem.slimming(budget, after), after)
+            joint = ask(after, [CURRENT, *ahead[: some(ahead)]], number)[CURRENT]
+            harm = problem.harm(joint, problem.score(ask, channels, number))
+            if harm[0] <= EXCESS * sum(max(known[c.units[0]][0], NOISE) for c in taken):
+                groups += len(taken)
+                return _joined(taken), joint
+            # 5. Together they harm far more than one by one: take half of them.
+            taken = taken[: len(taken) // 2]
+        groups += 1
+        return taken[0], fresh[taken[0]]
 
     return _slim(problem, ask, pick)
 
 
-def _together(problem: Problem, budget: Budget, channels: Channels, order: list[Candidate]) -> Candidate:
-    """Return the first candidates in one: as many as save `search.stride` of the cost, and one at least."""
-    before, taken = problem.cost(channels), order[0]
+def _together(problem: Problem, budget: Budget, channels: Channels, order: list[Candidate]) -> list[Candidate]:
+    """Return the first candidates: as many as save `search.stride` of the cost, and one at least."""
+    before, taken = problem.cost(channels), order[:1]
     for candidate in order[1:]:
-        more = Candidate.of(dict((*taken.changes, *candidate.changes)))
-        now, then = problem.cost(taken.applied(channels)), problem.cost(more.applied(channels))
+        now = problem.cost(_joined(taken).applied(channels))
+        then = problem.cost(_joined([*taken, candidate]).applied(channels))
         if budget.holds(now) or budget.shrinkage(before, then) > problem.settings.stride or not budget.saves(now, then):
             break
-        taken = more
+        taken = [*taken, candidate]
     return taken
+
+
+def _joined(candidates: list[Candidate]) -> Candidate:
+    """Return candidates of different units in one."""
+    return Candidate.of(dict(change for candidate in candidates for change in candidate.changes))
 
 
 def _slim(problem: Problem, ask: Ask, pick: Pick) -> Iterator[Step | Answer]:

@@ -1,5 +1,6 @@
 """Say what a strategy is given, what it asks, and what it yields."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ WHOLE = 0
 
 SCREEN = -1
 """The draw that is the first `search.screen` of all images: enough to tell which candidates are worth a look."""
+
+NOISE = 1e-3
+"""A difference of loss, or of top-1, that a few thousand images do not tell from none."""
 
 Ask = Callable[[Channels, Sequence[Candidate], int], dict[Candidate, Score]]
 """Score candidates of some channels on one draw of the holdout; what was scored before costs nothing."""
@@ -98,12 +102,37 @@ class Problem:
         return (loss, top1) if self.settings.score == "loss" else (top1, loss)
 
     def rank(self, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
-        """Return what candidates are compared by: harm, or harm per cost saved."""
+        """Return what slimming candidates are compared by: harm, or harm per cost saved."""
         if not self.settings.per_flop:
             return harm
         saved = self.budgets[-1].saving(self.cost(channels), self.cost(candidate.applied(channels)))
-        first, second = (_per(value, saved) for value in harm)
+        first, second = (_per_saving(value, saved) for value in harm)
         return first, second
+
+    def worth(self, budget: Budget, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
+        """Return what candidates that give channels back are compared by: harm per cost added, doubted by the noise."""
+        added = self.used(budget, candidate.applied(channels)) - self.used(budget, channels)
+        if added <= 0:  # latency may stay, or fall
+            return -math.inf, harm[0]
+        first, second = ((value + NOISE) / added for value in harm)
+        return first, second
+
+    def used(self, budget: Budget, channels: Channels) -> float:
+        """Return the share of a budget that is used, of several bounds the most; above 1 it does not hold."""
+        cost = self.cost(channels)
+        bound = budget.binding(cost)
+        return cost[bound.measure] / bound.limit
+
+    def fillers(self, budget: Budget, channels: Channels) -> list[Candidate]:
+        """Return every unit that can take channels within a budget: a group, or as many quanta of one as fit."""
+        found = []
+        for name in self.space.units:
+            top = self.space.grown(channels, name)
+            quanta = 0 if top is None else (top - channels[name]) // self.space.units[name].quantum
+            counts = (self.space.moved(channels, name, number) for number in range(quanta, 0, -1))
+            candidates = (Candidate.of({name: count}) for count in counts if count is not None)
+            found += [next((c for c in candidates if self.fits(budget, c.applied(channels))), None)]
+        return [candidate for candidate in found if candidate is not None]
 
     def step(
         self, kind: str, channels: Channels, candidate: Candidate, score: Score, budget: Budget | None = None
@@ -117,8 +146,12 @@ class Problem:
         return ask(channels, (CURRENT,), draw)[CURRENT]
 
 
-def _per(harm: float, saved: float) -> float:
-    """Divide a harm by what it saves; a gain counts the more, the more is saved."""
-    if harm < 0:
-        return harm * saved
-    return harm / saved if saved > 0 else float("inf")
+def _per_saving(harm: float, saved: float) -> float:
+    """Divide a harm by what it saves.
+
+    A harm within the noise, or a gain, counts as next to none, the less the more is gained: continuous in both, and of
+    two candidates that harm alike the one that saves more is always ahead.
+    """
+    smooth = math.hypot(harm, NOISE)
+    positive = (smooth + harm) / 2 if harm > 0 else NOISE**2 / (smooth - harm) / 2  # the same, without cancellation
+    return positive / saved if saved > 0 else math.inf

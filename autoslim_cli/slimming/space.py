@@ -13,11 +13,16 @@ from autoslim_cli.network.table import Channels, LayerTable, Unit
 
 @dataclass(frozen=True)
 class UnitSpace:
-    """The counts of one unit, in ascending order; the last is the supernet's. A pinned unit has one."""
+    """The counts of one unit, in ascending order; the last is the supernet's. A pinned unit has one.
+
+    A group of channels leads from one count to the next; between them lie counts a `quantum` apart, which a search
+    takes only to fill a budget.
+    """
 
     unit: Unit
     counts: tuple[int, ...]
     step: int
+    quantum: int = 1
 
     @property
     def smallest(self) -> int:
@@ -90,7 +95,7 @@ class Space:
             )
             step = max(quantum, quantum * math.floor(largest / _of(groups, unit) / quantum + 0.5))
             grid = range(largest, smallest, -step)
-            units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step)
+            units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step, quantum)
         return cls(units, divisors)
 
     @property
@@ -156,6 +161,12 @@ class Space:
         counts = self.units[unit].counts
         place = bisect.bisect_right(counts, channels[unit])
         return counts[place] if place < len(counts) else None
+
+    def moved(self, channels: Channels, unit: str, quanta: int) -> int | None:
+        """Return the count of a unit some quanta up or down, None beyond its smallest or largest."""
+        space = self.units[unit]
+        count = channels[unit] + quanta * space.quantum
+        return count if len(space.counts) > 1 and space.smallest <= count <= space.largest else None
 
     def check(self, channels: Channels, where: str, *, bounded: bool = True) -> dict[str, int]:
         """Return the channels in the network's order, pinned units filled in, and of tied units one.

@@ -26,7 +26,7 @@ from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
 
-DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "backfill", "refine")
+DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine")
 """The settings that decide what is scored, not what its score is."""
 
 SMALL_BATCH = 256

@@ -137,7 +137,7 @@ def test_a_budget_of_parameters_and_flops(autoslim_json, worked):
 
 
 def test_backfill_refine_and_other_images_at_each_step(autoslim_json, worked):
-    settings = ["search.backfill=true", "search.refine=3", "search.draw=anew", "search.images=75", "search.batch=50"]
+    settings = ["search.fill=0.98", "search.refine=3", "search.draw=anew", "search.images=75", "search.batch=50"]
     plain = autoslim_json("search", "--flops", "60%,30%", "-r", worked, *settings[2:])
     better = autoslim_json("search", "--flops", "60%,30%", "-r", worked, *settings)
     for one, other in zip(plain["configs"], better["configs"], strict=True):

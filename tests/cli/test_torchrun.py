@@ -26,7 +26,7 @@ def logged(log):
 
 def test_processes_share_a_search(worked, autoslim_json):
     settings = ("search", "--flops", "60%,30%", "-r", worked, "search.strategy=exact", "search.draw=anew")
-    settings += ("search.images=100", "search.batch=50", "search.backfill=true", "search.memory=0.0003")
+    settings += ("search.images=100", "search.batch=50", "search.fill=0.98", "search.memory=0.0003")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as torchrun's processes have: BN's statistics are sums over threads
     try:

@@ -66,7 +66,7 @@ def test_retrain(straight, autoslim):
 
 SEARCHES = [
     ["search.strategy=exact", "search.pace=0.01"],
-    ["search.refresh=4", "search.draw=anew", "search.images=75", "search.backfill=true", "search.refine=2"],
+    ["search.refresh=4", "search.draw=anew", "search.images=75", "search.fill=0.98", "search.refine=2"],
     ["search.strategy=random", "search.draws=9"],
 ]
 

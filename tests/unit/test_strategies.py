@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from autoslim_cli.cost.budget import Bound, Budget, parse_many
@@ -12,7 +13,9 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.table import Unit
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.search.finish import fill
 from autoslim_cli.search.forecast import foresee
+from autoslim_cli.search.problem import _per_saving
 from autoslim_cli.search.scorer import even, share
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.space import Space, UnitSpace
@@ -49,7 +52,7 @@ settings = st.builds(
     among=st.sampled_from([0.25, 0.6, 1, 2, 3]),
     stride=st.sampled_from([0.0, 0.05, 0.3]),
     pace=st.sampled_from([0.0, 0.5]),
-    backfill=st.booleans(),
+    fill=st.sampled_from([0.0, 0.98]),
     refine=st.integers(0, 3),
     draws=st.just(4),
 )
@@ -88,10 +91,12 @@ def test_whatever_the_scores_are(grids, shares, settings, seed, measures):
     answers = [event for event in events if isinstance(event, Answer)]
     assert [answer.budget for answer in answers] == list(problem.budgets)
     assert all(problem.fits(answer.budget, answer.channels) for answer in answers)
-    # Counts stay on the grid, at the floor or above.
-    if settings.strategy != "uniform":
-        for event in events:
-            assert all(count in grids[name] for name, count in event.channels.items())
+    # Counts stay on the grid; what fills a budget lies between its ends.
+    for event in events:
+        for name, count in event.channels.items():
+            on_grid = count in grids[name] if isinstance(event, Step) and event.kind == "slim" else True
+            assert on_grid
+            assert min(grids[name]) <= count <= max(grids[name]) or settings.strategy == "uniform"
     # Every slimming step takes from a unit, or from several within the stride, and lowers the cost; the path goes on
     # from where a budget was met.
     path = [event for event in events if isinstance(event, Step) and event.kind == "slim"]
@@ -114,13 +119,109 @@ def test_whatever_the_scores_are(grids, shares, settings, seed, measures):
 def test_what_follows_a_met_budget_only_helps(grids, shares, settings, seed):
     settings = settings.model_copy(update={"strategy": "exact", "pace": 0.0})
     problem = problem_of(grids, shares[:1], settings)
-    ask = arbitrary(seed)
-    before = None
+    ask, budget = arbitrary(seed), problem.budgets[0]
+    before = problem.space.largest
     for event in STRATEGIES["exact"](problem, ask):
-        score = problem.score(ask, event.channels)
-        if before is not None and not (isinstance(event, Step) and event.kind == "slim"):
-            assert problem.harm(score, before) <= (0.0, 0.0)
-        before = score
+        if isinstance(event, Answer) or event.kind != "slim":
+            harm = problem.harm(problem.score(ask, event.channels), problem.score(ask, before))
+            must_fill = problem.used(budget, before) < settings.fill
+            assert harm <= (0.0, 0.0) or must_fill
+        before = event.channels
+
+
+@given(grids, shares, settings, st.integers(0, 999), st.sampled_from([("flops",), ("flops", "params")]))
+def test_an_answer_fills_its_budget_where_any_unit_can_take_more(grids, shares, settings, seed, measures):
+    settings = settings.model_copy(update={"fill": 0.98, "refine": 0})
+    assume(settings.strategy != "paper")
+    problem = problem_of(grids, shares, settings, measures)
+    for event in STRATEGIES[settings.strategy](problem, arbitrary(seed)):
+        if isinstance(event, Answer) and problem.used(event.budget, event.channels) < 0.98:
+            for name in problem.space.units:
+                count = problem.space.moved(event.channels, name, 1)
+                assert count is None or not problem.fits(event.budget, {**event.channels, name: count})
+
+
+def test_two_units_exchange_quanta_where_neither_alone_fills_a_budget():
+    # 4 x 8 x 8 x 4 has 128 products; a unit more of b or c adds 12, one more of a or d adds 8, and 4 are left.
+    problem = problem_of(dict.fromkeys(BASE, (2, 12)), [0.5], SearchSettings())
+    budget = Budget((Bound("flops", "x", 1320),))
+    channels = {"a": 4, "b": 8, "c": 8, "d": 4}
+    assert cost(channels)["flops"] == 1280
+    assert not problem.fillers(budget, channels)
+    steps = list(fill(problem, convex(dict.fromkeys(BASE, 1)), budget, channels))
+    assert steps
+    assert len(steps[0].changes) == 2
+    assert 0.98 <= problem.used(budget, steps[-1].channels) <= 1
+
+
+def test_the_order_of_harms_per_saving_is_continuous():
+    # "a" saves next to nothing, "b" a twentieth: within the noise the one that saves comes first, whatever the sign.
+    for harm_a, harm_b in ((-1e-6, 1e-6), (-1e-6, 1e-5), (0.0, 1e-4), (-1e-4, 1e-4)):
+        assert _per_saving(harm_a, 0.0001) > _per_saving(harm_b, 0.05)
+    # No jump at zero; more harm is never better, more saving never worse.
+    assert _per_saving(-1e-12, 0.01) == pytest.approx(_per_saving(1e-12, 0.01), rel=1e-6)
+
+
+@given(st.floats(-10, 10), st.floats(0, 10), st.floats(1e-6, 1), st.floats(0, 1))
+def test_harm_per_saving_rises_with_harm_and_falls_with_saving(harm, more, saved, further):
+    assert _per_saving(harm + more, saved) >= _per_saving(harm, saved) * (1 - 1e-9)
+    assert _per_saving(harm, saved + further) <= _per_saving(harm, saved)
+
+
+def test_lazy_divides_a_remembered_harm_by_what_the_unit_saves_now():
+    """A unit's saving falls as its neighbours shrink: a rank of then would keep it in front."""
+    problem = problem_of({name: range(1, 9) for name in BASE}, [0.05], SearchSettings(stride=0.0))
+    candidate, harm = Candidate.of({"b": 7}), (0.1, 0.0)
+    wide, slim = problem.space.largest, {**problem.space.largest, "a": 1, "c": 1}
+    assert problem.rank(candidate, slim, harm) > problem.rank(candidate, wide, harm)
+    asked = []
+
+    def ask(channels, candidates, draw):
+        asked.append((dict(channels), candidates))
+        return convex({"a": 1, "b": 1, "c": 1, "d": 1})(channels, candidates, draw)
+
+    chosen = {
+        name: [event.channels for event in STRATEGIES[name](problem, ask)]
+        for name, problem in {
+            "exact": problem,
+            "lazy": replace(problem, settings=SearchSettings(stride=0.0, refresh=10**6, screen=1.0, among=1)),
+        }.items()
+    }
+    assert chosen["lazy"] == chosen["exact"]
+
+
+def test_units_that_harm_far_more_together_are_not_taken_together():
+    grids = {name: range(1, 9) for name in BASE}
+
+    def ask(channels, candidates, draw):
+        def score(candidate):
+            used = candidate.applied(channels)
+            gone = sum(used[name] < 8 for name in ("a", "b"))
+            return Score(0.01 * sum(8 - used[name] for name in BASE) + (5.0 if gone == 2 else 0.0), 0.5)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    problem = problem_of(grids, [0.6], SearchSettings(stride=0.9, screen=1.0, among=4, per_flop=False))
+    first = next(iter(STRATEGIES["lazy"](problem, ask)))
+    assert not {"a", "b"} <= {unit for unit, *_ in first.changes}
+
+
+def test_the_papers_own_search_is_exact_by_top1_and_harm_alone():
+    grids = dict.fromkeys(BASE, (4, 6, 8))
+
+    def ask(channels, candidates, draw):
+        def score(candidate):  # top-1 says "d", the loss says "a", harm per FLOP says "b"
+            used = candidate.applied(channels)
+            top1 = 0.9 - 0.010 * (used["a"] < 8) - 0.011 * (used["b"] < 8) - 0.012 * (used["c"] < 8)
+            return Score(1.0 + 0.1 * (used["d"] < 8), top1)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    problem = problem_of(grids, [0.7], SearchSettings(strategy="paper", stride=0.5))
+    events = list(STRATEGIES["paper"](problem, ask))
+    assert events[0].changes[0][0] == "d"
+    assert all(len(event.changes) == 1 and event.kind == "slim" for event in events[:-1])
+    assert isinstance(events[-1], Answer)
 
 
 def convex(weights):
@@ -161,7 +262,7 @@ def test_lazy_is_exact_where_harms_never_fall(grids, shares, weights, among):
 
 
 def test_a_stride_takes_several_units_on_fewer_scores():
-    grids = {name: range(1, 9) for name in BASE}
+    grids = {name: range(1, 17) for name in BASE}
     evaluations, most = {}, {}
     for stride in (0.0, 0.2):
         asked = set()
@@ -171,7 +272,7 @@ def test_a_stride_takes_several_units_on_fewer_scores():
             asked.update(points)
             return convex({"a": 50, "b": 60, "c": 55, "d": 45})(channels, candidates, draw)
 
-        problem = problem_of(grids, [0.1], SearchSettings(refresh=10**6, screen=1.0, among=2, stride=stride))
+        problem = problem_of(grids, [0.1], SearchSettings(refresh=10**6, screen=1.0, among=2, stride=stride, fill=0))
         steps = [event for event in STRATEGIES["lazy"](problem, counting) if isinstance(event, Step)]
         evaluations[stride], most[stride] = len(asked), max(len(step.changes) for step in steps)
     assert most[0.0] == 1 < most[0.2]
@@ -203,7 +304,7 @@ def test_a_forecast_counts_what_a_search_asks():
     assert abs(forecast.steps - len(steps)) <= len(steps) / 2
     assert forecast.steps < forecast.evaluations <= forecast.steps * 6
     assert 0 < forecast.passes < forecast.evaluations
-    random = problem_of({name: range(1, 9) for name in BASE}, [0.5, 0.2], SearchSettings(draws=7))
+    random = problem_of({name: range(1, 9) for name in BASE}, [0.5, 0.2], SearchSettings(draws=7, fill=0))
     assert foresee(random, STRATEGIES["random"]).steps == 14
 
 
