@@ -41,7 +41,7 @@ def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *,
         raise UsageError("under torchrun only `autoslim search` shares its work among processes; run this one alone")
     from autoslim_cli.progress import Reporter
     from autoslim_cli.recipe import catalogue
-    from autoslim_cli.recipe.schema import load_recipe
+    from autoslim_cli.recipe.loading import load_recipe
     from autoslim_cli.stages.workshop import Workshop
 
     reporter = Reporter(quiet=not launch.first)
