@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, print_json, print_table
+from autoslim_cli.cli.options import Json, Overrides
+from autoslim_cli.cli.printing import print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 
