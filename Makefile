@@ -47,7 +47,7 @@ smoke: $(SETUP) ## run all stages on CIFAR-10 images
 	  echo "put CIFAR-10 images into data/cifar10-jpeg/{train,test}/<class>/, or set CIFAR10_UNPACK"; exit 2; fi
 	$(BIN)/python scripts/smoke.py
 
-clean: ## remove what was made from recipes, caches and runs (the environment, the data and your own files stay)
-	rm -rf runs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
-	rm -f recipes/*/*.safetensors recipes/*/*.resume.pt recipes/*/search.jsonl recipes/*/arch-*.json recipes/*/report.*
+clean: ## remove caches and what autoslim made from recipes (recipes, latency tables and your own files stay)
+	$(PYTHON) scripts/clean.py
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,32 +1,48 @@
-"""Show progress on stderr: a bar on a terminal, a line per event elsewhere."""
+"""Show progress on stderr: a bar on a terminal, a line at least every half minute elsewhere."""
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 REFRESH = 0.2
-"""Seconds between two looks at the words beside a bar: on a GPU a look waits for the work in flight."""
+"""Seconds between two looks at the text beside a bar: on a GPU a look waits for the work in flight."""
+LINE_EVERY = 25.0
+"""Seconds without a line after which one is due, where there is no terminal."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether a line is due, while the work itself reports nothing."""
+WINDOW = 20
+"""Lines over which a rate is taken: what was done quickly, as from a log, is soon left behind."""
 
 
 class Bar(Protocol):
     """Something that counts."""
 
-    def __call__(self, done: int, words: Callable[[], str]) -> None:
-        """Say how much is done; `words` tells what there is to know about it, and is called only when it shows."""
+    def __call__(self, done: int, text: Callable[[], str]) -> None:
+        """Say how much is done; `text` tells what there is to know about it, and is called only when it shows."""
+        ...
+
+    def passed(self, line: str) -> None:
+        """Say that a stretch is done, as an epoch: a line of its own, or what a terminal's bar says until the next."""
         ...
 
 
 class Reporter:
     """Tell the person at the terminal what happens. stdout is for results: all of this goes to stderr."""
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console | None = None, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-        self.quiet = quiet
+        self.quiet, self.clock = quiet, clock
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -34,22 +50,135 @@ class Reporter:
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
-        """Show a bar with the time that is left, on a terminal."""
-        if self.quiet or not self.console.is_terminal:
-            yield lambda done, words: None
-            return
-        columns: list[Any] = [
-            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
-            *(TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[text]}")),
-        ]
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(escape(title), total=total, text="")
-            shown = 0.0
+        """Count to `total`: what is done, how fast, and what remains."""
+        if self.quiet:
+            yield Silence()
+        elif self.console.is_terminal and not self.console.is_dumb_terminal:
+            with _drawn(self.console, title, total, self.clock) as drawn:
+                yield drawn
+        else:
+            lines = Lines(title, total, self.say, self.clock)
+            with repeated(lines.tick, LOOK_EVERY):
+                yield lines
 
-            def show(done: int, words: Callable[[], str]) -> None:
-                nonlocal shown
-                if done == total or time.monotonic() - shown > REFRESH:
-                    progress.update(task, completed=done, text=escape(words()))
-                    shown = time.monotonic()
 
-            yield show
+class Silence:
+    """Count for nobody."""
+
+    def __call__(self, done: int, text: Callable[[], str]) -> None:
+        """Say nothing."""
+
+    def passed(self, line: str) -> None:
+        """Say nothing."""
+
+
+class Lines:
+    """Count in lines: one whenever none was printed for `LINE_EVERY` seconds, and one for each stretch that is done."""
+
+    def __init__(self, title: str, total: int, say: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self.title, self.total, self.say, self.clock = title, total, say, clock
+        self.started = self.said_at = clock()
+        self.done: int | None = None
+        self.text: Callable[[], str] = str
+        self.samples: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self.lock = threading.Lock()
+
+    def __call__(self, done: int, text: Callable[[], str]) -> None:
+        """Note what is done, and print a line if one is due."""
+        with self.lock:
+            if self.done is None:  # what a resumed command found done took it no time
+                self.samples.append((self.started, done - 1))
+            self.done, self.text = done, text
+        self.tick()
+
+    def passed(self, line: str) -> None:
+        """Print the line of a stretch that is done, and what remains."""
+        with self.lock:
+            self._say(f"{line}  {self._remaining()}")
+
+    def tick(self) -> None:
+        """Print a line if one is due; during quiet work, as an evaluation, nothing but this is called."""
+        with self.lock:
+            if self.clock() - self.said_at >= LINE_EVERY:
+                self._say(f"{self.title}: {self.done or 0}/{self.total}  {self._remaining()}  {self.text()}")
+
+    def _say(self, line: str) -> None:
+        self.say(line.rstrip())
+        self.said_at = self.clock()
+        if self.done is not None:
+            self.samples.append((self.said_at, self.done))
+
+    def _remaining(self) -> str:
+        """Return the rate and the time that is left; the time so far, as long as there is no rate."""
+        now = self.clock()
+        since, before = self.samples[0] if self.samples else (now, 0)
+        if self.done is None or self.done <= before or now <= since:
+            return f"{duration(now - self.started)} so far"
+        rate = (self.done - before) / (now - since)
+        pace = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
+        return f"{pace}, {duration((self.total - self.done) / rate)} left"
+
+
+class Drawn:
+    """Count in a bar on a terminal, with the latest stretch below it."""
+
+    def __init__(self, progress: Progress, title: str, total: int, clock: Callable[[], float]) -> None:
+        self.progress, self.total, self.clock = progress, total, clock
+        self.task = progress.add_task(escape(title), total=total, text="")
+        self.stretch = Text("", no_wrap=True, overflow="ellipsis")
+        self.shown_at: float | None = None
+
+    def __call__(self, done: int, text: Callable[[], str]) -> None:
+        """Move the bar, if the last look is a while ago."""
+        now = self.clock()
+        if self.shown_at is None:  # what a resumed command found done says nothing of its rate
+            self.progress.reset(self.task, completed=done)
+        if self.shown_at is None or done == self.total or now - self.shown_at > REFRESH:
+            self.progress.update(self.task, completed=done, text=escape(text()))
+            self.shown_at = now
+
+    def passed(self, line: str) -> None:
+        """Show the line until the next one."""
+        self.stretch.plain = line
+
+
+@contextmanager
+def _drawn(console: Console, title: str, total: int, clock: Callable[[], float]) -> Iterator[Drawn]:
+    """Draw a bar that goes when it ends; the last stretch stays as the one line that sums it up."""
+    progress = Progress(
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+        *(TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[text]}")),
+        console=console,
+    )
+    drawn = Drawn(progress, title, total, clock)
+    try:
+        with Live(Group(progress, drawn.stretch), console=console, transient=True):
+            yield drawn
+    finally:
+        if drawn.stretch.plain:
+            console.print(escape(drawn.stretch.plain))
+
+
+@contextmanager
+def repeated(look: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call `look` every so many seconds from a thread of its own."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for people: 45 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from autoslim_cli import __version__
-from autoslim_cli.cli import describe, device, recipes, work
+from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, training
 from autoslim_cli.errors import AutoslimError, UsageError
 
 INTERRUPTED = 130
@@ -99,7 +99,12 @@ def _options(
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
-    *(work.train_supernet, work.calibrate_bn, work.extract, work.search, work.retrain, work.run, work.evaluate),
+    training.train_supernet,
+    *(subnetworks.calibrate_bn, subnetworks.extract),
+    searching.search,
+    training.retrain,
+    searching.run,
+    training.evaluate,
     *(device.profile, device.export),
     *(describe.units, describe.info),
 )

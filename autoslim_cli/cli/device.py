@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, print_json, print_table
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop
+from autoslim_cli.cli.printing import print_json, print_table
 from autoslim_cli.errors import UsageError
 
 MEASURING = ("engine", "dtype", "batch", "channels_last", "threads", "resume")

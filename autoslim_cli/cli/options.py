@@ -1,9 +1,8 @@
-"""Define the options that several commands share."""
+"""Define the options that several commands share, and open the recipe that they name."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,7 +40,7 @@ def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *,
         raise UsageError("under torchrun only `autoslim search` shares its work among processes; run this one alone")
     from autoslim_cli.progress import Reporter
     from autoslim_cli.recipe import catalogue
-    from autoslim_cli.recipe.schema import load_recipe
+    from autoslim_cli.recipe.loading import load_recipe
     from autoslim_cli.stages.workshop import Workshop
 
     reporter = Reporter(quiet=not launch.first)
@@ -49,24 +48,11 @@ def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *,
     return Workshop(load_recipe(directory, overrides or ()), directory, reporter)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False))
-
-
-def print_table(columns: list[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> None:
-    """Print a table on stdout; the first column is text, the others are figures."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", overflow="fold", no_wrap=place > 0)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    console.print(table)
+def recipe_of(path: Path | None) -> str | None:
+    """Return the recipe directory that a file lies in, if it lies in one (or in its published/)."""
+    if path is None:
+        return None
+    for directory in (path.parent, path.parent.parent):
+        if (directory / "recipe.yaml").is_file():
+            return str(directory)
+    return None

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, print_json, print_table
+from autoslim_cli.cli.options import Json, Overrides
+from autoslim_cli.cli.printing import print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 
@@ -40,7 +41,7 @@ def show(name: Name, overrides: Overrides = None, as_json: Json = False) -> None
     """Print a recipe with every default filled in."""
     import yaml
 
-    from autoslim_cli.recipe.schema import load_recipe
+    from autoslim_cli.recipe.loading import load_recipe
 
     values = load_recipe(_directory(name), overrides or ()).model_dump(mode="json")
     if as_json:
@@ -65,7 +66,7 @@ def copy(
 @app.command()
 def validate(name: Name, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check a recipe against the schema; exit 2 if it is wrong."""
-    from autoslim_cli.recipe.schema import load_recipe
+    from autoslim_cli.recipe.loading import load_recipe
 
     directory = _directory(name)
     load_recipe(directory, overrides or ())

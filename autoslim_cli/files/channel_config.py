@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json
-from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings, explain
+from autoslim_cli.recipe.errors import explain
+from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
 FORMAT = "autoslim.channels/1"
 COUNTED = "multiply-adds of conv and linear, batch 1; fvcore agrees"

@@ -10,7 +10,8 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.atomic import write_json
 from autoslim_cli.files.document import read_json
-from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings, explain
+from autoslim_cli.recipe.errors import explain
+from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
 FORMAT = "autoslim.latency/1"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.recipe.schema import RECIPE_FILE
+from autoslim_cli.recipe.loading import RECIPE_FILE
 
 DEFAULT_RECIPE = "digits"
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -1,16 +1,9 @@
 """Define what a recipe may say: one frozen schema, checked before anything runs."""
 
-import difflib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from autoslim_cli.errors import UsageError
-
-RECIPE_FILE = "recipe.yaml"
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -252,90 +245,3 @@ class Recipe(Settings):
     def sections(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain JSON values: what an artifact was made from."""
         return {name: self.model_dump(mode="json")[name] for name in names}
-
-
-def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read `recipe.yaml` in `directory` and apply `key=value` overrides.
-
-    Raises UsageError naming the file or the override, the key, and the nearest known key where one is unknown.
-    """
-    path = directory / RECIPE_FILE
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe; `autoslim recipes list` names the shipped ones") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of sections (model, data, train, ...)")
-    given = list(overrides)
-    for override in given:
-        _override(values, override)
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        at = tuple(map(str, error.errors()[0]["loc"]))
-        source = next((f"{override!r}" for override in reversed(given) if _touches(override, at)), path)
-        raise UsageError(f"{source}: {explain(error, Recipe)}") from None
-
-
-def explain(error: ValidationError, schema: type[BaseModel]) -> str:
-    """Turn pydantic's first complaint into one line: key, value, and the nearest known key."""
-    first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"]) or "(whole)"
-    if first["type"] == "extra_forbidden":
-        known = list(fields_at(schema, first["loc"][:-1]))
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]}?" if near else ""
-        text = f"unknown key {key}; {hint} known here: {', '.join(known)}"
-    elif first["type"] == "missing":
-        text = f"{key} is missing"
-    else:
-        text = f"{key}: {first['msg'].removeprefix('Value error, ')}, not {first['input']!r}"
-    return text + (f" (and {len(others)} more)" if others else "")
-
-
-def fields_at(schema: type[BaseModel], location: Iterable[int | str]) -> Mapping[str, Any]:
-    """Return the fields of the section that a location leads to."""
-    for part in location:
-        field = schema.model_fields.get(str(part))
-        if field is None:
-            return {}
-        section = next(
-            (
-                t
-                for t in (field.annotation, *get_args(field.annotation))
-                if isinstance(t, type) and issubclass(t, BaseModel)
-            ),
-            None,
-        )
-        if section is None:
-            return {}
-        schema = section
-    return schema.model_fields
-
-
-def _touches(override: str, location: tuple[str, ...]) -> bool:
-    """Tell whether an override set what a location names, or something in it."""
-    key = tuple(override.partition("=")[0].split("."))
-    return bool(location) and key[: len(location)] == location[: len(key)]
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key of the raw recipe."""
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UsageError(f"{override!r} is not an override: write key=value, for example train.epochs=2")
-    *sections, last = key.split(".")
-    at = values
-    for section in sections:
-        inner = at.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise UsageError(f"{override!r}: {section} is a value, not a section")
-        at = inner
-    try:
-        at[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        at[last] = text

@@ -20,7 +20,8 @@ from autoslim_cli.latency.grid import Shape, channels_at, shapes_of
 from autoslim_cli.latency.table import Device, LatencyTable, LayerTimes, Measured, check_layer
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings, explain
+from autoslim_cli.recipe.errors import explain
+from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 from autoslim_cli.stages.profile import finish, refuse_to_replace, sample
 from autoslim_cli.stages.workshop import Workshop, slug
 

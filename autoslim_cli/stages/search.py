@@ -15,6 +15,7 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
 from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.network.table import Channels
+from autoslim_cli.progress import duration
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.search.forecast import Forecast, foresee
 from autoslim_cli.search.log import FORMAT, LOG_FILE, Key, SearchLog, key, read_log
@@ -229,7 +230,7 @@ def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, log: SearchLog
         say(f"the log holds {known} scores{'' if log.continues else ', of other budgets or another strategy'}")
     say(
         f"{shop.recipe.search.strategy}: about {forecast.steps} steps, {forecast.evaluations} evaluations on "
-        f"{images} holdout images{', drawn anew' * scorer.anew}, about {_duration(left)} (one pass of the supernet "
+        f"{images} holdout images{', drawn anew' * scorer.anew}, about {duration(left)} (one pass of the supernet "
         f"took {seconds:.2f} s)"
     )
     return high * images / max(seconds, 1e-9)
@@ -277,10 +278,3 @@ def _measured(shop: Workshop, answer: Answer, log: SearchLog) -> float | None:
     if (table, counts) not in log.measured and (ms := measured_here(shop, answer.channels)):
         log.add_measured(table, counts, ms)
     return log.measured.get((table, counts))
-
-
-def _duration(seconds: float) -> str:
-    """Write a duration for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -101,7 +101,7 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
             network.train()
             mean = torch.stack(losses).mean().item()
             line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
-            reporter.say(line.rstrip())
+            bar.passed(line.rstrip())
             _save(training, optimizer, scheduler, done)
             saved_at = time.monotonic()
             if stop:

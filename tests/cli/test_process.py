@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,3 +96,36 @@ def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):
 def test_the_readme_s_command_reference_is_fresh():
     done = subprocess.run([sys.executable, "scripts/readme.py", "--check"], check=False, cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_make_clean_leaves_what_a_person_made(worked, tmp_path):
+    """In a copy: what the commands wrote goes; recipes, tables, edited configs and foreign weights stay."""
+    copy, runs = tmp_path / "copy", tmp_path / "copy/runs/mine"
+    (copy / "recipes").mkdir(parents=True)
+    shutil.copytree(ROOT / "scripts", copy / "scripts")
+    shutil.copy(ROOT / "Makefile", copy)
+    mine = Path(shutil.move(worked, copy / "recipes/mine"))
+    (mine / "report.json").write_text("{}")
+    (mine / ".supernet.safetensors.x.part").write_text("cut short")
+    config = json.loads((mine / "arch-30pct.json").read_text())
+    by_hand = {key: config[key] for key in ("format", "model", "channels")}
+    stays = {
+        "arch-mine.json": json.dumps(by_hand),
+        "arch-copied.json": json.dumps(config),
+        "arch-50pct.json": "{ half",
+        "arch-20pct.json": json.dumps({**config, "found": None}),
+        "weights.safetensors": "not even one",
+        "latency-cpu.json": "{}",
+        "report.md": "notes",
+    }
+    for name, text in stays.items():
+        (mine / name).write_text(text)
+    (mine / "published").mkdir()
+    shutil.copy(mine / "arch-30pct.json", mine / "published")
+    shutil.copytree(mine, runs)
+    made = {"arch-30pct.json", "arch-60pct.json", "supernet.safetensors", "search.jsonl", "model-60pct.safetensors"}
+    assert made <= {path.name for path in mine.iterdir()}
+    subprocess.run(["make", "clean", f"PYTHON={sys.executable}"], check=True, cwd=copy, capture_output=True)
+    for directory in (mine, runs):
+        assert {path.name for path in directory.iterdir()} == {"recipe.yaml", "published", *stays}
+        assert (directory / "published/arch-30pct.json").is_file()

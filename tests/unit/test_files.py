@@ -11,7 +11,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import atomic
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.recipe import catalogue
-from autoslim_cli.recipe.schema import load_recipe
+from autoslim_cli.recipe.loading import load_recipe
 
 
 @pytest.mark.parametrize("name", sorted(catalogue.shipped()))

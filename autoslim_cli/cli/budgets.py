@@ -1,0 +1,77 @@
+"""Define the options that bound a network's cost, and read them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoslim_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoslim_cli.cost.budget import Budget
+    from autoslim_cli.stages.workshop import Workshop
+
+
+Flops = Annotated[
+    str | None,
+    typer.Option(
+        "--flops", metavar="BUDGETS", help="Multiply-adds: 300M, or several as 300M,200M, or 50% of the base network."
+    ),
+]
+Params = Annotated[
+    str | None,
+    typer.Option(
+        "--params", metavar="BUDGETS", help="Weights and biases: 2M, or several, or 50%. With --flops, both must hold."
+    ),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency",
+        metavar="BUDGETS",
+        help="Predicted by `autoslim profile`: 12ms, 850us, several, or 50% of the base.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--activation-memory", metavar="BUDGETS", help="Live activations at batch 1: 4MB, 512KB, or 50%."),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option("--latency-table", metavar="FILE", help="Another device's latency table; by default this machine's."),
+]
+
+
+def bounds(**named: str | None) -> dict[str, str]:
+    """Return the bounds that were named, by measure: one at least."""
+    texts = {name: text for name, text in named.items() if text is not None}
+    if not texts:
+        raise UsageError(
+            "name a budget: --flops 300M, --latency 12ms, --params 2M, --activation-memory 4MB, or several"
+        )
+    return texts
+
+
+def measuring(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "Workshop":
+    """Return the workshop with all costs that are bounded."""
+    from dataclasses import replace
+
+    if table is not None and "latency" not in texts:
+        raise UsageError("--latency-table says how latency is predicted: add a budget, as --latency 12ms")
+    shop = replace(shop, measures=("activation_memory",) if "activation_memory" in texts else ())
+    if "latency" not in texts:
+        return shop
+    from autoslim_cli.stages.profile import with_latency
+
+    return with_latency(shop, table)
+
+
+def budgets(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "list[Budget]":
+    """Read the bounds; percentages are of the base network. A table that is named names what is found by it."""
+    from dataclasses import replace
+
+    from autoslim_cli.cost.budget import parse_many
+    from autoslim_cli.stages.workshop import slug
+
+    device = slug(table.stem.removeprefix("latency-")) if table else ""
+    return [replace(budget, device=device) for budget in parse_many(texts, shop.cost(shop.reading.table.base))]

@@ -1,0 +1,84 @@
+"""Define the commands that find channels under budgets."""
+
+from typing import Any
+
+from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, bounds, budgets, measuring
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop
+from autoslim_cli.cli.printing import figures, print_json, print_table
+from autoslim_cli.launch import launched
+
+
+def search(
+    overrides: Overrides = None,
+    flops: Flops = None,
+    params: Params = None,
+    latency: Latency = None,
+    activation_memory: Memory = None,
+    latency_table: Table = None,
+    recipe: Recipe = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Slim the supernet greedily, layer by layer, until each budget holds; write arch-BUDGET.json.
+
+    Under torchrun the processes share the candidates: torchrun --nproc-per-node 2 -m autoslim_cli search ...
+    """
+    from dataclasses import asdict
+
+    from autoslim_cli.stages.search import search as stage
+
+    texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
+    shop = measuring(open_workshop(recipe, overrides, shared=True), texts, latency_table)
+    result = asdict(stage(shop, budgets(shop, texts, latency_table), resume=resume))
+    if not launched().first:
+        return
+    if as_json:
+        print_json(result)
+        return
+    extra = [name for name in ("activation_memory", "latency", "measured_latency") if name in result["configs"][0]]
+    heads = {"activation_memory": "activations", "latency": "predicted", "measured_latency": "measured"}
+    print_table(
+        ["channel config", "FLOPs", "params", *(heads[name] for name in extra), "loss", "top-1"],
+        (_found_row(row, extra) for row in result["configs"]),
+        title=f"{result['strategy']}: {result['evaluations']} evaluations in {result['seconds']:.0f} s at "
+        f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
+        "scored on the holdout",
+    )
+
+
+def run(
+    overrides: Overrides = None,
+    flops: Flops = None,
+    params: Params = None,
+    latency: Latency = None,
+    activation_memory: Memory = None,
+    latency_table: Table = None,
+    recipe: Recipe = None,
+    as_json: Json = False,
+) -> None:
+    """Run all stages of a recipe, skipping what is there and current; set the result beside the uniform network."""
+    from autoslim_cli.stages.run import run as stage
+
+    texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
+    shop = measuring(open_workshop(recipe, overrides), texts, latency_table)
+    result = stage(shop, budgets(shop, texts, latency_table))
+    if as_json:
+        print_json(result)
+        return
+    print_table(
+        ["network", "FLOPs", "params", "test loss", "test top-1", "file"],
+        ((row["network"], *figures(row), row["path"]) for row in result["networks"]),
+        title=f"{shop.recipe.model.name}, retrained from scratch",
+    )
+    for name in ("report", "plot"):
+        if result[name]:
+            print(f"{name}: {result[name]}")
+
+
+def _found_row(row: dict[str, Any], extra: list[str]) -> tuple[str, ...]:
+    """Write what was found, with the costs that were bounded."""
+    from autoslim_cli.cost.budget import MEASURES
+
+    flops, params, *scores = figures(row)
+    costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) for name in extra)
+    return (row["path"], flops, params, *costs, *scores)

@@ -1,0 +1,67 @@
+"""Define the commands that cut sub-networks out of a supernet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, recipe_of
+from autoslim_cli.cli.printing import figures, print_json, print_table
+from autoslim_cli.errors import UsageError
+
+
+def calibrate_bn(
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    widths: Annotated[
+        str | None, typer.Option(metavar="WIDTHS", help="Widths: 0.25,0.5 or start:stop:step as 0.25:1.0:0.25.")
+    ] = None,
+    channels: Annotated[
+        list[Path] | None, typer.Option(metavar="CONFIG", help="A channel config; may be repeated.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Score each with the largest sub-network's BN statistics, too.")
+    ] = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Cut sub-networks out of the supernet, each with its own BN statistics: deployable without retraining."""
+    from autoslim_cli.stages import calibrate_bn as stage
+    from autoslim_cli.stages.report import write_spectrum
+
+    configs = channels or []
+    if not widths and not configs:
+        raise UsageError("name what to cut: --widths 0.25:1.0:0.25, --channels arch-300M.json, or both")
+    shop = open_workshop(recipe or recipe_of(configs[0] if configs else None), overrides)
+    wanted = stage.parse_widths(widths) if widths else []
+    rows = stage.calibrate_bn(shop, wanted, configs, compare=compare, resume=resume)
+    spectrum = write_spectrum(shop, rows) if len(rows) > 2 else {}
+    if as_json:
+        print_json({"subnetworks": rows, **spectrum})
+        return
+    print_table(
+        ["sub-network", "FLOPs", "params", "loss", "top-1", *(["uncalibrated"] if compare else []), "file"],
+        (
+            (row["name"], *figures(row), *([f"{row['uncalibrated_top1']:.2%}"] if compare else []), row["path"])
+            for row in rows
+        ),
+        title="calibrated sub-networks, on the holdout",
+    )
+    for name, path in spectrum.items():
+        print(f"{name}: {path}")
+
+
+def extract(
+    width: Annotated[float, typer.Option(help="One of the recipe's supernet.widths.")],
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    as_json: Json = False,
+) -> None:
+    """Cut one switch out of a slimmable network with switchable BN, as a plain network."""
+    from autoslim_cli.stages.calibrate_bn import extract as stage
+
+    row = stage(open_workshop(recipe, overrides), width)
+    if as_json:
+        print_json(row)
+        return
+    print_table(["switch", "FLOPs", "params", "loss", "top-1", "file"], [(row["name"], *figures(row), row["path"])])

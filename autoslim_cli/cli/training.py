@@ -1,0 +1,110 @@
+"""Define the commands that train a network and measure it on the test set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, recipe_of
+from autoslim_cli.cli.printing import figures, print_json, print_table, print_test
+from autoslim_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoslim_cli.stages.workshop import Workshop
+
+
+def train_supernet(
+    overrides: Overrides = None, recipe: Recipe = None, resume: Resume = False, as_json: Json = False
+) -> None:
+    """Train a supernet whose sub-networks all work (sandwich rule, inplace distillation)."""
+    from autoslim_cli.stages.train_supernet import train_supernet as stage
+
+    result = stage(open_workshop(recipe, overrides), resume=resume)
+    if as_json:
+        print_json(result)
+        return
+    rows = [(name, *figures(row)) for name, row in result["widths"].items()]
+    print_table(["width", "FLOPs", "params", "loss", "top-1"], rows, title=f"{result['supernet']}, on the holdout")
+
+
+def retrain(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG]... [KEY=VALUE]...",
+            help="A channel config as arch-300M.json, several with --joint; recipe values to override.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Recipe = None,
+    width: Annotated[float | None, typer.Option(help="Train the uniform network of this width instead.")] = None,
+    uniform_flops: Annotated[
+        str | None, typer.Option(metavar="BUDGET", help="Train the widest uniform network within these FLOPs instead.")
+    ] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Train several configs as one slimmable network, and split it after.")
+    ] = False,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network from scratch at found channels; measure it on the test set at the end."""
+    from autoslim_cli.stages.joint import retrain_jointly
+    from autoslim_cli.stages.retrain import retrain as stage
+
+    values = [argument for argument in arguments or () if "=" in argument and not Path(argument).exists()]
+    paths = [Path(argument) for argument in arguments or () if argument not in values]
+    if joint:
+        shop = open_workshop(recipe or recipe_of(paths[0] if paths else None), values)
+        rows = retrain_jointly(shop, paths, resume=resume)
+        print_json({"networks": rows}) if as_json else print_test(rows)
+        return
+    if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
+        raise UsageError(
+            "name one network: a channel config, --width 0.5, or --uniform-flops 30M; --joint takes several"
+        )
+    path = paths[0] if paths else None
+    shop = open_workshop(recipe or recipe_of(path), values)
+    name, channels = _network(shop, path, width, uniform_flops)
+    result = stage(shop, name, channels, config=path, resume=resume)
+    if as_json:
+        print_json(result)
+        return
+    print_test([result])
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="A model-*.safetensors or subnet-*.safetensors, or a supernet.")],
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    width: Annotated[float | None, typer.Option(help="A switch of a supernet with switchable BN.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a deployable checkpoint on the recipe's test set."""
+    from autoslim_cli.stages.evaluate import evaluate as stage
+
+    result = stage(open_workshop(recipe or recipe_of(file), overrides), file, width)
+    if as_json:
+        print_json(result)
+        return
+    print_test([result])
+
+
+def _network(
+    shop: "Workshop", path: Path | None, width: float | None, uniform_flops: str | None
+) -> tuple[str, dict[str, int]]:
+    """Return the name and the channels that retrain's arguments ask for."""
+    from autoslim_cli.cost.budget import parse
+    from autoslim_cli.stages.run import uniform_channels
+
+    if path is not None:
+        return path.stem.removeprefix("arch-"), shop.read_channels(path, bounded=False)
+    if width is not None:
+        supernet = shop.recipe.supernet
+        if not supernet.min_width <= width <= supernet.width:
+            raise UsageError(
+                f"--width {width:g} is outside {supernet.min_width:g} to {supernet.width:g} (supernet.width)"
+            )
+        return f"width-{width:g}", shop.space.uniform(width)
+    assert uniform_flops is not None
+    budget = parse("flops", uniform_flops, shop.flops(shop.reading.table.base))
+    return f"uniform-{budget.text.replace('%', 'pct')}", uniform_channels(shop, budget.limit)[1]
