@@ -26,12 +26,13 @@ import torch.nn.functional as F
 from autoslim_cli.cost.budget import Bound, Budget
 from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.data.sets import DataSettings, Images, ModelSettings, open_source, whole
+from autoslim_cli.machine import keep_freed_memory
 from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings, SupernetSettings
-from autoslim_cli.runtime import keep_freed_memory, python_random
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.search.problem import SCREEN
+from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.pointwise import sidestepped
 from autoslim_cli.slimming.space import Space

@@ -29,11 +29,11 @@ from torch import fx, nn
 from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.errors import UsageError
+from autoslim_cli.machine import keep_freed_memory
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
-from autoslim_cli.runtime import keep_freed_memory
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 

@@ -15,7 +15,7 @@ from autoslim_cli.data.folder import data_path, open_image_folder
 from autoslim_cli.data.sources import Batch, MemorySource, Part, Source, limited
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
-from autoslim_cli.runtime import generator, seed_from
+from autoslim_cli.seeds import generator, seed_from
 
 DIGITS_FILE = Path(__file__).parent / "digits.npz"
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST", "svhn": "SVHN"}

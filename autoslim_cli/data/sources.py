@@ -10,7 +10,7 @@ from torch import Tensor
 from autoslim_cli.data.augment import flip_and_crop
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.recipe.schema import AugmentSettings
-from autoslim_cli.runtime import generator, seed_from
+from autoslim_cli.seeds import generator, seed_from
 
 Part = Literal["train", "test"]
 Batch = tuple[Tensor, Tensor]

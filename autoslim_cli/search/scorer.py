@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from autoslim_cli.data.sets import Images
 from autoslim_cli.data.sources import Batch
 from autoslim_cli.errors import AutoslimError
+from autoslim_cli.machine import free_memory
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SearchSettings
-from autoslim_cli.runtime import free_memory, generator
 from autoslim_cli.search.problem import SCREEN, WHOLE
+from autoslim_cli.seeds import generator
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.training.distributed import Ranks

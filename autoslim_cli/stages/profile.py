@@ -28,7 +28,7 @@ from autoslim_cli.latency.table import (
 from autoslim_cli.network.pieces import alone
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels
-from autoslim_cli.runtime import python_random
+from autoslim_cli.seeds import python_random
 from autoslim_cli.stages.workshop import Workshop
 
 FITTED, CHECKED = 20, 30

@@ -12,7 +12,7 @@ from torch import Tensor
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_lose
-from autoslim_cli.runtime import python_random
+from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.loop import Training, fit

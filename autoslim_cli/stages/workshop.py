@@ -20,6 +20,7 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, LatencyFacts, config_sha256, read_config
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import LatencyTable, read_table
+from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.pieces import Piece, pieces
 from autoslim_cli.network.reading import Reading
@@ -28,7 +29,7 @@ from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.schema import Recipe
-from autoslim_cli.runtime import choose_device, keep_freed_memory, seed_from
+from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.steering import space_of, steered
 from autoslim_cli.slimming.supernet import Supernet, largest

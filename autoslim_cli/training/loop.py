@@ -19,7 +19,7 @@ from autoslim_cli.errors import ArtifactError, AutoslimError
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.schema import TrainSettings
-from autoslim_cli.runtime import seed_from
+from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import sidestepped
 from autoslim_cli.training.optimiser import schedule, sgd
 

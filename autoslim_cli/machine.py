@@ -1,8 +1,6 @@
-"""Set up the machine: device, memory, randomness."""
+"""Set up the machine: the device, and what its memory allows."""
 
 import ctypes
-import hashlib
-import random
 import sys
 from pathlib import Path
 
@@ -79,22 +77,3 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError):
         return
-
-
-def seed_from(*parts: int | str) -> int:
-    """Return a seed that depends on all parts: randomness is a function of (recipe seed, purpose, place).
-
-    Nothing carries a generator's state along, so work that resumes draws what it would have drawn.
-    """
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:7], "big")
-
-
-def generator(*parts: int | str) -> torch.Generator:
-    """Return a CPU generator seeded from all parts."""
-    return torch.Generator().manual_seed(seed_from(*parts))
-
-
-def python_random(*parts: int | str) -> random.Random:
-    """Return a Python generator seeded from all parts."""
-    return random.Random(seed_from(*parts))
