@@ -82,7 +82,7 @@ search: {{batch: 1000}}
 retrain: {{epochs: 12, batch: 128, lr: 0.1, weight_decay: 5.0e-4, warmup: 0.1}}
 """
 REFERENCE = "exact, 2000"
-EXACT = {"strategy": "exact", "images": 2000, "per_flop": False}
+EXACT = {"strategy": "exact", "images": 2000, "per_flop": False, "fill": 0.0}
 BASELINE = {
     "strategy": "lazy",
     "images": 2000,
@@ -91,6 +91,7 @@ BASELINE = {
     "among": 2,
     "stride": 0.0,
     "per_flop": False,
+    "fill": 0.0,
 }
 SCREENED = {**BASELINE, "screen": 0.25}
 DEFAULT = {"strategy": "lazy", "images": 2000}
@@ -134,7 +135,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stride 0.05": {**DEFAULT, "stride": 0.05},
     "stride 0.2": {**DEFAULT, "stride": 0.2},
     "lazy, pace 0.002": {**BASELINE, "pace": 0.002},
-    "lazy, backfill": {**BASELINE, "backfill": True},
+    "lazy, filled": {**BASELINE, "fill": 0.98},
     "lazy, refine": {**BASELINE, "refine": 10},
     # What a search must beat.
     "random, best of 100": {"strategy": "random", "images": 2000, "draws": 100},
