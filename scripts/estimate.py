@@ -1,12 +1,13 @@
-"""Estimate what each shipped recipe takes: multiply-adds, hours and memory. Nothing is trained.
+"""Estimate what each shipped recipe takes: multiply-adds, core hours and memory. Nothing is trained.
 
-    python scripts/estimate.py [RECIPE ...] [--threads N] [--markdown]
+    python scripts/estimate.py [RECIPE ...] [--markdown]
 
 - Work: a training step is three forward passes (one forward, two backward) of every sub-network of the sandwich; random
   ones count as the mean of 200. Search and retraining are for half of the base network's FLOPs, the search as `autoslim
   search` forecasts it. Evaluation and decoding are not counted.
-- Hours: work divided by the rate of one training step of the base network, measured here. Too few where the training
-  waits for images to be decoded.
+- Core hours: work divided by the rate of one core of this machine in training steps of the base network in fp32,
+  measured in CPU time, so that other processes do not matter. At a rate of 1 T/s: the same work on a device that does
+  10^12 multiply-adds a second of it. Too few where the training waits for images to be decoded.
 - Memory: what autograd keeps of one step of the largest network at the recipe's batch and precision, measured at a
   batch of two and scaled, with weights, gradients and momentum. The device's own overhead comes on top.
 """
@@ -80,21 +81,21 @@ def training_memory(network: nn.Module, shape: tuple[int, ...], settings: TrainS
 
 
 def rate(network: nn.Module, shape: tuple[int, ...], count: int) -> float:
-    """Return the multiply-adds per second of training steps on this machine, in fp32."""
+    """Return the multiply-adds per second of CPU time of training steps on one core, in fp32."""
     batch = max(2, min(64, round(2e9 / count)))
     images, labels = torch.rand(batch, *shape).contiguous(memory_format=torch.channels_last), torch.zeros(batch).long()
     network = network.train().to(memory_format=torch.channels_last)
     step(network, images, labels, "fp32")
-    started, times = time.monotonic(), list[float]()
-    while len(times) < 3 or time.monotonic() - started < SECONDS:
-        before = time.monotonic()
+    started, times = time.process_time(), list[float]()
+    while len(times) < 3 or time.process_time() - started < SECONDS:
+        before = time.process_time()
         step(network, images, labels, "fp32")
-        times.append(time.monotonic() - before)
+        times.append(time.process_time() - before)
     return PASSES * count * batch / statistics.median(times)
 
 
 def estimate(name: str) -> dict[str, Any]:
-    """Return a recipe's work, hours and memory."""
+    """Return a recipe's work, core hours and memory."""
     directory = catalogue.shipped()[name]
     recipe = load_recipe(directory)
     model = recipe.model
@@ -125,7 +126,7 @@ def estimate(name: str) -> dict[str, Any]:
         "recipe": name,
         "multiply_adds": stages,
         "rate": speed,
-        "hours": {stage: work / speed / 3600 for stage, work in stages.items()},
+        "core_hours": sum(stages.values()) / speed / 3600,
         "train_memory": training_memory(largest, model.input, recipe.train),
     }
 
@@ -149,12 +150,11 @@ def main() -> None:
     """Estimate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", default=sorted(catalogue.shipped()))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     if options.markdown:
-        print("| recipe | supernet | search | retraining | rate here | all, here | memory to train the supernet |")
+        print("| recipe | supernet | search | retraining | core hours | hours at 1 T/s | memory |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in options.recipes:
         row = estimate(name)
@@ -162,9 +162,9 @@ def main() -> None:
             print(json.dumps(row), flush=True)
             continue
         work = [amount(value) for value in row["multiply_adds"].values()]
-        taken = hours(sum(row["hours"].values()))
+        whole = sum(row["multiply_adds"].values())
         print(
-            f"| `{name}` | {' | '.join(work)} | {row['rate'] / 1e9:.0f} G/s | {taken} | "
+            f"| `{name}` | {' | '.join(work)} | {hours(row['core_hours'])} | {hours(whole / 3.6e15)} | "
             f"{row['train_memory'] / 1e9:.2g} GB |",
             flush=True,
         )
