@@ -100,8 +100,20 @@ def test_search_says_its_plan_first(autoslim, worked):
 
 
 def test_top1_may_score_the_search(autoslim_json, worked):
-    (config,) = autoslim_json("search", "--flops", "50%", "-r", worked, "search.score=top1")["configs"]
-    assert config["flops"] > 0
+    """Each step takes the candidate that keeps top-1 best, also where another keeps the loss better."""
+    settings = ["search.score=top1", "search.strategy=exact", "search.per_flop=false"]
+    autoslim_json("search", "--flops", "50%", "-r", worked, *settings)
+    at, scored, against_loss = None, {}, 0
+    for row in map(json.loads, (worked / "search.jsonl").read_text().splitlines()[1:]):
+        if "scored" in row:
+            scored = scored if row["at"] == at else {}
+            at = row["at"]
+            scored |= {tuple(one.items()): (loss, top1) for one, loss, top1 in row["scored"] if one}
+        elif row.get("kind") == "slim":
+            loss, top1 = scored[((row["unit"], row["after"]),)]
+            assert top1 == max(top1 for _, top1 in scored.values())
+            against_loss += loss > min(loss for loss, _ in scored.values())
+    assert against_loss
 
 
 @pytest.mark.parametrize("strategy", ["exact", "random", "uniform"])

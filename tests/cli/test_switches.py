@@ -114,11 +114,25 @@ def test_a_supernet_switches_and_calibrates_at_run_time(autoslim_json, worked):
         network.at(channels={**config.channels, "conv1": 99})
 
 
-def test_a_supernet_narrower_than_the_base_network(autoslim_json, recipe):
-    widths = autoslim_json("train-supernet", "-r", recipe, "supernet.width=0.75", "train.epochs=1")["widths"]
+def test_a_supernet_narrower_than_the_base_network(autoslim_json, refuse, recipe):
+    """It holds no more than its own width: the base network cannot be cut out of it."""
+    narrow = ["-r", recipe, "supernet.width=0.75", "train.epochs=1"]
+    widths = autoslim_json("train-supernet", *narrow)["widths"]
     assert list(widths) == ["largest", "smallest"]
+    assert len(safetensors.torch.load_file(recipe / "supernet.safetensors")["conv1.weight"]) == 6  # 0.75 of 8
+    (row,) = autoslim_json("calibrate-bn", "--widths", "0.75", *narrow)["subnetworks"]
+    base = autoslim_json("info", row["path"])["base"]["flops"]
+    assert row["flops"] == widths["largest"]["flops"] < base
+    assert "0.75" in refuse(2, "calibrate-bn", "--widths", "1.0", *narrow)
 
 
 def test_random_only_training_is_there_to_be_compared(autoslim_json, recipe):
-    widths = autoslim_json("train-supernet", "-r", recipe, "supernet.sandwich=false")["widths"]
-    assert list(widths) == ["largest", "base", "smallest"]
+    """Without the sandwich rule other sub-networks train, and no teacher: the weights are others, and they work."""
+    trained = {}
+    for sandwich in ("true", "false"):
+        made = autoslim_json("train-supernet", "-r", recipe, f"supernet.sandwich={sandwich}")
+        assert list(made["widths"]) == ["largest", "base", "smallest"]
+        trained[sandwich] = safetensors.torch.load_file(recipe / "supernet.safetensors")
+        assert made["widths"]["base"]["top1"] > 0.2
+    changed = [name for name, weights in trained["true"].items() if not torch.equal(weights, trained["false"][name])]
+    assert "conv1.weight" in changed

@@ -51,17 +51,26 @@ def test_train_supernet(straight, autoslim):
     assert not state.exists()
 
 
-def test_retrain(straight, autoslim):
+COSINE = ("retrain.schedule=cosine", "retrain.warmup=0.2")
+
+
+@pytest.mark.parametrize("settings", [(), COSINE, (*COSINE, "--joint")], ids=["step", "cosine", "joint"])
+def test_retrain(straight, autoslim, settings):
     worked, killed = straight
     killed.mkdir()
-    for name in ("recipe.yaml", "arch-60pct.json"):
+    names = ["arch-60pct.json", "arch-30pct.json"] if "--joint" in settings else ["arch-60pct.json"]
+    for name in ("recipe.yaml", *names):
         shutil.copy(worked / name, killed)
-    override = "retrain.save_minutes=0.00001"
-    autoslim("retrain", worked / "arch-60pct.json", override)
-    state = killed / "model-60pct.resume.pt"
-    kill_when(start("retrain", killed / "arch-60pct.json", override), state.exists)
-    assert "resuming after step" in autoslim("retrain", killed / "arch-60pct.json", override, "--resume").stderr
-    assert (killed / "model-60pct.safetensors").read_bytes() == (worked / "model-60pct.safetensors").read_bytes()
+    settings = (*settings, "retrain.save_minutes=0.00001")
+    autoslim("retrain", *(worked / name for name in names), *settings)
+    command = ("retrain", *(killed / name for name in names), *settings)
+    state = killed / ("joint.resume.pt" if "--joint" in settings else "model-60pct.resume.pt")
+    kill_when(start(*command), state.exists)
+    assert "resuming after step" in autoslim(*command, "--resume").stderr
+    for name in names:
+        model = name.replace("arch-", "model-").replace(".json", ".safetensors")
+        assert (killed / model).read_bytes() == (worked / model).read_bytes()
+    assert not state.exists()
 
 
 SEARCHES = [

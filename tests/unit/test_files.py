@@ -1,23 +1,47 @@
 """Recipes, channel configs, budgets, atomic writes."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autoslim_cli.cost.budget import Budget, parse, parse_many, short
+from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import atomic
 from autoslim_cli.files.channel_config import read_config
+from autoslim_cli.models.zoo import build
+from autoslim_cli.network.trace import read
 from autoslim_cli.recipe import catalogue
 from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.slimming.steering import space_of, steered
 
 
 @pytest.mark.parametrize("name", sorted(catalogue.shipped()))
 def test_every_shipped_recipe_is_valid(name):
-    recipe = load_recipe(catalogue.shipped()[name])
-    assert recipe.about
+    """Its network is there and read, has the FLOPs that the recipe says, and leaves something to search."""
+    directory = catalogue.shipped()[name]
+    recipe = load_recipe(directory)
+    model = recipe.model
+    reading = steered(read(build(model, directory), model.input, model.classes), recipe.space)
+    space = space_of(reading.table, recipe.supernet, recipe.space)
+    counted = flops(reading.table, reading.table.base)
+    said = re.search(r"\(([\d.]+[MG]) FLOPs", recipe.about)
+    if said:  # to as many digits as it says
+        digits = len(said[1].rstrip("MG").replace(".", ""))
+        assert float(f"{counted:.{digits}g}") == parse("flops", said[1], 1).limit
+    assert said or name == "digits"
+    assert len([unit for unit in space.units.values() if len(unit.counts) > 1]) >= 5
+    half = parse("flops", "50%", counted).limit
+    assert flops(reading.table, space.smallest) < half < flops(reading.table, space.largest)
+    # What is in it is used rightly: as many means as colours, a holdout of whole scorings, epochs that are epochs.
+    data, search = recipe.data, recipe.search
+    assert {len(values) for values in (data.mean, data.std) if values} <= {model.input[0]}
+    assert (search.images or data.holdout) % min(search.batch, search.images or data.holdout) == 0
+    if "resnet50" in name:
+        assert [share * recipe.retrain.epochs for share in recipe.retrain.milestones] == [30, 60, 90]
 
 
 @pytest.mark.parametrize(
@@ -75,13 +99,13 @@ def test_find_copies_a_shipped_recipe_and_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "flops", "label"),
+    ("text", "limit", "label"),
     [("300M", 300_000_000, "300M"), ("1.5g", 1_500_000_000, "1.5G"), ("250K", 250_000, "250K"),
      ("12345678", 12345678, "12345678"), ("50%", 500, "50pct"), ("12.5 %", 125, "12.5pct")],
 )  # fmt: skip
-def test_budgets_as_people_write_them(text, flops, label):
+def test_budgets_as_people_write_them(text, limit, label):
     bound = parse("flops", text, 1000)
-    assert (bound.limit, Budget((bound,)).label) == (flops, label)
+    assert (bound.limit, Budget((bound,)).label) == (limit, label)
 
 
 @pytest.mark.parametrize("text", ["", "M", "300X", "-3M", "0", "3,5", "%", "1e6"])

@@ -34,9 +34,9 @@ class MobileNetV1(nn.Module):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1) -> nn.Sequential:
-    """Return a convolution with BN and ReLU."""
+    """Return a convolution with BN and ReLU6: the slimmable papers' choice; Howard et al. have ReLU."""
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True))
 
 
 def _scaled(count: int, width_mult: float) -> int:

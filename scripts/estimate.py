@@ -1,0 +1,174 @@
+"""Estimate what each shipped recipe takes: multiply-adds, core hours and memory. Nothing is trained.
+
+    python scripts/estimate.py [RECIPE ...] [--markdown]
+
+- Work: a training step is three forward passes (one forward, two backward) of every sub-network of the sandwich; random
+  ones count as the mean of 200. Search and retraining are for half of the base network's FLOPs, the search as `autoslim
+  search` forecasts it. Evaluation and decoding are not counted.
+- Core hours: work divided by the rate of one core of this machine in training steps of the base network in fp32,
+  measured in CPU time, so that other processes do not matter. At a rate of 1 T/s: the same work on a device that does
+  10^12 multiply-adds a second of it. Too few where the training waits for images to be decoded.
+- Memory: what autograd keeps of one step of the largest network at the recipe's batch and precision, measured at a
+  batch of two and scaled, with weights, gradients and momentum. The device's own overhead comes on top.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoslim_cli.cost.budget import parse_many
+from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.models.zoo import build
+from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.trace import read
+from autoslim_cli.recipe import catalogue
+from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.recipe.schema import Recipe, TrainSettings
+from autoslim_cli.search import STRATEGIES, Problem
+from autoslim_cli.search.forecast import foresee
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.steering import space_of, steered
+from autoslim_cli.training.sandwich import draw_subnetworks
+
+BUDGET = "50%"
+PASSES = 3
+"""Forward passes that a training step costs: the backward pass takes two."""
+TRAINING_IMAGES = {"digits": 1_437, "cifar10": 50_000, "image-folder": 1_281_167}
+"""Training images by data set; the image folders of the shipped recipes are ImageNet, or limited."""
+DRAWS = 200
+SECONDS = 3.0
+"""How long a rate is measured."""
+
+
+def work_of_step(space: Space, recipe: Recipe, count: Any) -> float:
+    """Return the multiply-adds of one image in a step of the supernet's training."""
+    rng = random.Random(0)
+    return PASSES * statistics.mean(
+        sum(count(channels) for channels in draw_subnetworks(space, recipe.supernet, rng)) for _ in range(DRAWS)
+    )
+
+
+def step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> None:
+    """Run a network forward and backward."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        loss = F.cross_entropy(network(images).float(), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def training_memory(network: nn.Module, shape: tuple[int, ...], settings: TrainSettings) -> int:
+    """Return the bytes of a training step at the settings' batch."""
+    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    images = torch.rand(2, *shape)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step(network.train(), images, torch.zeros(2, dtype=torch.long), settings.precision)
+    numbers = sum(parameter.numel() for parameter in network.parameters())
+    return sum(kept.values()) * settings.batch // 2 + 3 * 4 * numbers
+
+
+def rate(network: nn.Module, shape: tuple[int, ...], count: int) -> float:
+    """Return the multiply-adds per second of CPU time of training steps on one core, in fp32."""
+    batch = max(2, min(64, round(2e9 / count)))
+    images, labels = torch.rand(batch, *shape).contiguous(memory_format=torch.channels_last), torch.zeros(batch).long()
+    network = network.train().to(memory_format=torch.channels_last)
+    step(network, images, labels, "fp32")
+    started, times = time.process_time(), list[float]()
+    while len(times) < 3 or time.process_time() - started < SECONDS:
+        before = time.process_time()
+        step(network, images, labels, "fp32")
+        times.append(time.process_time() - before)
+    return PASSES * count * batch / statistics.median(times)
+
+
+def estimate(name: str) -> dict[str, Any]:
+    """Return a recipe's work, core hours and memory."""
+    directory = catalogue.shipped()[name]
+    recipe = load_recipe(directory)
+    model = recipe.model
+    reading = steered(read(build(model, directory), model.input, model.classes), recipe.space)
+    table = reading.table
+    space = space_of(table, recipe.supernet, recipe.space)
+    base = flops(table, table.base)
+    images = min(recipe.data.limit or 10**9, TRAINING_IMAGES[recipe.data.name])
+    # 1. The work of each stage.
+    train = work_of_step(space, recipe, lambda channels: flops(table, channels))
+    train *= recipe.train.epochs * (images - recipe.data.holdout)
+    cost = {"flops": base, "params": params(table, table.base)}
+    problem = Problem(
+        space,
+        lambda channels: {"flops": flops(table, channels), "params": params(table, channels)},
+        tuple(parse_many({"flops": BUDGET}, cost)),
+        recipe.search,
+        recipe.seed,
+    )
+    scored = recipe.search.images or recipe.data.holdout
+    search = foresee(problem, STRATEGIES[recipe.search.strategy]).passes * flops(table, space.largest) * scored
+    retrain = PASSES * base / 2 * recipe.retrain.epochs * images
+    # 2. How fast this machine does it, and in how much memory.
+    largest = fresh(reading.module, table, space.largest)
+    speed = rate(fresh(reading.module, table, table.base), model.input, base)
+    stages = {"train": train, "search": search, "retrain": retrain}
+    return {
+        "recipe": name,
+        "multiply_adds": stages,
+        "rate": speed,
+        "core_hours": sum(stages.values()) / speed / 3600,
+        "train_memory": training_memory(largest, model.input, recipe.train),
+    }
+
+
+def amount(value: float) -> str:
+    """Write a count of multiply-adds for people."""
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e9:.3g} G"
+
+
+def hours(value: float) -> str:
+    """Write hours for people."""
+    if value < 1:
+        return f"{value * 60:.2g} min"
+    return f"{value:.2g} h" if value < 48 else f"{value / 24:,.0f} days"
+
+
+def main() -> None:
+    """Estimate and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", default=sorted(catalogue.shipped()))
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.markdown:
+        print("| recipe | supernet | search | retraining | core hours | hours at 1 T/s | memory |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in options.recipes:
+        row = estimate(name)
+        if not options.markdown:
+            print(json.dumps(row), flush=True)
+            continue
+        work = [amount(value) for value in row["multiply_adds"].values()]
+        whole = sum(row["multiply_adds"].values())
+        print(
+            f"| `{name}` | {' | '.join(work)} | {hours(row['core_hours'])} | {hours(whole / 3.6e15)} | "
+            f"{row['train_memory'] / 1e9:.2g} GB |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
