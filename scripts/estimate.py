@@ -8,8 +8,9 @@
 - Core hours: work divided by the rate of one core of this machine in training steps of the base network in fp32,
   measured in CPU time, so that other processes do not matter. At a rate of 1 T/s: the same work on a device that does
   10^12 multiply-adds a second of it. Too few where the training waits for images to be decoded.
-- Memory: what autograd keeps of one step of the largest network at the recipe's batch and precision, measured at a
-  batch of two and scaled, with weights, gradients and momentum. The device's own overhead comes on top.
+- Memory: what autograd keeps of one step at the recipe's batch and precision, measured at a batch of two and scaled,
+  with weights, gradients and momentum: of the supernet at its largest, and of the base network when it is retrained.
+  The device's own overhead comes on top.
 """
 
 import argparse
@@ -119,15 +120,18 @@ def estimate(name: str) -> dict[str, Any]:
     search = foresee(problem, STRATEGIES[recipe.search.strategy]).passes * flops(table, space.largest) * scored
     retrain = PASSES * base / 2 * recipe.retrain.epochs * images
     # 2. How fast this machine does it, and in how much memory.
-    largest = fresh(reading.module, table, space.largest)
-    speed = rate(fresh(reading.module, table, table.base), model.input, base)
+    largest, plain = (fresh(reading.module, table, channels) for channels in (space.largest, table.base))
+    speed = rate(plain, model.input, base)
     stages = {"train": train, "search": search, "retrain": retrain}
     return {
         "recipe": name,
         "multiply_adds": stages,
         "rate": speed,
         "core_hours": sum(stages.values()) / speed / 3600,
-        "train_memory": training_memory(largest, model.input, recipe.train),
+        "memory": {
+            "train": training_memory(largest, model.input, recipe.train),
+            "retrain": training_memory(plain, model.input, recipe.retrain),
+        },
     }
 
 
@@ -142,8 +146,13 @@ def amount(value: float) -> str:
 def hours(value: float) -> str:
     """Write hours for people."""
     if value < 1:
-        return f"{value * 60:.2g} min"
+        return f"{max(1, round(value * 60))} min"
     return f"{value:.2g} h" if value < 48 else f"{value / 24:,.0f} days"
+
+
+def gigabytes(value: float) -> str:
+    """Write bytes for people."""
+    return f"{value / 1e9:.2g} GB" if value > 1e8 else "< 0.1 GB"
 
 
 def main() -> None:
@@ -154,8 +163,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.markdown:
-        print("| recipe | supernet | search | retraining | core hours | hours at 1 T/s | memory |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            "| recipe | supernet | search | retraining | core hours | hours at 1 T/s | memory: supernet | retraining |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in options.recipes:
         row = estimate(name)
         if not options.markdown:
@@ -165,7 +176,7 @@ def main() -> None:
         whole = sum(row["multiply_adds"].values())
         print(
             f"| `{name}` | {' | '.join(work)} | {hours(row['core_hours'])} | {hours(whole / 3.6e15)} | "
-            f"{row['train_memory'] / 1e9:.2g} GB |",
+            f"{' | '.join(gigabytes(value) for value in row['memory'].values())} |",
             flush=True,
         )
 

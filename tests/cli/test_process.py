@@ -93,8 +93,8 @@ def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):
     assert listed == set(catalogue.shipped())
 
 
-def test_the_readme_s_command_reference_is_fresh():
-    done = subprocess.run([sys.executable, "scripts/readme.py", "--check"], check=False, cwd=ROOT, capture_output=True)
+def test_the_command_reference_is_fresh():
+    done = subprocess.run([sys.executable, "scripts/commands.py", "--check"], check=False, cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 

@@ -1,6 +1,6 @@
-"""Write the command reference of README.md from the commands themselves; `--check` only compares.
+"""Write docs/commands.md, the reference of all commands, from the commands themselves; `--check` only compares.
 
-python scripts/readme.py [--check]
+python scripts/commands.py [--check]
 """
 
 import sys
@@ -11,10 +11,12 @@ import typer
 
 from autoslim_cli.cli.app import app
 
-README = Path(__file__).parents[1] / "README.md"
-START, END = "<!-- commands: written by scripts/readme.py -->", "<!-- end of commands -->"
+PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
+HEAD = """# Commands
 
-
+Written by `python scripts/commands.py` from what `autoslim COMMAND --help` says; do not edit it by hand. Results go to
+stdout, progress and hints to stderr.
+"""
 SHARED = ("recipe", "resume", "as_json")
 
 
@@ -34,14 +36,14 @@ def section(name: str, command: Any) -> str:
     """Describe one command."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
-    own = [described(option) for option in options if option.name not in SHARED]
+    special = [described(option) for option in options if option.name not in SHARED]
     shared = [
         f"[{option.opts[-1] if option.name == 'recipe' else option.opts[0]}]"
         for option in options
         if option.name in SHARED
     ]
     lines = [f"**`{' '.join([f'autoslim {name}', *map(spelled, arguments), *shared])}`**", "", command.help]
-    return "\n".join([*lines, *([""] if own else []), *own, ""])
+    return "\n".join([*lines, *([""] if special else []), *special, ""])
 
 
 def described(option: Any) -> str:
@@ -58,14 +60,12 @@ def spelled(argument: Any) -> str:
 
 
 def main() -> None:
-    """Write the section, or say that it is stale."""
-    text = README.read_text()
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    new = f"{before}{START}\n\n{reference()}\n{END}{after}"
+    """Write the page, or say that it is stale."""
+    new = f"{HEAD}\n{reference().rstrip()}\n"
     if "--check" in sys.argv:
-        sys.exit(None if new == text else "README.md: the command reference is stale: python scripts/readme.py")
-    README.write_text(new)
+        current = PAGE.is_file() and PAGE.read_text() == new
+        sys.exit(None if current else "docs/commands.md is stale: python scripts/commands.py")
+    PAGE.write_text(new)
 
 
 if __name__ == "__main__":
