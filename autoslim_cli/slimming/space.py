@@ -43,10 +43,13 @@ def scaled(base: int, width: float, quantum: int) -> int:
 
 
 def _quantum(unit: Unit, divisor: int) -> int:
-    """Return what a unit's counts are multiples of; for a unit smaller than the divisor, a half or less of it."""
+    """Return what a unit's counts are multiples of: the multiple of its granule that is nearest to the divisor.
+
+    For a unit smaller than the divisor, nearest to a half or less of it. Of two equally near, the smaller.
+    """
     while divisor > unit.base and divisor % 2 == 0:
         divisor //= 2
-    return math.lcm(divisor, unit.granule)
+    return unit.granule * max(1, math.ceil(divisor / unit.granule - 0.5))
 
 
 def _of(value: int | Mapping[str, int], unit: Unit) -> int:
@@ -79,7 +82,8 @@ class Space:
     ) -> "Space":
         """Lay out the space of a supernet `width` times as wide as the network that was read.
 
-        A unit's step is its largest count over `groups`, rounded to a multiple of `divisor` and of the unit's granule.
+        A unit's step is its largest count over `groups`, rounded to a multiple of `divisor`, or of the multiple of the
+        unit's granule that is nearest to it.
         `groups` and `divisor` are one number or one for each unit; `least` holds the smallest counts of some units.
         """
         units = {}

@@ -8,15 +8,19 @@ from torch.optim import lr_scheduler
 
 from autoslim_cli.recipe.schema import TrainSettings
 
+_CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+)
+
 
 def sgd(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
     """Return SGD with the authors' weight-decay groups: decay on dense convolution and linear weights only."""
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for module in network.modules():
-        depthwise = getattr(module, "groups", 1) > 1 and module.groups == getattr(module, "in_channels", None)
-        for parameter in module.parameters(recurse=False):
-            (decayed if parameter.dim() > 1 and not depthwise else spared).append(parameter)
+        for name, parameter in module.named_parameters(recurse=False):
+            (decayed if name == "weight" and _is_dense(module) else spared).append(parameter)
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     return torch.optim.SGD(
         [group for group in groups if group["params"]],
@@ -24,6 +28,13 @@ def sgd(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
         momentum=settings.momentum,
         nesterov=settings.nesterov and settings.momentum > 0,
     )
+
+
+def _is_dense(module: nn.Module) -> bool:
+    """Tell whether a module is a linear layer, or a convolution that is not depthwise."""
+    if isinstance(module, _CONVOLUTIONS):
+        return module.groups == 1 or module.groups != module.in_channels
+    return isinstance(module, nn.Linear)
 
 
 def schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> lr_scheduler.LRScheduler:

@@ -137,6 +137,15 @@ def test_flops_of_the_built_in_networks(name, flops):
     assert closed_form.flops(small.table, small.table.base) == fvcore_flops(small.module, (3, 32, 32))
 
 
+def test_mobilenet_v1_is_the_authors():
+    network = FACTORIES["mobilenet_v1"](num_classes=1000, width_mult=0.35)
+    kinds = [type(m) for m in network.modules() if not list(m.children())]
+    assert kinds.count(nn.ReLU6) == 27
+    assert nn.ReLU not in kinds
+    assert network.features[0][0].out_channels == 16  # 0.35 * 32 = 11.2: 8 would be more than a tenth less
+    assert 0.0095 < float(network.classifier.weight.detach().std()) < 0.0105
+
+
 PUBLISHED = sorted(path for recipe in catalogue.shipped().values() for path in recipe.glob("published/*.json"))
 READ = {}
 
@@ -153,6 +162,8 @@ def test_published_channels_have_the_published_flops(path):
     reading = READ[config.model.name]
     space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
     channels = space.check(config.channels, str(path), bounded=False)
+    fine = Space.of(reading.table, width=2.0, min_width=0.01, groups=10_000, divisor=8)
+    assert all(channels[name] in unit.counts for name, unit in fine.units.items())
     network = fresh(reading.module, reading.table, channels)
     counted = agree(network, reading.table, channels, config.model.input)
     published = path.stem.removeprefix("autoslim-")

@@ -11,7 +11,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.table import LayerTable, Unit
 from autoslim_cli.slimming.space import Space, scaled
 
-units = st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, 1, 1, 4, 8])), min_size=1, max_size=6).map(
+units = st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, 1, 1, 3, 4, 7, 8])), min_size=1, max_size=6).map(
     lambda pairs: tuple(Unit(f"u{i}", (f"u{i}",), base * granule, granule) for i, (base, granule) in enumerate(pairs))
 )
 
@@ -29,7 +29,8 @@ def test_grids_hold_whole_granules_and_end_at_both_bounds(units, groups, divisor
         assert list(grid.counts) == sorted(set(grid.counts))
         assert all(count > 0 and count % unit.granule == 0 for count in grid.counts)
         if divisor <= unit.base:
-            assert all(count % divisor == 0 for count in grid.counts)
+            nearest = min(range(unit.granule, divisor + unit.granule + 1, unit.granule), key=lambda m: abs(m - divisor))
+            assert all(count % nearest == 0 for count in grid.counts)
         assert grid.counts[0] == space.smallest[unit.name]
         assert grid.counts[-1] == space.largest[unit.name]
         gaps = [b - a for a, b in zip(grid.counts, grid.counts[1:], strict=False)]
@@ -87,6 +88,17 @@ def test_a_unit_smaller_than_the_divisor_can_be_slimmed():
     space = space_of((Unit("squeeze", ("squeeze",), 6),))
     assert space.units["squeeze"].counts == (4, 8)
     assert space.uniform(1.0) == {"squeeze": 6}
+
+
+@pytest.mark.parametrize(
+    ("granule", "divisor", "expected"),
+    [(3, 8, 9), (7, 8, 7), (5, 8, 10), (6, 8, 6), (16, 8, 16), (4, 8, 8), (16, 24, 16), (1, 8, 8)],
+)
+def test_odd_granules_leave_fine_grids(granule, divisor, expected):
+    unit = Unit("grouped", ("grouped",), 50 * granule, granule)
+    space = space_of((unit,), divisor=divisor, groups=1000)
+    assert space.units["grouped"].step == expected
+    assert space.check({"grouped": 11 * granule}, "a config") == {"grouped": 11 * granule}  # off the grid
 
 
 @pytest.mark.parametrize("width", [1.0, 1.01, 1.2])

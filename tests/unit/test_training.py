@@ -124,6 +124,23 @@ def test_weight_decay_spares_depthwise_norms_and_biases():
     assert len(spared["params"]) == 6
 
 
+class Gained(nn.Conv2d):
+    """A convolution with a gain for each output channel."""
+
+    def __init__(self):
+        super().__init__(8, 8, 1)
+        self.gain = nn.Parameter(torch.ones(8, 1, 1, 1))
+
+
+def test_weight_decay_spares_scales_of_any_shape():
+    network = nn.Sequential(Gained(), nn.PReLU(8), nn.ConvTranspose2d(8, 4, 2))
+    network.scale = nn.Parameter(torch.ones(8, 1, 1))  # layer scale, as ConvNeXt has it
+    network.position = nn.Parameter(torch.zeros(1, 4, 4))
+    decayed, spared = sgd(network, TrainSettings(epochs=1)).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(network[0].weight), id(network[2].weight)]
+    assert len(spared["params"]) == 6
+
+
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
 def test_the_learning_rate_rises_then_falls(kind):
     settings = TrainSettings(epochs=1, lr=0.5, schedule=kind, warmup=0.1)
