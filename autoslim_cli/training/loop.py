@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import ArtifactError, AutoslimError
@@ -86,7 +87,7 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
                 scheduler.step()
                 done += 1
                 speed = len(losses) * len(labels) / (time.monotonic() - started)
-                bar(done, partial(_words, speed, rate, losses[-1]))
+                bar(done, partial(_progress, speed, rate, losses[-1]))
                 # 2. Refuse to go on from a broken loss; the state on disk is still a sound one.
                 saving = bool(stop) or time.monotonic() - saved_at > settings.save_minutes * 60
                 if saving or len(losses) % CHECK_EVERY == 0 or done % per_epoch == 0:
@@ -114,7 +115,7 @@ def _stop(done: int, total: int, reporter: Reporter) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _words(speed: float, rate: float, loss: Tensor) -> str:
+def _progress(speed: float, rate: float, loss: Tensor) -> str:
     """Say how the training goes."""
     return f"{speed:.0f} images/s  loss {loss.item():.3f}  lr {rate:.4f}"
 
@@ -128,19 +129,19 @@ def _check(losses: list[Tensor], done: int, epoch: int, rate: float, key: str) -
         )
 
 
-def _save(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, done: int) -> None:
+def _save(training: Training, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, done: int) -> None:
     """Write the state that `--resume` continues from."""
     state = {
         "decisive": training.decisive,
         "done": done,
         "network": training.network.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "scheduler": _plain(scheduler.state_dict()),
+        "scheduler": scheduler.state_dict(),
     }
     save_state(training.state, state)
 
 
-def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, reporter: Reporter) -> int:
+def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, reporter: Reporter) -> int:
     """Load the saved state if there is one; return the number of steps already done."""
     if not training.state.exists():
         reporter.say("starting from the beginning")
@@ -152,29 +153,9 @@ def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: An
         )
     fill(training.network, state["network"], training.state)
     optimizer.load_state_dict(state["optimizer"])
-    _load_plain(scheduler, state["scheduler"])
+    scheduler.load_state_dict(state["scheduler"])
     reporter.say(f"resuming after step {state['done']}")
     return int(state["done"])
-
-
-def _plain(state: Any) -> Any:
-    """Turn a scheduler's state into plain values that load with weights_only."""
-    if isinstance(state, dict):
-        return {str(key): _plain(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return [_plain(value) for value in state]
-    return state
-
-
-def _load_plain(scheduler: Any, state: dict[str, Any]) -> None:
-    """Load a scheduler's state from plain values (MultiStepLR counts its milestones in a Counter)."""
-    inner = [scheduler, *getattr(scheduler, "_schedulers", ())]
-    states = [state, *state.get("_schedulers", ())]
-    for one, values in zip(inner, states, strict=False):
-        milestones = getattr(one, "milestones", None)
-        one.__dict__.update({k: v for k, v in values.items() if k not in ("_schedulers", "milestones")})
-        if milestones is not None:
-            one.milestones = milestones
 
 
 @contextmanager

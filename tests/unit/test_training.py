@@ -124,6 +124,39 @@ def test_weight_decay_spares_depthwise_norms_and_biases():
     assert len(spared["params"]) == 6
 
 
+RATES = {
+    ("linear", 0.0): [0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05],
+    ("linear", 0.25): [
+        *(0.16, 0.32, 0.48, 0.64, 0.8, 0.733333, 0.666667, 0.6, 0.533333, 0.466667, 0.4, 0.333333, 0.266667, 0.2),
+        *(0.133333, 0.066667),
+    ],
+    ("cosine", 0.0): [
+        *(0.8, 0.792314, 0.769552, 0.732588, 0.682843, 0.622228, 0.553073, 0.478036, 0.4, 0.321964, 0.246927),
+        *(0.177772, 0.117157, 0.067412, 0.030448, 0.007686),
+    ],
+    ("cosine", 0.25): [
+        *(0.16, 0.32, 0.48, 0.64, 0.8, 0.78637, 0.74641, 0.682843, 0.6, 0.503528, 0.4, 0.296472, 0.2, 0.117157),
+        *(0.05359, 0.01363),
+    ],
+    ("step", 0.0): [0.8] * 8 + [0.08] * 4 + [0.008] * 4,
+    ("step", 0.25): [0.16, 0.32, 0.48, 0.64] + [0.8] * 4 + [0.08] * 4 + [0.008] * 4,
+}
+"""Sixteen steps of LinearLR, CosineAnnealingLR and MultiStepLR after a LinearLR, joined by SequentialLR."""
+
+
+@pytest.mark.parametrize(("kind", "warmup"), RATES)
+def test_rates_are_those_of_pytorch_s_schedules(kind, warmup):
+    settings = TrainSettings(epochs=1, lr=0.8, schedule=kind, warmup=warmup, milestones=(0.5, 0.75))
+    optimizer = sgd(nn.Linear(2, 2), settings)
+    scheduler = schedule(optimizer, settings, 16)
+    rates = []
+    for _ in range(16):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(RATES[kind, warmup], abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
 def test_the_learning_rate_rises_then_falls(kind):
     settings = TrainSettings(epochs=1, lr=0.5, schedule=kind, warmup=0.1)
