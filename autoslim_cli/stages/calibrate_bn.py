@@ -11,6 +11,7 @@ from autoslim_cli.files.provenance import current_facts
 from autoslim_cli.stages.train_supernet import calibration_batches
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop, width_name
 from autoslim_cli.training.measure import calibrate, evaluate
+from autoslim_cli.training.task import classification
 
 MOST_WIDTHS = 1000
 
@@ -67,9 +68,17 @@ def calibrate_bn(
             if kept is None or (compare and "uncalibrated_top1" not in kept["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 network = supernet.extract(channels)
-                figures = {"uncalibrated_top1": evaluate(network, shop.holdout.evaluation(512)).top1} if compare else {}
+                figures = (
+                    {
+                        "uncalibrated_top1": evaluate(
+                            network, shop.holdout.evaluation(512), classification(shop.recipe.model.classes)
+                        ).top1
+                    }
+                    if compare
+                    else {}
+                )
                 calibrate(network, calibration_batches(shop, shop.recipe.calibrate.images))
-                score = evaluate(network, shop.holdout.evaluation(512))
+                score = evaluate(network, shop.holdout.evaluation(512), classification(shop.recipe.model.classes))
                 kept = {"made_from": made_from, "holdout": {**asdict(score), **figures}}
                 shop.save_model(path, network, shop.config(channels, network=network), kept)
             rows.append({"name": name, "path": str(path), **shop.cost(channels), **kept["holdout"]})
@@ -84,7 +93,7 @@ def extract(shop: Workshop, width: float) -> dict[str, Any]:
     """
     name = switch_name(shop, width)
     network = shop.load_supernet().extract(shop.switches[name], name)
-    score = evaluate(network, shop.holdout.evaluation(512))
+    score = evaluate(network, shop.holdout.evaluation(512), classification(shop.recipe.model.classes))
     path = shop.path(f"subnet-{name}.safetensors")
     made_from = shop.made_from("data", "supernet", parents=shop.sha256_of(shop.path(SUPERNET_FILE)))
     config = shop.config(shop.switches[name], network=network)

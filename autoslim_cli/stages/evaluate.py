@@ -17,6 +17,7 @@ from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.workshop import Workshop
 from autoslim_cli.training import measure
+from autoslim_cli.training.task import classification
 
 MAKE = "autoslim retrain"
 
@@ -53,7 +54,9 @@ def evaluate(shop: Workshop, path: Path, width: float | None = None) -> dict[str
     if width is not None:
         name = switch_name(shop, width)
         switch = shop.load_supernet(path).extract(shop.switches[name], name)
-        measured = measure.evaluate(switch, shop.test_images().evaluation(512))
+        measured = measure.evaluate(
+            switch, shop.test_images().evaluation(512), classification(shop.recipe.model.classes)
+        )
         return {"path": str(path), "switch": name, **shop.cost(shop.switches[name]), **asdict(measured)}
     network, config = load_model(path, shop.directory)
     expected, given = config.model, shop.recipe.model
@@ -62,6 +65,8 @@ def evaluate(shop: Workshop, path: Path, width: float | None = None) -> dict[str
             f"{path}: takes {list(expected.input)} and gives {expected.classes} classes, but the recipe's data is "
             f"{list(given.input)} and {given.classes}; name its recipe with --recipe"
         )
-    score = measure.evaluate(settled(network, shop.device), shop.test_images().evaluation(512))
+    score = measure.evaluate(
+        settled(network, shop.device), shop.test_images().evaluation(512), classification(shop.recipe.model.classes)
+    )
     assert config.cost is not None
     return {"path": str(path), "flops": config.cost.flops, "params": config.cost.params, **asdict(score)}

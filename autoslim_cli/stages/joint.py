@@ -13,6 +13,7 @@ from autoslim_cli.stages.workshop import Workshop
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
+from autoslim_cli.training.task import classification
 
 STATE_FILE = "joint.resume.pt"
 
@@ -35,12 +36,11 @@ def retrain_jointly(shop: Workshop, configs: list[Path], *, resume: bool = False
     network = Supernet(shop.fresh_network(full), shop.reading, full, switches)
     agreed = {name: shop.config(channels) for name, channels in switches.items()}
     images, test = shop.all_training_images(), shop.test_images()
+    task = classification(recipe.model.classes, recipe.retrain.label_smoothing)
     first, *others = switches
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        smoothing = recipe.retrain.label_smoothing
-        run = run_switches(network)
-        return sandwich_step(run, batch, labels, first, others, distill=False, label_smoothing=smoothing)
+        return sandwich_step(run_switches(network), batch, labels, first, others, task=task, distill=False)
 
     costs = "  ".join(f"{name} {shop.flops(channels) / 1e6:.2f}M" for name, channels in switches.items())
     shop.reporter.say(f"retraining jointly: FLOPs {costs}")
@@ -60,7 +60,7 @@ def retrain_jointly(shop: Workshop, configs: list[Path], *, resume: bool = False
     rows = []
     for name, channels in switches.items():
         plain = network.extract(channels, name)
-        score = evaluate(plain, test.evaluation(512))
+        score = evaluate(plain, test.evaluation(512), task)
         path = shop.path(f"model-{name}.safetensors")
         facts = {"made_from": made_from, "test": asdict(score), "joint": list(switches)}
         shop.save_model(path, plain, agreed[name], facts)

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.files.checkpoint import MODEL
@@ -12,6 +11,7 @@ from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_los
 from autoslim_cli.stages.workshop import Workshop, slug
 from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import evaluate
+from autoslim_cli.training.task import classification
 
 
 def retrain(
@@ -38,10 +38,13 @@ def retrain(
     network = shop.fresh_network(channels)
     agreed = shop.config(channels, network=network)
     images, test = shop.all_training_images(), shop.test_images()
+    task = classification(recipe.model.classes, recipe.retrain.label_smoothing)
     shop.reporter.say(f"retraining {name}: {cost['flops'] / 1e6:.2f}M FLOPs, {cost['params'] / 1e6:.3f}M parameters")
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        loss = F.cross_entropy(network(batch).float(), labels, label_smoothing=recipe.retrain.label_smoothing)
+        outputs = network(batch)
+        task.check(outputs)
+        loss = task.loss(outputs, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -58,7 +61,7 @@ def retrain(
         key="retrain",
     )
     fit(training, shop.reporter, resume=resume)
-    score = evaluate(network, test.evaluation(512))
+    score = evaluate(network, test.evaluation(512), task)
     shop.save_model(path, network, agreed, {"made_from": made_from, "test": asdict(score)})
     state.unlink(missing_ok=True)
     return {**result, **asdict(score)}

@@ -26,6 +26,7 @@ from autoslim_cli.stages.profile import measured_here
 from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import classification
 
 DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine")
 """The settings that decide what is scored, not what its score is."""
@@ -66,9 +67,10 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
     evaluator = ForkedEvaluator(shop.load_supernet())
     ranks = join_ranks()
     (rows, *_) = ranks.gather(read_log(shop.path(LOG_FILE)) if resume and ranks.first else None)
-    problem = Problem(shop.space, shop.cost, tuple(budgets), settings, shop.recipe.seed)
+    task = classification(shop.recipe.model.classes)
+    problem = Problem(shop.space, shop.cost, tuple(budgets), settings, shop.recipe.seed, task.higher_is_better)
     most = _most(shop, problem, evaluator, ranks, (rows or [{}])[0])
-    scorer = Scorer(evaluator, shop.holdout, settings, seed=shop.recipe.seed, ranks=ranks, most=most)
+    scorer = Scorer(evaluator, shop.holdout, settings, task=task, seed=shop.recipe.seed, ranks=ranks, most=most)
     log = SearchLog(shop.path(LOG_FILE), _header(shop, scorer), writing=ranks.first)
     run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
     run |= {"latency_table": sha256(shop.latency_table)} if shop.latency_table else {}

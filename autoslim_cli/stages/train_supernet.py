@@ -19,6 +19,7 @@ from autoslim_cli.training.loop import Training, fit
 from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, run_switches, sandwich_step
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import classification
 
 STATE_FILE = "supernet.resume.pt"
 GLANCE_IMAGES = 1024
@@ -47,26 +48,17 @@ def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
     for channels in widths.values():  # before any work: fvcore agrees on what will be counted
         shop.config(channels)
     images, supernet = shop.training_images, shop.fresh_supernet(trained=True)
+    task = classification(recipe.model.classes, recipe.train.label_smoothing)
     scores: dict[str, Score] = {}
 
     def step(batch: Tensor, labels: Tensor, number: int) -> Tensor:
-        smoothing = recipe.train.label_smoothing
         if switches:
             first, *others = switches
-            run = run_switches(supernet)
-            return sandwich_step(
-                run, batch, labels, first, others, distill=recipe.supernet.distill, label_smoothing=smoothing
-            )
-        drawn = draw_subnetworks(space, recipe.supernet, python_random(recipe.seed, "subnetworks", number))
-        return sandwich_step(
-            run_channels(supernet),
-            batch,
-            labels,
-            drawn[0],
-            drawn[1:],
-            distill=recipe.supernet.distill and recipe.supernet.sandwich,
-            label_smoothing=smoothing,
-        )
+            distill = recipe.supernet.distill
+            return sandwich_step(run_switches(supernet), batch, labels, first, others, task=task, distill=distill)
+        largest, *smaller = draw_subnetworks(space, recipe.supernet, python_random(recipe.seed, "subnetworks", number))
+        distill = recipe.supernet.distill and recipe.supernet.sandwich
+        return sandwich_step(run_channels(supernet), batch, labels, largest, smaller, task=task, distill=distill)
 
     def after_epoch() -> str:
         for name, channels in widths.items():
@@ -105,7 +97,7 @@ def score_subnetwork(shop: Workshop, supernet: Supernet, channels: dict[str, int
     network = supernet.extract(channels, switch)
     if switch is None:
         calibrate(network, calibration_batches(shop, GLANCE_IMAGES))
-    return evaluate(network, shop.holdout.evaluation(512))
+    return evaluate(network, shop.holdout.evaluation(512), classification(shop.recipe.model.classes))
 
 
 def calibration_batches(shop: Workshop, images: int) -> Any:

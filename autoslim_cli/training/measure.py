@@ -1,19 +1,19 @@
-"""Measure a network: post-training BN statistics, loss and top-1."""
+"""Measure a network: post-training BN statistics, loss and score."""
 
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoslim_cli.data.sources import Batch
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import Task
 
 
-def sum_of(losses: Tensor) -> Tensor:
-    """Return the sum of losses in double precision, which MPS does not have."""
-    return losses.sum() if losses.device.type == "mps" else losses.double().sum()
+def sum_of(values: Tensor) -> Tensor:
+    """Return the sum of some images' losses or scores: (), in double precision, which MPS does not have."""
+    return values.float().sum() if values.device.type == "mps" else values.double().sum()
 
 
 @torch.inference_mode()
@@ -38,13 +38,14 @@ def calibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, batches: Iterable[Batch]) -> Score:
-    """Return loss and top-1 of a network in eval mode; losses are summed in double precision."""
+def evaluate(network: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
+    """Return the mean loss and score of a network in eval mode; losses are summed in double precision."""
     network.eval()
-    loss, correct, count = 0.0, 0, 0
+    loss, score, count = 0.0, 0.0, 0
     for images, labels in batches:
-        logits = network(images).float()
-        loss += sum_of(F.cross_entropy(logits, labels, reduction="none")).item()
-        correct += int((logits.argmax(1) == labels).sum())
+        outputs = network(images)
+        task.check(outputs)
+        loss += sum_of(task.losses(outputs, labels)).item()
+        score += sum_of(task.scores(outputs, labels)).item()
         count += len(labels)
-    return Score(loss / count, correct / count)
+    return Score(loss / count, score / count)

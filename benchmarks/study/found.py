@@ -11,7 +11,9 @@ class Bench:
 
     def __init__(self, seed: int, other: str | None = None) -> None:
         from autoslim_cli.slimming.forks import ForkedEvaluator
+        from autoslim_cli.training.task import classification
 
+        self.task = classification(10)
         self.seed, self.shop = seed, open_shop(seed, other)
         self.evaluator = ForkedEvaluator(self.shop.load_supernet())
         self.holdout = self.shop.holdout.first(SEARCHED)
@@ -23,7 +25,7 @@ class Bench:
         from autoslim_cli.search.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
 
-        return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), most=batch)
+        return Scorer(self.evaluator, images, settings, task=self.task, seed=self.seed, ranks=Ranks(), most=batch)
 
     def search(self, name: str) -> Iterator[dict[str, Any]]:
         """Run one variant; yield a row for every share of the base network's FLOPs."""
@@ -86,7 +88,7 @@ class Bench:
         self.evaluator.supernet.activate(channels)
         network = self.evaluator.supernet.extract(channels)
         calibrate(network, calibration_batches(self.shop, 4000))
-        calibrated = evaluate(network, self.fresh.evaluation(BATCH))
+        calibrated = evaluate(network, self.fresh.evaluation(BATCH), self.task)
         return {
             "loss": score.loss,
             "top1": score.top1,

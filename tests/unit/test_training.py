@@ -23,6 +23,7 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.optimiser import schedule, sgd
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
+from autoslim_cli.training.task import classification
 
 
 class Joined(nn.Module):
@@ -54,7 +55,9 @@ def test_gradients_of_sub_networks_add_up_in_place(build):
     supernet.zero_gradients()
     places = {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()}
     with sidestepped(supernet):
-        sandwich_step(run_channels(supernet), images, labels, space.largest, others, distill=True, label_smoothing=0.0)
+        sandwich_step(
+            run_channels(supernet), images, labels, space.largest, others, task=classification(5), distill=True
+        )
     assert {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()} == places
 
     # The same by plain autograd on the extracted networks, added up at their places.
@@ -110,9 +113,29 @@ def test_calibration_is_the_exact_average_over_batches():
 def test_evaluation_weighs_images_not_batches():
     network = nn.Flatten()
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
-    score = evaluate(network, [(logits[:2], torch.tensor([0, 0])), (logits[2:], torch.tensor([0]))])
+    score = evaluate(network, [(logits[:2], torch.tensor([0, 0])), (logits[2:], torch.tensor([0]))], classification(2))
     assert score.top1 == pytest.approx(2 / 3)
     assert score.loss == pytest.approx(F.cross_entropy(logits, torch.zeros(3, dtype=torch.long)).item())
+
+
+def test_a_task_names_the_outputs_that_it_expected():
+    wrong, images = nn.Flatten(), torch.randn(3, 4, 2, 2)
+    expected = r"classification expects .* = \(3, 10\), but the network gives \(3, 16\); set model.classes"
+    with pytest.raises(UsageError, match=expected):
+        evaluate(wrong, [(images, torch.zeros(3, dtype=torch.long))], classification(10))
+    labels = torch.zeros(3, dtype=torch.long)
+    with pytest.raises(UsageError, match=r"gives \(3, 4, 2, 2\)"):
+        sandwich_step(lambda batch, _: batch, images, labels, None, [], task=classification(4), distill=True)
+
+
+def test_label_smoothing_is_for_labels_alone():
+    task, smoothed = classification(3), classification(3, label_smoothing=0.2)
+    outputs, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    assert smoothed.loss(outputs, labels) != task.loss(outputs, labels)
+    assert torch.equal(smoothed.losses(outputs, labels), task.losses(outputs, labels))
+    target = smoothed.target(outputs)
+    entropy = -(target * target.log()).sum(1).mean()
+    torch.testing.assert_close(smoothed.distillation(outputs, target), entropy)
 
 
 def test_weight_decay_spares_depthwise_norms_and_biases():
