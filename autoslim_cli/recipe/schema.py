@@ -155,6 +155,16 @@ class CalibrateSettings(Settings):
     batch: Positive = 1024
 
 
+class EvaluateSettings(Settings):
+    """Say how networks are measured. No setting here changes a network."""
+
+    batch: Positive = Field(default=512, description="Images in one forward")
+    images: Positive = Field(
+        default=2048,
+        description="Holdout images that score a supernet after each epoch, kept decoded; at its end all of them do",
+    )
+
+
 class SearchSettings(Settings):
     """Say how channels are chosen, and how candidates are scored."""
 
@@ -229,6 +239,7 @@ class Recipe(Settings):
     supernet: SupernetSettings = SupernetSettings()
     train: TrainSettings
     calibrate: CalibrateSettings = CalibrateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     search: SearchSettings = SearchSettings()
     retrain: TrainSettings
 

@@ -6,16 +6,19 @@ from typing import Any
 
 from torch import Tensor
 
-from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_lose
-from autoslim_cli.stages.workshop import Workshop, slug
-from autoslim_cli.training.loop import Training, fit
+from autoslim_cli.cost.configs import config_of
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.atomic import file_name
+from autoslim_cli.files.provenance import made_from
+from autoslim_cli.stages.project import Project
+from autoslim_cli.training.job import Job, Result, Training
 from autoslim_cli.training.measure import evaluate
-from autoslim_cli.training.task import classification
+from autoslim_cli.training.task import task_of
+from autoslim_cli.training.trained import trained
 
 
 def retrain(
-    shop: Workshop, name: str, channels: dict[str, int], *, config: Path | None = None, resume: bool = False
+    project: Project, name: str, channels: dict[str, int], *, config: Path | None = None, resume: bool = False
 ) -> dict[str, Any]:
     """Train the network at `channels` and write `model-<name>.safetensors`; return its figures on the test set.
 
@@ -23,23 +26,35 @@ def retrain(
     `resume` continues a stopped training, and keeps a model that is already there and current.
     Raises AutoslimError on a loss that is not finite.
     """
-    recipe = shop.recipe
-    path = shop.path(f"model-{slug(name)}.safetensors")
-    made_from = shop.made_from("data", "retrain", parents=shop.sha256_of(config) if config else None)
-    cost = shop.cost(channels)
-    result = {"name": name, "path": str(path), **cost}
-    state = shop.path(f"model-{slug(name)}.resume.pt")
-    if not resume:
-        refuse_to_lose(state)
-    elif facts := current_facts(path, MODEL, made_from, shop.space.spelled_out(channels)):
-        shop.reporter.say(f"{path} is there and current")
-        state.unlink(missing_ok=True)
-        return {**result, **facts["test"]}
-    network = shop.fresh_network(channels)
-    agreed = shop.config(channels, network=network)
-    images, test = shop.all_training_images(), shop.test_images()
-    task = classification(recipe.model.classes, recipe.retrain.label_smoothing)
-    shop.reporter.say(f"retraining {name}: {cost['flops'] / 1e6:.2f}M FLOPs, {cost['params'] / 1e6:.3f}M parameters")
+    recipe, stem = project.recipe, f"model-{file_name(name)}"
+    path = project.directory / f"{stem}.safetensors"
+
+    def build() -> Training:
+        return _training(project, name, channels, path)
+
+    job = Job(
+        section="retrain",
+        settings=recipe.retrain,
+        seed=recipe.seed,
+        made_from=made_from(recipe, "data", "retrain", parents=[config] if config else []),
+        format=checkpoint.MODEL,
+        channels={path: project.network.space.spelled_out(channels)},
+        state=project.directory / f"{stem}.resume.pt",
+        build=build,
+    )
+    (facts,) = trained(job, project.reporter, resume=resume).values()
+    return {"name": name, "path": str(path), **project.costs(channels), **facts["test"]}
+
+
+def _training(project: Project, name: str, channels: dict[str, int], path: Path) -> Training:
+    """Build the network, and say how it is trained and measured."""
+    recipe, cost = project.recipe, project.costs(channels)
+    network = project.network.fresh(channels)
+    config = config_of(project.network, project.costs, channels, built=network)
+    images, test = project.images.all_training, project.images.test
+    task = task_of(recipe.model, recipe.retrain.label_smoothing)
+    flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
+    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters")
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
         outputs = network(batch)
@@ -48,20 +63,9 @@ def retrain(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    training = Training(
-        network=network,
-        images=images,
-        settings=recipe.retrain,
-        seed=recipe.seed,
-        state=state,
-        decisive={**decisive(made_from), "channels": channels},
-        step=step,
-        zero_gradients=lambda: network.zero_grad(set_to_none=True),
-        after_epoch=lambda: "",
-        key="retrain",
-    )
-    fit(training, shop.reporter, resume=resume)
-    score = evaluate(network, test.evaluation(512), task)
-    shop.save_model(path, network, agreed, {"made_from": made_from, "test": asdict(score)})
-    state.unlink(missing_ok=True)
-    return {**result, **asdict(score)}
+    def results() -> dict[Path, Result]:
+        score = evaluate(network, test.evaluation(recipe.evaluate.batch), task)
+        facts = {"config": config.model_dump(mode="json", exclude_none=True), "test": asdict(score)}
+        return {path: Result(network.state_dict(), facts)}
+
+    return Training(network, images, step, lambda: network.zero_grad(set_to_none=True), results)

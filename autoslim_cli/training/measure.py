@@ -1,11 +1,12 @@
 """Measure a network: post-training BN statistics, loss and score."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoslim_cli.data.sets import Images
 from autoslim_cli.data.sources import Batch
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
@@ -14,6 +15,13 @@ from autoslim_cli.training.task import Task
 def sum_of(values: Tensor) -> Tensor:
     """Return the sum of some images' losses or scores: (), in double precision, which MPS does not have."""
     return values.float().sum() if values.device.type == "mps" else values.double().sum()
+
+
+def calibration_batches(images: Images, count: int, batch: int) -> Iterator[Batch]:
+    """Yield the first `count` images with evaluation transforms, in equal batches of `batch` or fewer."""
+    some = images.first(count)
+    batch = min(batch, len(some))
+    return some.first(len(some) // batch * batch).evaluation(batch)
 
 
 @torch.inference_mode()

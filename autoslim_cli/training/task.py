@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.schema import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,8 @@ def classification(classes: int, label_smoothing: float = 0.0) -> Task:
         scores=lambda outputs, labels: outputs.argmax(1) == labels,
         higher_is_better=True,
     )
+
+
+def task_of(model: ModelSettings, label_smoothing: float = 0.0) -> Task:
+    """Return the task that a recipe's model is for."""
+    return classification(model.classes, label_smoothing)
