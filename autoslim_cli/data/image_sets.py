@@ -34,6 +34,11 @@ class ImageSets:
         return sets.split_holdout(self._training_source, self.data, self.seed, self.device)
 
     @property
+    def digest(self) -> str:
+        """Return `sha256:...` of what the training images are, the holdout's among them."""
+        return self._training_source.digest
+
+    @property
     def training(self) -> Images:
         """Return the training images less the holdout, shuffled."""
         return self._split[0]

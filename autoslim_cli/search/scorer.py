@@ -11,7 +11,6 @@ import torch
 from autoslim_cli.data.sets import Images
 from autoslim_cli.data.sources import Batch
 from autoslim_cli.errors import AutoslimError
-from autoslim_cli.machine import free_memory
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.search.problem import SCREEN, WHOLE
@@ -187,15 +186,12 @@ def most_images(
     some = slimmer[:: -(-len(slimmer) // MEASURED)]
     with arithmetic(settings, images.device):
         each = MARGIN * evaluator.peak_bytes(images, largest, some)
-    memory = (settings.memory or 0.0) * 2**30
-    if not settings.memory:
-        held = len(holdout) if settings.draw == "anew" else 4 * (settings.images or len(holdout))
-        memory = (free_memory(images.device) - held * images[0].numel()) / 2
+    memory = settings.memory * 2**30
     most = min(settings.batch, int(memory / each))
     if most < 2:
         raise AutoslimError(
-            f"search.memory: {memory / 2**30:.3g} GiB for activations do not hold two images of {each / 2**30:.3g} GiB "
-            "each; give it more, or lower model.input"
+            f"search.memory: {settings.memory:.3g} GiB for activations do not hold two images of "
+            f"{each / 2**30:.3g} GiB each; give it more, or lower model.input"
         )
     return most
 

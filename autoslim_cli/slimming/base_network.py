@@ -11,6 +11,7 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.models.zoo import build
+from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.table import Channels
@@ -30,6 +31,8 @@ class BaseNetwork:
     """A network that was read, its search space, and the channels of each switch if it has switchable BN."""
 
     model: ModelSettings
+    digest: str
+    """Of what was read, before units were pinned or tied: `model.name` does not say what it names."""
     reading: Reading
     space: Space
     switches: dict[str, dict[str, int]]
@@ -44,11 +47,12 @@ class BaseNetwork:
         """
         model, supernet = recipe.model, recipe.supernet
         torch.manual_seed(seed_from(recipe.seed, "init"))
-        reading = steered(read(build(model, directory), model.input, model.classes), recipe.space)
+        as_built = read(build(model, directory), model.input, model.classes)
+        reading = steered(as_built, recipe.space)
         space = space_of(reading.table, supernet, recipe.space)
         widths = sorted(supernet.widths, reverse=True)  # none with shared BN
         switches = {width_name(width): space.uniform(width) for width in widths}
-        return cls(model, reading, space, switches, recipe.seed, device)
+        return cls(model, digest(as_built), reading, space, switches, recipe.seed, device)
 
     @property
     def base(self) -> dict[str, int]:
@@ -90,8 +94,11 @@ class BaseNetwork:
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
         return Supernet(settled(network, self.device), self.reading, self.full, self.switches)
 
-    def load_supernet(self, path: Path, recipe: Recipe) -> Supernet:
-        """Return a trained supernet. Raises ArtifactError if it was made for another model, space or holdout."""
+    def load_supernet(self, path: Path, recipe: Recipe, images: str) -> Supernet:
+        """Return a trained supernet; `images` is the digest of the training images.
+
+        Raises ArtifactError if it was made for another model, space or holdout, or from another network or images.
+        """
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
         described = (self.architecture, self.full, self.switches)
         if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
@@ -100,6 +107,17 @@ class BaseNetwork:
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
         _refuse_another_holdout(path, facts, recipe)
+        contents = facts["made_from"].get("contents", {})
+        if contents.get("network") != self.digest:
+            raise ArtifactError(
+                f"{path}: trained with another network than {self.model.name} is now (its code or hyper-parameters "
+                f"have changed); restore it, or train again with `{TRAIN_SUPERNET}`"
+            )
+        if contents.get("images") != images:
+            raise ArtifactError(
+                f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "
+                f"would hold images that it was trained on; restore them, or train again with `{TRAIN_SUPERNET}`"
+            )
         supernet = self.fresh_supernet()
         checkpoint.fill(supernet.kept, tensors, path)
         supernet.activate(supernet.full)

@@ -11,10 +11,11 @@ from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import save_model
 from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.files.provenance import current_facts, made_from
+from autoslim_cli.files.provenance import current_facts
+from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import width_name
-from autoslim_cli.stages.project import SUPERNET_FILE, Project
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import task_of
@@ -61,8 +62,8 @@ def calibrate_bn(
     wanted = {_checked_name(recipe.supernet, width): network.space.uniform(width) for width in widths}
     for path in configs:
         wanted[path.stem.removeprefix("arch-")] = read_channels(path, network, costs, bounded=True)
-    supernet = network.load_supernet(project.directory / SUPERNET_FILE, recipe)
-    origin = made_from(recipe, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
+    supernet = load_supernet(project)
+    made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
     settings, task, rows = recipe.calibrate, task_of(recipe.model), []
 
     def calibrated(plain: nn.Module) -> None:
@@ -76,17 +77,23 @@ def calibrate_bn(
     with project.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
             path = project.directory / f"subnet-{name}.safetensors"
-            facts = current_facts(path, MODEL, origin, network.space.spelled_out(channels)) if resume else None
+            facts = _current(project, path, made_from, channels) if resume else None
             if facts is None or (compare and "uncalibrated_top1" not in facts["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 plain = supernet.extract(channels)
                 before = {"uncalibrated_top1": score(plain).top1} if compare else {}
                 calibrated(plain)
-                facts = {"made_from": origin, "holdout": {**asdict(score(plain)), **before}}
+                facts = {"made_from": made_from, "holdout": {**asdict(score(plain)), **before}}
                 save_model(path, plain, config_of(network, costs, channels, built=plain), facts)
             rows.append({"name": name, "path": str(path), **costs(channels), **facts["holdout"]})
             bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
     return rows
+
+
+def _current(project: Project, path: Path, made_from: dict[str, Any], channels: Channels) -> dict[str, Any] | None:
+    """Return the facts of a calibrated sub-network that is there and current."""
+    wanted = project.network.space.spelled_out(channels)
+    return current_facts(path, MODEL, made_from, wanted, project.reporter.say)
 
 
 def extract(project: Project, width: float) -> dict[str, Any]:
@@ -94,15 +101,15 @@ def extract(project: Project, width: float) -> dict[str, Any]:
 
     Raises UsageError for a width that is no switch.
     """
-    recipe, network, supernet_path = project.recipe, project.network, project.directory / SUPERNET_FILE
+    recipe, network = project.recipe, project.network
     name = switch_name(project, width)
     channels = network.switches[name]
-    plain = network.load_supernet(supernet_path, recipe).extract(channels, name)
+    plain = load_supernet(project).extract(channels, name)
     score = evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), task_of(recipe.model))
     path = project.directory / f"subnet-{name}.safetensors"
-    origin = made_from(recipe, "data", "supernet", parents=[supernet_path])
+    made_from = origin(project, "data", "supernet", parents=[project.directory / SUPERNET_FILE])
     config = config_of(network, project.costs, channels, built=plain)
-    save_model(path, plain, config, {"made_from": origin, "holdout": asdict(score)})
+    save_model(path, plain, config, {"made_from": made_from, "holdout": asdict(score)})
     return {"name": name, "path": str(path), **project.costs(channels), **asdict(score)}
 
 

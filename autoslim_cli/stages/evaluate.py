@@ -15,7 +15,7 @@ from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
-from autoslim_cli.stages.project import Project
+from autoslim_cli.stages.project import Project, load_supernet
 from autoslim_cli.training import measure
 from autoslim_cli.training.task import task_of
 
@@ -59,7 +59,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
 
     if width is not None:
         name = switch_name(project, width)
-        switch = base.load_supernet(path, recipe).extract(base.switches[name], name)
+        switch = load_supernet(project, path).extract(base.switches[name], name)
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
     network, config = load_model(path, project.directory)
     expected, given = config.model, recipe.model

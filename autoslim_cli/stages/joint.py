@@ -9,9 +9,9 @@ from torch import Tensor
 from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.provenance import made_from
 from autoslim_cli.slimming.supernet import Supernet, largest
-from autoslim_cli.stages.project import Project
+from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.stages.retrain import end_training, sections
 from autoslim_cli.training.job import Job, Result, Training
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
@@ -24,7 +24,8 @@ STATE_FILE = "joint.resume.pt"
 def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = False) -> list[dict[str, Any]]:
     """Train the networks of channel configs with shared weights and private BN; write `model-<name>.safetensors` each.
 
-    All learn from the labels, in every step. Returns their figures on the test set.
+    All learn from the labels, in every step, or with `retrain.distill` all but the largest from it. Returns their
+    figures on the test set.
     """
     recipe, network, costs = project.recipe, project.network, project.costs
     found = {path.stem.removeprefix("arch-"): read_channels(path, network, costs, bounded=False) for path in configs}
@@ -36,7 +37,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
-        made_from={**made_from(recipe, "data", "retrain", parents=configs), "joint": list(switches)},
+        made_from={**origin(project, *sections(project), parents=configs), "joint": list(switches)},
         format=checkpoint.MODEL,
         channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
         state=project.directory / STATE_FILE,
@@ -57,17 +58,18 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
     configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
     images, test = project.images.all_training, project.images.test
     task = task_of(recipe.model, recipe.retrain.label_smoothing)
-    first, *others = switches
+    (first, *others), distill = switches, recipe.retrain.distill
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in switches.items())
     project.reporter.say(f"retraining jointly: FLOPs {text}")
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        return sandwich_step(run_switches(slimmable), batch, labels, first, others, task=task, distill=False)
+        return sandwich_step(run_switches(slimmable), batch, labels, first, others, task=task, distill=distill)
 
     def results() -> dict[Path, Result]:
         ended = {}
         for name, channels in switches.items():
             plain = slimmable.extract(channels, name)
+            end_training(project, plain)
             score = evaluate(plain, test.evaluation(recipe.evaluate.batch), task)
             facts = {"config": configs[name].model_dump(mode="json", exclude_none=True), "test": asdict(score)}
             ended[paths[name]] = Result(plain.state_dict(), facts)

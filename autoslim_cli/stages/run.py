@@ -6,7 +6,7 @@ from typing import Any
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.closed_form import widest_uniform
 from autoslim_cli.cost.configs import read_channels
-from autoslim_cli.errors import BudgetError, LogError
+from autoslim_cli.errors import BudgetError, StaleLogError
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.network.table import Channels
 from autoslim_cli.report.figures import Found, Search, write_report
@@ -59,10 +59,10 @@ def uniform_channels(project: Project, limit: float, budget: Budget | None = Non
 
 
 def _search(project: Project, budgets: list[Budget]) -> SearchResult:
-    """Continue the search that is there if it is of this supernet and recipe, else search anew."""
+    """Continue the search that is there; if it scored something else, search anew, and keep its log."""
     try:
         return search(project, budgets, resume=True)
-    except LogError as error:
+    except StaleLogError as error:
         project.reporter.say(f"searching anew: {error}")
         return search(project, budgets)
 

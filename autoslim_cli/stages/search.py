@@ -12,10 +12,11 @@ import torch
 from autoslim_cli.cost.budget import MEASURES, Budget, option, short
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import Costs
-from autoslim_cli.errors import BudgetError, LogError, UsageError
+from autoslim_cli.errors import BudgetError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
-from autoslim_cli.files.checkpoint import versions
+from autoslim_cli.files.provenance import set_aside
+from autoslim_cli.machine import free_memory
 from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
@@ -26,7 +27,7 @@ from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.profile import latency_facts, measured_here
-from autoslim_cli.stages.project import SUPERNET_FILE, Project
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import task_of
@@ -68,7 +69,7 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     check_reach(network.space, costs, budgets)
     # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
     path, task = project.directory / LOG_FILE, task_of(recipe.model)
-    evaluator = ForkedEvaluator(network.load_supernet(project.directory / SUPERNET_FILE, recipe))
+    evaluator = ForkedEvaluator(load_supernet(project))
     ranks = join_ranks()
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
     begun = (rows or [{}])[0]
@@ -78,7 +79,12 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     log = SearchLog(path, _header(project, scorer), writing=ranks.first)
     run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
-    log.replay(run, rows) if resume else log.start(run)
+    if resume:
+        log.replay(run, rows)
+    else:
+        if ranks.first and path.exists():
+            project.reporter.say(f"{path} was there before: kept as {set_aside(path).name}")
+        log.start(run)
     # 2. Let the strategy ask and decide, and log every score and every decision.
     with _threads_of(project, begun):
         strategy = STRATEGIES[settings.strategy]
@@ -145,12 +151,14 @@ class _Journal:
 
 def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
     """Return what scores depend on."""
-    recipe = {"seed": project.recipe.seed, **project.recipe.sections("model", "data", "space", "search")}
+    made_from = origin(project, "data", "space", "search")
+    recipe = made_from["recipe"]
     largest = project.network.space.largest
     recipe["search"] = {name: value for name, value in recipe["search"].items() if name not in DECIDING}
     return {
         "format": FORMAT,
-        "versions": versions(),
+        "versions": made_from["versions"],
+        "contents": made_from["contents"],
         "supernet": sha256(project.directory / SUPERNET_FILE),
         "recipe": recipe,
         "holdout": scorer.images,
@@ -161,30 +169,26 @@ def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
 
 
 def _most(project: Project, problem: Problem, evaluator: ForkedEvaluator, ranks: Ranks, logged: dict[str, Any]) -> int:
-    """Return the most images of one forward, the same on every rank: what memory holds, or what the log began with.
+    """Return the most images of one forward, the same on every rank and every machine: what `search.memory` holds.
 
-    Raises LogError if `search.memory` does not hold what the log began with.
+    A log's own number is kept: another machine's libraries may take a little more, or less.
     """
-    settings, holdout = project.recipe.search, project.images.holdout
+    settings, holdout, say = project.recipe.search, project.images.holdout, project.reporter.say
     before = logged.get("most_images")
-    if isinstance(before, int) and 2 <= before <= settings.batch and not settings.memory:
-        return before
-    slimmer = problem.slimmer(project.network.space.largest)
-    most = min(ranks.gather(most_images(evaluator, holdout, settings, project.network.space.largest, slimmer)))
     if isinstance(before, int) and 2 <= before <= settings.batch:
-        if before > most:
-            raise LogError(
-                f"{project.directory / LOG_FILE}: scores {before} images at a time, but search.memory="
-                f"{settings.memory:g} holds {most}; search anew without --resume"
-            )
         return before
+    largest = project.network.space.largest
+    most = min(ranks.gather(most_images(evaluator, holdout, settings, largest, problem.slimmer(largest))))
     scored = len(holdout) if settings.draw == "anew" else settings.images or len(holdout)
     wanted = min(settings.batch, scored, len(holdout))
     if most < wanted:
         coarse = ": coarse, raise search.memory if there is more" if most < SMALL_BATCH else ""
-        project.reporter.say(
-            f"memory holds {most} images at a time, not {wanted}: BN takes its statistics from batches{coarse}"
+        say(
+            f"search.memory={settings.memory:g} GiB hold {most} images at a time, not {wanted}: BN takes its "
+            f"statistics from batches{coarse}"
         )
+    if settings.memory * 2**30 * min(1, wanted / most) > (free := free_memory(project.device)):
+        say(f"only {free / 2**30:.1f} GiB are free: if memory runs out, lower search.memory")
     return most
 
 

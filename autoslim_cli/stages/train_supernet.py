@@ -13,12 +13,11 @@ from autoslim_cli.cost.configs import config_of
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.provenance import made_from
 from autoslim_cli.recipe.schema import Recipe, SupernetSettings
 from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.stages.project import SUPERNET_FILE, Project
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
 from autoslim_cli.training.job import Job, Result, Step, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, run_switches, sandwich_step
@@ -45,7 +44,7 @@ def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
         section="train",
         settings=recipe.train,
         seed=recipe.seed,
-        made_from=made_from(recipe, "data", "space", "supernet", "train"),
+        made_from=origin(project, "data", "space", "supernet", "train", weights=True),
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,

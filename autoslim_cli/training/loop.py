@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from autoslim_cli.errors import ArtifactError, AutoslimError
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
+from autoslim_cli.files.provenance import difference
 from autoslim_cli.progress import Reporter
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import sidestepped
@@ -123,8 +124,10 @@ def _restore(
         reporter.say("starting from the beginning")
         return 0
     state = load_state(job.state)
-    if state.get("decisive") != job.decisive:
-        raise ArtifactError(f"{job.state}: a training with other settings; restore them, or remove it to start anew")
+    if why := difference(state.get("decisive"), job.decisive):
+        raise ArtifactError(
+            f"{job.state}: a training with other settings ({why}); restore them, or remove it to start anew"
+        )
     fill(training.network, state["network"], job.state)
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])

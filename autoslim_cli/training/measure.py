@@ -24,6 +24,21 @@ def calibration_batches(images: Images, count: int, batch: int) -> Iterator[Batc
     return some.first(len(some) // batch * batch).evaluation(batch)
 
 
+INITIAL_SHARE = 0.01
+"""The share of a running average that may be its initial value."""
+
+
+def keeps_initial_statistics(network: nn.Module, steps: int) -> bool:
+    """Tell whether some BN's running averages hold more than a hundredth of their initial values after some steps."""
+    momenta = [norm.momentum for norm in _norms(network)]
+    return any(momentum is not None and (1 - momentum) ** steps > INITIAL_SHARE for momentum in momenta)
+
+
+def _norms(network: nn.Module) -> list[_BatchNorm]:
+    """Return the layers that keep running statistics."""
+    return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+
 @torch.inference_mode()
 def calibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
     """Measure the BN statistics of a plain network with all weights frozen (US-Nets, section 3.3).
@@ -31,7 +46,7 @@ def calibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
     The statistics are reset, then become the exact cumulative average over batches of equal weight.
     Everything but BN stays in eval mode: dropout and stochastic depth are off.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = _norms(network)
     momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:

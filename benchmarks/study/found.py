@@ -11,14 +11,12 @@ class Bench:
 
     def __init__(self, seed: int, other: str | None = None) -> None:
         from autoslim_cli.slimming.forks import ForkedEvaluator
-        from autoslim_cli.stages.project import SUPERNET_FILE
+        from autoslim_cli.stages.project import load_supernet
         from autoslim_cli.training.task import classification
 
         self.task = classification(10)
         self.seed, self.project = seed, open_seed(seed, other)
-        self.evaluator = ForkedEvaluator(
-            self.project.network.load_supernet(self.project.directory / SUPERNET_FILE, self.project.recipe)
-        )
+        self.evaluator = ForkedEvaluator(load_supernet(self.project))
         holdout = self.project.images.holdout
         self.holdout = holdout.first(SEARCHED)
         self.fresh = holdout.only(holdout.indices[SEARCHED : SEARCHED + FRESH])

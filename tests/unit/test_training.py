@@ -20,7 +20,7 @@ from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSetti
 from autoslim_cli.slimming.pointwise import sidestepped
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.training.measure import calibrate, evaluate
+from autoslim_cli.training.measure import calibrate, evaluate, keeps_initial_statistics
 from autoslim_cli.training.optimiser import schedule, sgd
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 from autoslim_cli.training.task import classification
@@ -108,6 +108,16 @@ def test_calibration_is_the_exact_average_over_batches():
     assert not any(module.training for module in network.modules())
     # Dropout was off: the second layer saw normalised values.
     torch.testing.assert_close(network[2].running_var, torch.ones(3), rtol=0.1, atol=0.1)
+
+
+def test_a_low_momentum_keeps_initial_statistics():
+    slow, fast = nn.Sequential(nn.BatchNorm2d(3, momentum=0.0003)), nn.Sequential(nn.BatchNorm2d(3))
+    assert keeps_initial_statistics(slow, 10_000)
+    assert not keeps_initial_statistics(slow, 20_000)
+    assert keeps_initial_statistics(fast, 40)
+    assert not keeps_initial_statistics(fast, 50)
+    assert not keeps_initial_statistics(nn.Sequential(nn.BatchNorm2d(3, momentum=None)), 1)
+    assert keeps_initial_statistics(nn.Sequential(*fast, *slow), 50)
 
 
 def test_evaluation_weighs_images_not_batches():
