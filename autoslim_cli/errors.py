@@ -26,4 +26,8 @@ class ArtifactError(AutoslimError):
 
 
 class LogError(ArtifactError):
-    """Refuse a log that a search cannot go on from (exit 4): it is of something else, or damaged."""
+    """Refuse a log that a search cannot go on from (exit 4): it is damaged."""
+
+
+class StaleLogError(LogError):
+    """Refuse a log that holds scores of something else (exit 4)."""

@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
-from autoslim_cli.cli.options import open_workshop
+from autoslim_cli.cli.options import open_recipe
 from autoslim_cli.latency.engines import load, time_all
 from autoslim_cli.latency.predictor import check, fit, predictor
 from autoslim_cli.latency.table import read_table
+from autoslim_cli.network.pieces import pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.stages.profile import profile, sample, with_latency
-from autoslim_cli.stages.workshop import Workshop
+from autoslim_cli.stages.project import Project
 
 RECIPE = """\
 format: autoslim.recipe/1
@@ -48,52 +49,58 @@ FULL = [
 CHARTED = 100
 
 
-def shop_of(name: str, side: int, directory: str) -> Workshop:
+def project_of(name: str, side: int, directory: str) -> Project:
     """Open a recipe for one network."""
     (Path(directory) / "recipe.yaml").write_text(RECIPE.format(name=name, side=side))
-    return open_workshop(directory, ())
+    return open_recipe(directory, ())
 
 
 def measure(name: str, side: int, engine: str, chart: Path | None = None) -> dict[str, Any]:
     """Profile one network by one engine, and draw FLOPs against latency."""
     with tempfile.TemporaryDirectory() as directory:
-        shop = shop_of(name, side, directory)
-        result = profile(shop, engine=engine, dtype="fp32", batch=1, channels_last=True, resume=False)
+        project = project_of(name, side, directory)
+        result = profile(project, engine=engine, dtype="fp32", batch=1, channels_last=True, resume=False)
         table = Path(result["path"])
-        more: dict[str, Any] = {"median_error_warm": without_cold(shop, table)}
+        more: dict[str, Any] = {"median_error_warm": without_cold(project, table)}
         if chart:
-            more["chart"] = charted(with_latency(shop, table), chart)
+            more["chart"] = charted(with_latency(project, table), chart)
     facts = {key: result[key] for key in ("device", "shapes", "points", "range_ms", "base_ms", "correction")}
     return {"network": name, "side": side, "engine": engine, **result["check"], **more, **facts}
 
 
-def without_cold(shop: Workshop, path: Path) -> float:
+def without_cold(project: Project, path: Path) -> float:
     """Return the median error where the times that cold weights add are left out of the fit."""
     table = read_table(path)
     layers = [layer.model_copy(update={"cold_ms": []}) for layer in table.layers]
-    latency = predictor(table.model_copy(update={"layers": layers}), shop.pieces, *shop.space.ends, str(path))
+    latency = predictor(
+        table.model_copy(update={"layers": layers}),
+        pieces(project.network.reading),
+        *project.network.space.ends,
+        str(path),
+    )
     return check(replace(latency, correction=fit(latency, table.fitted)), table.checked).median_error
 
 
-def charted(shop: Workshop, path: Path) -> dict[str, Any]:
+def charted(project: Project, path: Path) -> dict[str, Any]:
     """Draw FLOPs against latency of random sub-networks, timed in turn; return the points, and who ranks them."""
     from matplotlib.figure import Figure
     from scipy.stats import spearmanr
 
-    device = shop.times.device
-    channels = [sample(shop, 1000 + number) for number in range(CHARTED)]
-    image = torch.rand(1, *shop.recipe.model.input)
-    networks = [fresh(shop.reading.module, shop.reading.table, c) for c in channels]
-    runs = [load(network, [image], device, shop.device) for network in networks]
-    ms = [median for median, _ in time_all(runs, shop.device)]
-    flops = [shop.flops(c) for c in channels]
-    predicted = [shop.latency(c) for c in channels]
+    assert project.latency_table is not None
+    device = read_table(project.latency_table).device
+    channels = [sample(project, 1000 + number) for number in range(CHARTED)]
+    image = torch.rand(1, *project.recipe.model.input)
+    networks = [fresh(project.network.reading.module, project.network.reading.table, c) for c in channels]
+    runs = [load(network, [image], device, project.device) for network in networks]
+    ms = [median for median, _ in time_all(runs, project.device)]
+    flops = [project.costs["flops"](c) for c in channels]
+    predicted = [project.costs["latency"](c) for c in channels]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot([count / 1e6 for count in flops], ms, "o", ms=4)
     axes.set_xlabel("MFLOPs (multiply-adds)")
     axes.set_ylabel("measured ms")
-    model = shop.recipe.model
+    model = project.recipe.model
     side = f"{model.input[1]}x{model.input[2]}"
     axes.set_title(f"{model.name} at {side}, {len(ms)} random sub-networks\n{device}")
     axes.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from autoslim_cli.cost.budget import Bound, Budget
 from autoslim_cli.cost.closed_form import flops
@@ -39,7 +38,9 @@ from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import classification
 
+TASK = classification(10)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 QUICK = {"mobilenet_v2 at 32": ("mobilenet_v2", 32, 256)}
 FULL = {
@@ -101,9 +102,7 @@ class Bench:
                 for images, labels in self.digits.training(64, 0, done):
                     self.supernet.zero_gradients()
                     first, *others = draw_subnetworks(self.space, settings, python_random(done))
-                    sandwich_step(
-                        run_channels(self.supernet), images, labels, first, others, distill=True, label_smoothing=0.0
-                    )
+                    sandwich_step(run_channels(self.supernet), images, labels, first, others, task=TASK, distill=True)
                     for group in optimizer.param_groups:
                         group["lr"] = rate * min(1.0, (done + 1) / 20) * (1 - done / steps)
                     torch.nn.utils.clip_grad_norm_(self.supernet.body.parameters(), 5.0)
@@ -119,7 +118,7 @@ class Bench:
 
     def score_of(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the loss of some logits, on the device."""
-        return F.cross_entropy(logits.float(), self.labels[: len(logits)], reduction="none").double().mean()
+        return TASK.losses(logits, self.labels[: len(logits)]).double().mean()
 
     def naive(self, channels: dict[str, int], candidates: list[Any]) -> dict[Any, float]:
         """Score every candidate by a forward pass of its own."""

@@ -14,7 +14,10 @@ from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, 
 from autoslim_cli.errors import AutoslimError, UsageError
 
 INTERRUPTED = 130
-_MEMORY = "out of memory; lower the batch (train.batch, search.batch, calibrate.batch), the input or the channels"
+_MEMORY = (
+    "out of memory; lower what the command works with: train.batch, retrain.batch, calibrate.batch, evaluate.batch, "
+    "search.memory, or model.input and supernet.width for all of them"
+)
 _WrongWords: type[Any] = typer.BadParameter.__mro__[1]
 """The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
 

@@ -9,7 +9,7 @@ from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from autoslim_cli.cost.budget import Budget
-    from autoslim_cli.stages.workshop import Workshop
+    from autoslim_cli.stages.project import Project
 
 
 Flops = Annotated[
@@ -52,26 +52,24 @@ def bounds(**named: str | None) -> dict[str, str]:
     return texts
 
 
-def measuring(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "Workshop":
-    """Return the workshop with all costs that are bounded."""
-    from dataclasses import replace
+def measuring(project: "Project", texts: dict[str, str], table: Path | None) -> "Project":
+    """Return the project with all costs that are bounded."""
+    from autoslim_cli.stages.profile import with_latency
+    from autoslim_cli.stages.project import with_activation_memory
 
     if table is not None and "latency" not in texts:
         raise UsageError("--latency-table says how latency is predicted: add a budget, as --latency 12ms")
-    shop = replace(shop, measures=("activation_memory",) if "activation_memory" in texts else ())
-    if "latency" not in texts:
-        return shop
-    from autoslim_cli.stages.profile import with_latency
-
-    return with_latency(shop, table)
+    if "activation_memory" in texts:
+        project = with_activation_memory(project)
+    return with_latency(project, table) if "latency" in texts else project
 
 
-def budgets(shop: "Workshop", texts: dict[str, str], table: Path | None) -> "list[Budget]":
+def budgets(project: "Project", texts: dict[str, str], table: Path | None) -> "list[Budget]":
     """Read the bounds; percentages are of the base network. A table that is named names what is found by it."""
     from dataclasses import replace
 
     from autoslim_cli.cost.budget import parse_many
-    from autoslim_cli.stages.workshop import slug
+    from autoslim_cli.files.atomic import file_name
 
-    device = slug(table.stem.removeprefix("latency-")) if table else ""
-    return [replace(budget, device=device) for budget in parse_many(texts, shop.cost(shop.reading.table.base))]
+    device = file_name(table.stem.removeprefix("latency-")) if table else ""
+    return [replace(budget, device=device) for budget in parse_many(texts, project.costs(project.network.base))]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, open_workshop
+from autoslim_cli.cli.options import Json, Overrides, Recipe, open_recipe
 from autoslim_cli.cli.printing import print_json, print_table
 from autoslim_cli.errors import UsageError
 
@@ -14,10 +14,10 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
     from autoslim_cli.stages.inspect import units as stage
 
-    shop = open_workshop(recipe, overrides)
-    rows = stage(shop)
+    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"])  # wherever the recipe's device is
+    rows = stage(project)
     if as_json:
-        print_json({"model": shop.recipe.model.model_dump(mode="json"), "units": rows})
+        print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})
         return
     print_table(
         ["unit", "layers", "base", "supernet", "min", "step", "pinned"],
@@ -30,7 +30,7 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
             )
             for r in rows
         ),
-        title=f"{shop.recipe.model.name}: channel units, named after the first layer that produces them",
+        title=f"{project.recipe.model.name}: channel units, named after the first layer that produces them",
     )
 
 

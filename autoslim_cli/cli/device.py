@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe
 from autoslim_cli.cli.printing import print_json, print_table
 from autoslim_cli.errors import UsageError
 
@@ -41,20 +41,20 @@ def profile(
             f"--import reads what the device's runner wrote: leave --{given[0].replace('_', '-')} out, which is for "
             "measuring this machine"
         )
-    shop = open_workshop(recipe, overrides)
+    project = open_recipe(recipe, overrides)
     if suite is not None:
         from autoslim_cli.stages.latency_suite import import_suite
 
-        result = import_suite(shop, suite)
+        result = import_suite(project, suite)
         print_json(result) if as_json else print_profile(result)
         return
     if threads is not None:
         import torch
 
-        if shop.device.type != "cpu":
-            raise UsageError(f"--threads is for CPUs, but device is {shop.device}: add device=cpu, or leave it out")
+        if project.device.type != "cpu":
+            raise UsageError(f"--threads is for CPUs, but device is {project.device}: add device=cpu, or leave it out")
         torch.set_num_threads(threads)
-    result = stage(shop, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
+    result = stage(project, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
     if as_json:
         print_json(result)
         return
@@ -97,7 +97,7 @@ def export(
     assert latency_suite is not None
     from autoslim_cli.stages.latency_suite import export_suite
 
-    result = export_suite(open_workshop(recipe, overrides), latency_suite, networks=networks, batch=batch)
+    result = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch)
     if as_json:
         print_json(result)
         return

@@ -10,7 +10,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.launch import launched
 
 if TYPE_CHECKING:
-    from autoslim_cli.stages.workshop import Workshop
+    from autoslim_cli.stages.project import Project
 
 Recipe = Annotated[
     str | None,
@@ -30,7 +30,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 
 
-def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *, shared: bool = False) -> "Workshop":
+def open_recipe(recipe: str | Path | None, overrides: Iterable[str] | None, *, shared: bool = False) -> "Project":
     """Open a recipe for work. Of the processes of a torchrun job only the first talks.
 
     Raises UsageError if there are several and the command is not one that they share.
@@ -41,11 +41,11 @@ def open_workshop(recipe: str | Path | None, overrides: Iterable[str] | None, *,
     from autoslim_cli.progress import Reporter
     from autoslim_cli.recipe import catalogue
     from autoslim_cli.recipe.loading import load_recipe
-    from autoslim_cli.stages.workshop import Workshop
+    from autoslim_cli.stages.project import open_project
 
     reporter = Reporter(quiet=not launch.first)
     directory = catalogue.find(None if recipe is None else str(recipe), reporter.say, may_copy=launch.size == 1)
-    return Workshop(load_recipe(directory, overrides or ()), directory, reporter)
+    return open_project(load_recipe(directory, overrides or ()), directory, reporter)
 
 
 def recipe_of(path: Path | None) -> str | None:

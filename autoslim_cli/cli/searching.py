@@ -3,7 +3,7 @@
 from typing import Any
 
 from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, bounds, budgets, measuring
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.launch import launched
 
@@ -28,8 +28,8 @@ def search(
     from autoslim_cli.stages.search import search as stage
 
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    shop = measuring(open_workshop(recipe, overrides, shared=True), texts, latency_table)
-    result = asdict(stage(shop, budgets(shop, texts, latency_table), resume=resume))
+    project = measuring(open_recipe(recipe, overrides, shared=True), texts, latency_table)
+    result = asdict(stage(project, budgets(project, texts, latency_table), resume=resume))
     if not launched().first:
         return
     if as_json:
@@ -60,15 +60,15 @@ def run(
     from autoslim_cli.stages.run import run as stage
 
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    shop = measuring(open_workshop(recipe, overrides), texts, latency_table)
-    result = stage(shop, budgets(shop, texts, latency_table))
+    project = measuring(open_recipe(recipe, overrides), texts, latency_table)
+    result = stage(project, budgets(project, texts, latency_table))
     if as_json:
         print_json(result)
         return
     print_table(
         ["network", "FLOPs", "params", "test loss", "test top-1", "file"],
         ((row["network"], *figures(row), row["path"]) for row in result["networks"]),
-        title=f"{shop.recipe.model.name}, retrained from scratch",
+        title=f"{project.recipe.model.name}, retrained from scratch",
     )
     for name in ("report", "plot"):
         if result[name]:

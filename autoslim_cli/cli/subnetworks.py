@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, recipe_of
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe, recipe_of
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.errors import UsageError
 
@@ -26,16 +26,16 @@ def calibrate_bn(
     as_json: Json = False,
 ) -> None:
     """Cut sub-networks out of the supernet, each with its own BN statistics: deployable without retraining."""
+    from autoslim_cli.report.figures import write_spectrum
     from autoslim_cli.stages import calibrate_bn as stage
-    from autoslim_cli.stages.report import write_spectrum
 
     configs = channels or []
     if not widths and not configs:
         raise UsageError("name what to cut: --widths 0.25:1.0:0.25, --channels arch-300M.json, or both")
-    shop = open_workshop(recipe or recipe_of(configs[0] if configs else None), overrides)
+    project = open_recipe(recipe or recipe_of(configs[0] if configs else None), overrides)
     wanted = stage.parse_widths(widths) if widths else []
-    rows = stage.calibrate_bn(shop, wanted, configs, compare=compare, resume=resume)
-    spectrum = write_spectrum(shop, rows) if len(rows) > 2 else {}
+    rows = stage.calibrate_bn(project, wanted, configs, compare=compare, resume=resume)
+    spectrum = write_spectrum(project.directory, project.recipe.model.name, rows) if len(rows) > 2 else {}
     if as_json:
         print_json({"subnetworks": rows, **spectrum})
         return
@@ -60,7 +60,7 @@ def extract(
     """Cut one switch out of a slimmable network with switchable BN, as a plain network."""
     from autoslim_cli.stages.calibrate_bn import extract as stage
 
-    row = stage(open_workshop(recipe, overrides), width)
+    row = stage(open_recipe(recipe, overrides), width)
     if as_json:
         print_json(row)
         return

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_workshop, recipe_of
+from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe, recipe_of
 from autoslim_cli.cli.printing import figures, print_json, print_table, print_test
 from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from autoslim_cli.stages.workshop import Workshop
+    from autoslim_cli.stages.project import Project
 
 
 def train_supernet(
@@ -19,7 +19,7 @@ def train_supernet(
     """Train a supernet whose sub-networks all work (sandwich rule, inplace distillation)."""
     from autoslim_cli.stages.train_supernet import train_supernet as stage
 
-    result = stage(open_workshop(recipe, overrides), resume=resume)
+    result = stage(open_recipe(recipe, overrides), resume=resume)
     if as_json:
         print_json(result)
         return
@@ -54,8 +54,8 @@ def retrain(
     values = [argument for argument in arguments or () if "=" in argument and not Path(argument).exists()]
     paths = [Path(argument) for argument in arguments or () if argument not in values]
     if joint:
-        shop = open_workshop(recipe or recipe_of(paths[0] if paths else None), values)
-        rows = retrain_jointly(shop, paths, resume=resume)
+        project = open_recipe(recipe or recipe_of(paths[0] if paths else None), values)
+        rows = retrain_jointly(project, paths, resume=resume)
         print_json({"networks": rows}) if as_json else print_test(rows)
         return
     if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
@@ -63,9 +63,9 @@ def retrain(
             "name one network: a channel config, --width 0.5, or --uniform-flops 30M; --joint takes several"
         )
     path = paths[0] if paths else None
-    shop = open_workshop(recipe or recipe_of(path), values)
-    name, channels = _network(shop, path, width, uniform_flops)
-    result = stage(shop, name, channels, config=path, resume=resume)
+    project = open_recipe(recipe or recipe_of(path), values)
+    name, channels = _network(project, path, width, uniform_flops)
+    result = stage(project, name, channels, config=path, resume=resume)
     if as_json:
         print_json(result)
         return
@@ -82,7 +82,7 @@ def evaluate(
     """Measure a deployable checkpoint on the recipe's test set."""
     from autoslim_cli.stages.evaluate import evaluate as stage
 
-    result = stage(open_workshop(recipe or recipe_of(file), overrides), file, width)
+    result = stage(open_recipe(recipe or recipe_of(file), overrides), file, width)
     if as_json:
         print_json(result)
         return
@@ -90,21 +90,22 @@ def evaluate(
 
 
 def _network(
-    shop: "Workshop", path: Path | None, width: float | None, uniform_flops: str | None
+    project: "Project", path: Path | None, width: float | None, uniform_flops: str | None
 ) -> tuple[str, dict[str, int]]:
     """Return the name and the channels that retrain's arguments ask for."""
     from autoslim_cli.cost.budget import parse
+    from autoslim_cli.cost.configs import read_channels
     from autoslim_cli.stages.run import uniform_channels
 
     if path is not None:
-        return path.stem.removeprefix("arch-"), shop.read_channels(path, bounded=False)
+        return path.stem.removeprefix("arch-"), read_channels(path, project.network, project.costs, bounded=False)
     if width is not None:
-        supernet = shop.recipe.supernet
+        supernet = project.recipe.supernet
         if not supernet.min_width <= width <= supernet.width:
             raise UsageError(
                 f"--width {width:g} is outside {supernet.min_width:g} to {supernet.width:g} (supernet.width)"
             )
-        return f"width-{width:g}", shop.space.uniform(width)
+        return f"width-{width:g}", project.network.space.uniform(width)
     assert uniform_flops is not None
-    budget = parse("flops", uniform_flops, shop.flops(shop.reading.table.base))
-    return f"uniform-{budget.text.replace('%', 'pct')}", uniform_channels(shop, budget.limit)[1]
+    budget = parse("flops", uniform_flops, project.costs["flops"](project.network.base))
+    return f"uniform-{budget.text.replace('%', 'pct')}", uniform_channels(project, budget.limit)[1]

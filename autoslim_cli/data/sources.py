@@ -1,5 +1,6 @@
 """Hand out labelled images by index: from memory, or decoded by worker processes."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +23,11 @@ class Source(Protocol):
 
     labels: Tensor
 
+    @property
+    def digest(self) -> str:
+        """Return `sha256:...` of what the set holds."""
+        ...
+
     def plain(self, batches: list[Tensor]) -> Iterator[Batch]:
         """Yield batches with evaluation transforms."""
         ...
@@ -36,6 +42,13 @@ class MemorySource:
 
     def __init__(self, images: Tensor, labels: Tensor, augment: AugmentSettings, device: torch.device) -> None:
         self.images, self.labels, self.augment = images.to(device), labels, augment
+
+    @property
+    def digest(self) -> str:
+        """Return `sha256:...` of pixels and labels."""
+        hashed = hashlib.sha256(repr((list(self.images.shape), self.labels.tolist())).encode())
+        hashed.update(self.images.cpu().numpy().tobytes())
+        return f"sha256:{hashed.hexdigest()}"
 
     def plain(self, batches: list[Tensor]) -> Iterator[Batch]:
         """Yield batches as they are."""
@@ -52,6 +65,12 @@ class MemorySource:
 
 class WorkerSource:
     """Image files decoded by worker processes, every image with a random seed of its own."""
+
+    @property
+    def digest(self) -> str:
+        """Return `sha256:...` of names and sizes."""
+        rows = [f"{file.name} {file.stat().st_size}" for file in self.files]
+        return f"sha256:{hashlib.sha256(repr((rows, self.labels.tolist())).encode()).hexdigest()}"
 
     def __init__(self, files: list[Path], labels: Tensor, decode: Any, augment: Any, workers: int) -> None:
         self.files, self.labels, self.decode, self.transform, self.workers = files, labels, decode, augment, workers

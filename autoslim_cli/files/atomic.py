@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return f"sha256:{digest.hexdigest()}"
+
+
+def file_name(text: str) -> str:
+    """Return text fit for a file's name."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def _umask() -> int:

@@ -2,11 +2,13 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
+from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
+from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json
 from autoslim_cli.recipe.errors import explain
@@ -94,3 +96,17 @@ def config_sha256(path: Path) -> str:
         return sha256(path)
     rest = config.model_copy(update={"cost": config.cost.model_copy(update={"latency": None})})
     return f"sha256:{hashlib.sha256(rest.model_dump_json(exclude_none=True).encode()).hexdigest()}"
+
+
+def save_model(path: Path, network: nn.Module, config: ChannelConfig, facts: dict[str, Any]) -> None:
+    """Write a plain network as a deployable checkpoint: its weights and its channel config."""
+    values = {"config": config.model_dump(mode="json", exclude_none=True), **facts}
+    checkpoint.save(path, checkpoint.MODEL, network.state_dict(), values)
+
+
+def describe(model: ModelSettings) -> str:
+    """Name a model with what sets it apart."""
+    details = [f"{key}={value}" for key, value in model.args.items()]
+    details += [f"input={list(model.input)}", f"classes={model.classes}"]
+    details += [f"strides={model.strides}"] if model.strides else []
+    return f"{model.name} ({', '.join(details)})"

@@ -1,37 +1,89 @@
-"""Tell whether an artifact is still what its recipe and parents would make."""
+"""Record what an artifact is made from, and tell whether it still is what that would make."""
 
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files.checkpoint import read_facts
+from autoslim_cli.files.atomic import sha256
+from autoslim_cli.files.channel_config import config_sha256
+from autoslim_cli.files.checkpoint import read_facts, versions
 from autoslim_cli.recipe.schema import Recipe
 
 
+def made_from(
+    recipe: Recipe, *sections: str, contents: Mapping[str, str], parents: Iterable[Path] = ()
+) -> dict[str, Any]:
+    """Return what an artifact records of its origin: recipe, what its names stand for, parents' sha256, versions.
+
+    `contents` holds digests of the network, the images, the weights: a name in a recipe does not say what it names.
+    """
+    return {
+        "recipe": {"seed": recipe.seed, **recipe.sections("model", *sections)},
+        "contents": dict(contents),
+        "parents": {path.name: config_sha256(path) if path.suffix == ".json" else sha256(path) for path in parents},
+        "versions": versions(),
+    }
+
+
 def current_facts(
-    path: Path, format_name: str, made_from: dict[str, Any], channels: dict[str, int]
+    path: Path, format_name: str, origin: dict[str, Any], channels: dict[str, int], say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """Return a checkpoint's facts if it was made from this recipe, these parents and these channels, else None."""
+    """Return a checkpoint's facts if it was made from this origin and has these channels, else None.
+
+    `say` is told why one that is there is not current.
+    """
     try:
         facts = read_facts(path, format_name, "")
-    except ArtifactError:
+    except ArtifactError as error:
+        if path.exists():
+            say(f"{path} is not used: {error}")
         return None
     held = facts.get("channels") or facts.get("config", {}).get("channels")
-    return facts if same_origin(facts.get("made_from", {}), made_from) and held == channels else None
+    if why := difference(decisive(facts.get("made_from", {})), decisive(origin)):
+        say(f"{path} is stale: {why}")
+        return None
+    if held != channels:
+        say(f"{path} is stale: it has other channels")
+        return None
+    return facts
 
 
-def same_origin(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Tell whether two records of origin lead to the same result: the same decisive settings, parents and channels."""
-    return decisive(one) == decisive(other)
-
-
-def decisive(made_from: dict[str, Any]) -> dict[str, Any]:
+def decisive(origin: dict[str, Any]) -> dict[str, Any]:
     """Return what of a record of origin decides the result: not versions, nor where or how fast work is done."""
-    kept = {key: value for key, value in made_from.items() if key != "versions"}
-    return {**kept, "recipe": Recipe.decisive(made_from.get("recipe", {}))}
+    kept = {key: value for key, value in origin.items() if key != "versions"}
+    return {**kept, "recipe": Recipe.decisive(origin.get("recipe", {}))}
+
+
+def difference(before: Any, now: Any, name: str = "") -> str:
+    """Say the first value in which two records differ; nothing if they do not."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys((*before, *now))
+        parts = (difference(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
+        return next((part for part in parts if part), "")
+    if before == now:
+        return ""
+    name = re.sub(r"^(recipe|contents|parents)\.", "", name)
+    return f"{name} was {_short(before)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    """Write a value; of a digest the beginning."""
+    return value[:19] if isinstance(value, str) and value.startswith("sha256:") else str(value)
 
 
 def refuse_to_lose(state: Path) -> None:
     """Raise UsageError if a stopped training left a state: starting anew would overwrite hours of work."""
     if state.exists():
         raise UsageError(f"{state} holds a stopped training: add --resume to continue it, or remove it to start anew")
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file another name, `<stem>.old-1<suffix>` or the next that is free; return it."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.old-{number}{path.suffix}")).exists():
+        number += 1
+    os.replace(path, aside)
+    return aside

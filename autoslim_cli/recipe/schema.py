@@ -148,11 +148,34 @@ class TrainSettings(Settings):
     )
 
 
+class RetrainSettings(TrainSettings):
+    """Say how found networks are trained, and how their training ends."""
+
+    calibrate: Literal["auto", True, False] = Field(
+        default="auto",
+        description="End by measuring BN statistics exactly, as `calibrate` says; `auto`: where running averages would "
+        "keep more than 1 % of their initial values",
+    )
+    distill: bool = Field(
+        default=False, description="With --joint: the largest network teaches the others, and alone learns from labels"
+    )
+
+
 class CalibrateSettings(Settings):
     """Say how many training images measure the BN statistics of a sub-network."""
 
     images: Positive = 5120
     batch: Positive = 1024
+
+
+class EvaluateSettings(Settings):
+    """Say how networks are measured. No setting here changes a network."""
+
+    batch: Positive = Field(default=512, description="Images in one forward")
+    images: Positive = Field(
+        default=2048,
+        description="Holdout images that score a supernet after each epoch, kept decoded; at its end all of them do",
+    )
 
 
 class SearchSettings(Settings):
@@ -171,8 +194,10 @@ class SearchSettings(Settings):
     batch: Positive = Field(
         default=2048, description="Most images in one forward: BN takes its batch statistics from them"
     )
-    memory: PositiveFloat | None = Field(
-        default=None, description="GiB for the activations of one forward; half of what is free by default"
+    memory: PositiveFloat = Field(
+        default=4.0,
+        description="GiB for the activations of one forward, the same on every machine: where they do not hold `batch` "
+        "images, BN takes its statistics from smaller batches, and scores differ",
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of forward passes; losses are summed in double precision all the same"
@@ -211,7 +236,6 @@ class SearchSettings(Settings):
 _INDIFFERENT = {
     "data": ("workers", "memory", "download"),
     "train": ("save_minutes",),
-    "search": ("memory",),
     "retrain": ("save_minutes",),
 }
 
@@ -229,8 +253,9 @@ class Recipe(Settings):
     supernet: SupernetSettings = SupernetSettings()
     train: TrainSettings
     calibrate: CalibrateSettings = CalibrateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     search: SearchSettings = SearchSettings()
-    retrain: TrainSettings
+    retrain: RetrainSettings
 
     @staticmethod
     def decisive(sections: Mapping[str, Any]) -> dict[str, Any]:

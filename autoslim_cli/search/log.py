@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoslim_cli.errors import LogError
+from autoslim_cli.errors import LogError, StaleLogError
 from autoslim_cli.files.atomic import write_text
-from autoslim_cli.files.provenance import decisive
+from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.network.table import Channels
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.training.score import Score
@@ -59,9 +59,9 @@ class SearchLog:
             self.start(run)
             return
         if rows[0].get("format") != FORMAT:
-            raise LogError(f"{self.path}: not a log of this version ({FORMAT}); search anew without --resume")
-        if other := _difference(_scores_depend_on(rows[0]), _scores_depend_on(self.header)):
-            raise LogError(f"{self.path}: logs scores of something else ({other}); search anew without --resume")
+            raise StaleLogError(f"{self.path}: not a log of this version ({FORMAT}); search anew without --resume")
+        if other := difference(_scores_depend_on(rows[0]), _scores_depend_on(self.header)):
+            raise StaleLogError(f"{self.path}: logs scores of something else ({other}); search anew without --resume")
         units, last = list(self.header["largest"]["channels"]), None
         for place, row in enumerate(rows[1:], 2):
             try:
@@ -166,14 +166,6 @@ def key(channels: Channels, candidate: Candidate, draw: int) -> Key:
 def _scores_depend_on(header: dict[str, Any]) -> dict[str, Any]:
     """Return what of a header decides scores: not versions, nor the machine."""
     return {name: value for name, value in decisive(header).items() if name != "ran_on"}
-
-
-def _difference(one: Any, other: Any, name: str = "") -> str:
-    """Name the first value in which two headers differ; nothing if they do not."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        parts = (_difference(one.get(k), other.get(k), f"{name}.{k}".lstrip(".")) for k in {**one, **other})
-        return next((part for part in parts if part), "")
-    return "" if one == other else f"{name.removeprefix('recipe.')} was {one}, is {other}"
 
 
 def _damaged(path: Path, place: int) -> LogError:

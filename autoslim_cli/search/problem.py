@@ -60,6 +60,8 @@ class Problem:
     budgets: tuple[Budget, ...]
     settings: SearchSettings
     seed: int = 0
+    higher_is_better: bool = True
+    """Whether a greater score is a better one: `Task.higher_is_better`."""
 
     def fits(self, budget: Budget, channels: Channels) -> bool:
         """Tell whether a budget holds at some channels."""
@@ -97,9 +99,10 @@ class Problem:
         return [Candidate.of({name: count}) for name, count in options if count is not None]
 
     def harm(self, score: Score, current: Score) -> Harm:
-        """Return what the score loses against the current channels': top-1 with ties settled by loss, or the loss."""
-        loss, top1 = score.loss - current.loss, current.top1 - score.top1
-        return (loss, top1) if self.settings.score == "loss" else (top1, loss)
+        """Return what channels lose against the current ones: the score with ties settled by loss, or the loss."""
+        loss, lost = score.loss - current.loss, current.top1 - score.top1
+        lost = lost if self.higher_is_better else -lost
+        return (loss, lost) if self.settings.score == "loss" else (lost, loss)
 
     def rank(self, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
         """Return what slimming candidates are compared by: harm, or harm per cost saved."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from autoslim_cli.data.sets import Images
 from autoslim_cli.data.sources import Batch
 from autoslim_cli.errors import AutoslimError
-from autoslim_cli.machine import free_memory
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.search.problem import SCREEN, WHOLE
@@ -22,6 +20,7 @@ from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.measure import sum_of
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import Task
 
 MEASURED = 16
 """Most candidates whose memory is measured before a search."""
@@ -44,11 +43,13 @@ class Scorer:
         holdout: Images,
         settings: SearchSettings,
         *,
+        task: Task,
         seed: int,
         ranks: Ranks,
         most: int,
     ) -> None:
-        self.evaluator, self.settings, self.seed, self.ranks, self.most = evaluator, settings, seed, ranks, most
+        self.evaluator, self.settings, self.task = evaluator, settings, task
+        self.seed, self.ranks, self.most = seed, ranks, most
         self.anew = settings.draw == "anew"
         self.whole = even(holdout if self.anew else holdout.first(settings.images or len(holdout)), most)
         if self.anew:
@@ -90,7 +91,7 @@ class Scorer:
         return self.loaded[draw]
 
     def score(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
-        """Return each candidate's loss and top-1: one shared forward pass per batch, forked at the cuts.
+        """Return each candidate's loss and score: one shared forward pass per batch, forked at the cuts.
 
         Every rank returns all scores. Raises AutoslimError on a loss that is not finite.
         """
@@ -111,16 +112,16 @@ class Scorer:
         return scores
 
     def _sums(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
-        """Return sums of losses and hits. Nothing waits for the device before the end."""
+        """Return sums of losses and of scores. Nothing waits for the device before the end."""
         losses: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
-        hits: dict[Candidate, Any] = dict.fromkeys(candidates, 0)
+        hits: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
         for images, labels in self._batches(draw):
             with arithmetic(self.settings, images.device):
-                for candidate, logits in self.evaluator.forked_logits(images, channels, candidates):
-                    losses[candidate] += sum_of(F.cross_entropy(logits.float(), labels, reduction="none"))
-                    hits[candidate] += (logits.argmax(1) == labels).sum()
-        summed = torch.stack([torch.stack([losses[c], hits[c].to(losses[c].dtype)]) for c in candidates]).tolist()
-        return {c: Score(loss, top1) for c, (loss, top1) in zip(candidates, summed, strict=True)}
+                for candidate, outputs in self.evaluator.forked_logits(images, channels, candidates):
+                    losses[candidate] += sum_of(self.task.losses(outputs, labels))
+                    hits[candidate] += sum_of(self.task.scores(outputs, labels))
+        summed = torch.stack([torch.stack([losses[c], hits[c]]) for c in candidates]).tolist()
+        return {c: Score(loss, score) for c, (loss, score) in zip(candidates, summed, strict=True)}
 
     def time_a_pass(self, channels: Channels) -> float:
         """Return the seconds of one forward pass over a draw's images, after a warm-up on one batch."""
@@ -185,15 +186,12 @@ def most_images(
     some = slimmer[:: -(-len(slimmer) // MEASURED)]
     with arithmetic(settings, images.device):
         each = MARGIN * evaluator.peak_bytes(images, largest, some)
-    memory = (settings.memory or 0.0) * 2**30
-    if not settings.memory:
-        held = len(holdout) if settings.draw == "anew" else 4 * (settings.images or len(holdout))
-        memory = (free_memory(images.device) - held * images[0].numel()) / 2
+    memory = settings.memory * 2**30
     most = min(settings.batch, int(memory / each))
     if most < 2:
         raise AutoslimError(
-            f"search.memory: {memory / 2**30:.3g} GiB for activations do not hold two images of {each / 2**30:.3g} GiB "
-            "each; give it more, or lower model.input"
+            f"search.memory: {settings.memory:.3g} GiB for activations do not hold two images of "
+            f"{each / 2**30:.3g} GiB each; give it more, or lower model.input"
         )
     return most
 

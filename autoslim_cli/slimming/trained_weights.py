@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.atomic import sha256
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
@@ -43,25 +44,44 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
     return trained, left
 
 
-def _named_weights(model: ModelSettings) -> Mapping[str, Tensor]:
-    """Return torchvision's weights by their enum name, downloaded by its own code where missing."""
+def _known_weights(model: ModelSettings) -> Any:
+    """Return torchvision's description of weights by their name."""
     if not model.name.startswith("torchvision/"):
         raise UsageError(f"model.weights: {model.weights} is a name of torchvision's; for {model.name} give a file")
     import torchvision
 
     known = torchvision.models.get_model_weights(model.name.removeprefix("torchvision/"))
     try:
-        weights: Any = known[str(model.weights)]
+        return known[str(model.weights)]
     except KeyError:
         names = ", ".join(known.__members__)
         raise UsageError(
             f"model.weights: no {model.weights} of {model.name}; there are {names}, or give a file"
         ) from None
+
+
+def _named_weights(model: ModelSettings) -> Mapping[str, Tensor]:
+    """Return torchvision's weights by their name, downloaded by its own code where missing."""
+    weights = _known_weights(model)
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         raise ArtifactError(f"model.weights: {weights.url} could not be downloaded ({error}); give a file") from None
     return state
+
+
+def weights_digest(model: ModelSettings, directory: Path) -> str:
+    """Return what `model.weights` stands for: the `sha256:...` of a file, or the address of torchvision's weights.
+
+    Raises UsageError for an unknown name, ArtifactError for a file that is missing.
+    """
+    name = str(model.weights)
+    if "." not in name:
+        return str(_known_weights(model).url)
+    try:
+        return sha256(directory / name)
+    except OSError:
+        raise ArtifactError(f"model.weights: no file {directory / name}") from None
 
 
 def _file_weights(path: Path) -> Mapping[str, Tensor]:

@@ -5,12 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.channel_config import save_model
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.files.provenance import current_facts
-from autoslim_cli.stages.train_supernet import calibration_batches
-from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop, width_name
-from autoslim_cli.training.measure import calibrate, evaluate
+from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.schema import SupernetSettings
+from autoslim_cli.slimming.base_network import width_name
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
+from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
+from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import task_of
 
 MOST_WIDTHS = 1000
 
@@ -39,73 +47,85 @@ def parse_widths(text: str) -> list[float]:
 
 
 def calibrate_bn(
-    shop: Workshop, widths: list[float], configs: list[Path], *, compare: bool = False, resume: bool = False
+    project: Project, widths: list[float], configs: list[Path], *, compare: bool = False, resume: bool = False
 ) -> list[dict[str, Any]]:
     """Write `subnet-<name>.safetensors` for each width and channel config; return a row of figures for each.
 
     `compare` also scores each with the statistics of the largest sub-network instead of its own.
     Raises UsageError for a width or channels beyond the supernet, and for a supernet with switchable BN.
     """
-    if shop.switches:
+    recipe, network, costs = project.recipe, project.network, project.costs
+    if network.switches:
         raise UsageError(
             "supernet.bn: switchable has measured its BN; `autoslim extract --width` cuts its switches out"
         )
-    wanted = {_width_name(shop, width): shop.space.uniform(width) for width in widths}
+    wanted = {_checked_name(recipe.supernet, width): network.space.uniform(width) for width in widths}
     for path in configs:
-        wanted[path.stem.removeprefix("arch-")] = shop.read_channels(path, bounded=True)
-    supernet = shop.load_supernet()
-    parents = shop.sha256_of(shop.path(SUPERNET_FILE))
-    made_from = shop.made_from("data", "calibrate", parents=parents)
-    rows: list[dict[str, Any]] = []
+        wanted[path.stem.removeprefix("arch-")] = read_channels(path, network, costs, bounded=True)
+    supernet = load_supernet(project)
+    made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
+    settings, task, rows = recipe.calibrate, task_of(recipe.model), []
+
+    def calibrated(plain: nn.Module) -> None:
+        calibrate(plain, calibration_batches(project.images.training, settings.images, settings.batch))
+
+    def score(plain: nn.Module) -> Score:
+        return evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), task)
+
     if compare:
-        calibrate(supernet.eval().body, calibration_batches(shop, shop.recipe.calibrate.images))
-    with shop.reporter.bar("calibrating", len(wanted)) as bar:
+        calibrated(supernet.eval().body)
+    with project.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
-            path = shop.path(f"subnet-{name}.safetensors")
-            spelled_out = shop.space.spelled_out(channels)
-            kept = current_facts(path, MODEL, made_from, spelled_out) if resume else None
-            if kept is None or (compare and "uncalibrated_top1" not in kept["holdout"]):
+            path = project.directory / f"subnet-{name}.safetensors"
+            facts = _current(project, path, made_from, channels) if resume else None
+            if facts is None or (compare and "uncalibrated_top1" not in facts["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
-                network = supernet.extract(channels)
-                figures = {"uncalibrated_top1": evaluate(network, shop.holdout.evaluation(512)).top1} if compare else {}
-                calibrate(network, calibration_batches(shop, shop.recipe.calibrate.images))
-                score = evaluate(network, shop.holdout.evaluation(512))
-                kept = {"made_from": made_from, "holdout": {**asdict(score), **figures}}
-                shop.save_model(path, network, shop.config(channels, network=network), kept)
-            rows.append({"name": name, "path": str(path), **shop.cost(channels), **kept["holdout"]})
+                plain = supernet.extract(channels)
+                before = {"uncalibrated_top1": score(plain).top1} if compare else {}
+                calibrated(plain)
+                facts = {"made_from": made_from, "holdout": {**asdict(score(plain)), **before}}
+                save_model(path, plain, config_of(network, costs, channels, built=plain), facts)
+            rows.append({"name": name, "path": str(path), **costs(channels), **facts["holdout"]})
             bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
     return rows
 
 
-def extract(shop: Workshop, width: float) -> dict[str, Any]:
+def _current(project: Project, path: Path, made_from: dict[str, Any], channels: Channels) -> dict[str, Any] | None:
+    """Return the facts of a calibrated sub-network that is there and current."""
+    wanted = project.network.space.spelled_out(channels)
+    return current_facts(path, MODEL, made_from, wanted, project.reporter.say)
+
+
+def extract(project: Project, width: float) -> dict[str, Any]:
     """Write one switch of a slimmable network as `subnet-width-<width>.safetensors`; return its figures on the holdout.
 
     Raises UsageError for a width that is no switch.
     """
-    name = switch_name(shop, width)
-    network = shop.load_supernet().extract(shop.switches[name], name)
-    score = evaluate(network, shop.holdout.evaluation(512))
-    path = shop.path(f"subnet-{name}.safetensors")
-    made_from = shop.made_from("data", "supernet", parents=shop.sha256_of(shop.path(SUPERNET_FILE)))
-    config = shop.config(shop.switches[name], network=network)
-    shop.save_model(path, network, config, {"made_from": made_from, "holdout": asdict(score)})
-    return {"name": name, "path": str(path), **shop.cost(shop.switches[name]), **asdict(score)}
+    recipe, network = project.recipe, project.network
+    name = switch_name(project, width)
+    channels = network.switches[name]
+    plain = load_supernet(project).extract(channels, name)
+    score = evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), task_of(recipe.model))
+    path = project.directory / f"subnet-{name}.safetensors"
+    made_from = origin(project, "data", "supernet", parents=[project.directory / SUPERNET_FILE])
+    config = config_of(network, project.costs, channels, built=plain)
+    save_model(path, plain, config, {"made_from": made_from, "holdout": asdict(score)})
+    return {"name": name, "path": str(path), **project.costs(channels), **asdict(score)}
 
 
-def switch_name(shop: Workshop, width: float) -> str:
+def switch_name(project: Project, width: float) -> str:
     """Return the name of a switch. Raises UsageError if the recipe has none of this width."""
-    if not shop.switches:
+    if not project.network.switches:
         raise UsageError(
             "supernet.bn: shared has no switches; `autoslim calibrate-bn --widths` makes deployable networks"
         )
-    if width_name(width) not in shop.switches:
-        raise UsageError(f"--width {width:g} is no switch; supernet.widths: {list(shop.recipe.supernet.widths)}")
+    if width_name(width) not in project.network.switches:
+        raise UsageError(f"--width {width:g} is no switch; supernet.widths: {list(project.recipe.supernet.widths)}")
     return width_name(width)
 
 
-def _width_name(shop: Workshop, width: float) -> str:
+def _checked_name(supernet: SupernetSettings, width: float) -> str:
     """Name a width's file; refuse a width that the supernet does not hold."""
-    supernet = shop.recipe.supernet
     if not supernet.min_width <= width <= supernet.width:
         raise UsageError(f"width {width:g} is outside the supernet's {supernet.min_width:g} to {supernet.width:g}")
     return width_name(width)

@@ -15,8 +15,9 @@ from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
-from autoslim_cli.stages.workshop import Workshop
+from autoslim_cli.stages.project import Project, load_supernet
 from autoslim_cli.training import measure
+from autoslim_cli.training.task import task_of
 
 MAKE = "autoslim retrain"
 
@@ -48,20 +49,25 @@ def _network(config: ChannelConfig, path: Path, directory: Path | None = None) -
     return fresh(reading.module, reading.table, space.check(config.channels, str(path), bounded=False))
 
 
-def evaluate(shop: Workshop, path: Path, width: float | None = None) -> dict[str, Any]:
+def evaluate(project: Project, path: Path, width: float | None = None) -> dict[str, Any]:
     """Return loss and top-1 on the test set, FLOPs and parameters of a checkpoint, or of a switch of the supernet."""
+    recipe, base = project.recipe, project.network
+
+    def score(network: nn.Module) -> dict[str, float]:
+        batches = project.images.test.evaluation(recipe.evaluate.batch)
+        return asdict(measure.evaluate(network, batches, task_of(recipe.model)))
+
     if width is not None:
-        name = switch_name(shop, width)
-        switch = shop.load_supernet(path).extract(shop.switches[name], name)
-        measured = measure.evaluate(switch, shop.test_images().evaluation(512))
-        return {"path": str(path), "switch": name, **shop.cost(shop.switches[name]), **asdict(measured)}
-    network, config = load_model(path, shop.directory)
-    expected, given = config.model, shop.recipe.model
+        name = switch_name(project, width)
+        switch = load_supernet(project, path).extract(base.switches[name], name)
+        return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
+    network, config = load_model(path, project.directory)
+    expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
         raise ArtifactError(
             f"{path}: takes {list(expected.input)} and gives {expected.classes} classes, but the recipe's data is "
             f"{list(given.input)} and {given.classes}; name its recipe with --recipe"
         )
-    score = measure.evaluate(settled(network, shop.device), shop.test_images().evaluation(512))
     assert config.cost is not None
-    return {"path": str(path), "flops": config.cost.flops, "params": config.cost.params, **asdict(score)}
+    cost = {"flops": config.cost.flops, "params": config.cost.params}
+    return {"path": str(path), **cost, **score(settled(network, project.device))}

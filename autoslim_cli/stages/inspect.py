@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.configs import check_cost
+from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.files.channel_config import ChannelConfig, describe, read_config
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_other_model
 from autoslim_cli.models.zoo import build
@@ -20,10 +22,10 @@ from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.steering import steered
 from autoslim_cli.stages.profile import refuse_incomplete
-from autoslim_cli.stages.workshop import Workshop, check_cost, describe
+from autoslim_cli.stages.project import Project
 
 
-def units(shop: Workshop) -> list[dict[str, Any]]:
+def units(project: Project) -> list[dict[str, Any]]:
     """Return every channel unit of the recipe's network, in the network's order."""
     return [
         {
@@ -35,7 +37,7 @@ def units(shop: Workshop) -> list[dict[str, Any]]:
             "step": unit.step,
             "pinned": unit.unit.pinned,
         }
-        for name, unit in shop.space.units.items()
+        for name, unit in project.network.space.units.items()
     ]
 
 
@@ -58,7 +60,7 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
     if channels is not None:
         space = Space.of(table, width=1.0, min_width=0.5, groups=1, divisor=1)
         chosen = space.check(channels.channels, what, bounded=False)
-        check_cost(path, channels, flops(table, chosen), params(table, chosen))
+        check_cost(path, channels, Costs.closed_form(table), chosen)
     network = fresh(reading.module, table, chosen)
     counted, theirs = flops(table, chosen), fvcore_flops(network, settings.input)
     latency = _latency(reading, chosen, times, str(latency_table)) if times else {}

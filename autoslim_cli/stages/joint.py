@@ -6,64 +6,73 @@ from typing import Any
 
 from torch import Tensor
 
+from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.provenance import decisive, refuse_to_lose
+from autoslim_cli.files import checkpoint
 from autoslim_cli.slimming.supernet import Supernet, largest
-from autoslim_cli.stages.workshop import Workshop
-from autoslim_cli.training.loop import Training, fit
+from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.stages.retrain import end_training, sections
+from autoslim_cli.training.job import Job, Result, Training
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
+from autoslim_cli.training.task import task_of
+from autoslim_cli.training.trained import trained
 
 STATE_FILE = "joint.resume.pt"
 
 
-def retrain_jointly(shop: Workshop, configs: list[Path], *, resume: bool = False) -> list[dict[str, Any]]:
+def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = False) -> list[dict[str, Any]]:
     """Train the networks of channel configs with shared weights and private BN; write `model-<name>.safetensors` each.
 
-    All learn from the labels, in every step. Returns their figures on the test set.
+    All learn from the labels, in every step, or with `retrain.distill` all but the largest from it. Returns their
+    figures on the test set.
     """
-    recipe = shop.recipe
-    found = {path.stem.removeprefix("arch-"): shop.read_channels(path, bounded=False) for path in configs}
+    recipe, network, costs = project.recipe, project.network, project.costs
+    found = {path.stem.removeprefix("arch-"): read_channels(path, network, costs, bounded=False) for path in configs}
     if len(found) < 2:
         raise UsageError("--joint: name two or more channel configs of different names")
-    switches = dict(sorted(found.items(), key=lambda item: shop.flops(item[1]), reverse=True))
-    made_from = shop.made_from("data", "retrain", parents=shop.sha256_of(*configs))
-    state = shop.path(STATE_FILE)
-    if not resume:
-        refuse_to_lose(state)
-    full = largest(switches)
-    network = Supernet(shop.fresh_network(full), shop.reading, full, switches)
-    agreed = {name: shop.config(channels) for name, channels in switches.items()}
-    images, test = shop.all_training_images(), shop.test_images()
-    first, *others = switches
-
-    def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        smoothing = recipe.retrain.label_smoothing
-        run = run_switches(network)
-        return sandwich_step(run, batch, labels, first, others, distill=False, label_smoothing=smoothing)
-
-    costs = "  ".join(f"{name} {shop.flops(channels) / 1e6:.2f}M" for name, channels in switches.items())
-    shop.reporter.say(f"retraining jointly: FLOPs {costs}")
-    training = Training(
-        network=network,
-        images=images,
+    switches = dict(sorted(found.items(), key=lambda item: costs["flops"](item[1]), reverse=True))
+    paths = {name: project.directory / f"model-{name}.safetensors" for name in switches}
+    job = Job(
+        section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
-        state=state,
-        decisive={**decisive(made_from), "switches": switches},
-        step=step,
-        zero_gradients=network.zero_gradients,
-        after_epoch=lambda: "",
-        key="retrain",
+        made_from={**origin(project, *sections(project), parents=configs), "joint": list(switches)},
+        format=checkpoint.MODEL,
+        channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
+        state=project.directory / STATE_FILE,
+        build=lambda: _training(project, switches, paths),
     )
-    fit(training, shop.reporter, resume=resume)
-    rows = []
-    for name, channels in switches.items():
-        plain = network.extract(channels, name)
-        score = evaluate(plain, test.evaluation(512))
-        path = shop.path(f"model-{name}.safetensors")
-        facts = {"made_from": made_from, "test": asdict(score), "joint": list(switches)}
-        shop.save_model(path, plain, agreed[name], facts)
-        rows.append({"name": name, "path": str(path), **shop.cost(channels), **asdict(score)})
-    state.unlink(missing_ok=True)
-    return rows
+    facts = trained(job, project.reporter, resume=resume)
+    return [
+        {"name": name, "path": str(paths[name]), **costs(channels), **facts[paths[name]]["test"]}
+        for name, channels in switches.items()
+    ]
+
+
+def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict[str, Path]) -> Training:
+    """Build the slimmable network, and say how it is trained, split and measured."""
+    recipe, network, costs = project.recipe, project.network, project.costs
+    full = largest(switches)
+    slimmable = Supernet(network.fresh(full), network.reading, full, switches)
+    configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
+    images, test = project.images.all_training, project.images.test
+    task = task_of(recipe.model, recipe.retrain.label_smoothing)
+    (first, *others), distill = switches, recipe.retrain.distill
+    text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in switches.items())
+    project.reporter.say(f"retraining jointly: FLOPs {text}")
+
+    def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
+        return sandwich_step(run_switches(slimmable), batch, labels, first, others, task=task, distill=distill)
+
+    def results() -> dict[Path, Result]:
+        ended = {}
+        for name, channels in switches.items():
+            plain = slimmable.extract(channels, name)
+            end_training(project, plain)
+            score = evaluate(plain, test.evaluation(recipe.evaluate.batch), task)
+            facts = {"config": configs[name].model_dump(mode="json", exclude_none=True), "test": asdict(score)}
+            ended[paths[name]] = Result(plain.state_dict(), facts)
+        return ended
+
+    return Training(slimmable, images, step, slimmable.zero_gradients, results)

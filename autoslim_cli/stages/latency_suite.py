@@ -13,17 +13,17 @@ import torch
 from pydantic import Field, ValidationError
 
 from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files.atomic import write_bytes, write_json
+from autoslim_cli.files.atomic import file_name, write_bytes, write_json
 from autoslim_cli.files.document import read_json
 from autoslim_cli.latency.engines import onnx_bytes
 from autoslim_cli.latency.grid import Shape, channels_at, shapes_of
 from autoslim_cli.latency.table import Device, LatencyTable, LayerTimes, Measured, check_layer
-from autoslim_cli.network.pieces import alone
+from autoslim_cli.network.pieces import alone, pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 from autoslim_cli.stages.profile import finish, refuse_to_replace, sample
-from autoslim_cli.stages.workshop import Workshop, slug
+from autoslim_cli.stages.project import Project
 
 Read = TypeVar("Read", bound=Settings)
 
@@ -78,7 +78,7 @@ class Times(Settings):
     ms: dict[str, float | Annotated[list[float], Field(min_length=1, max_length=2)]]
 
 
-def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) -> dict[str, Any]:
+def export_suite(project: Project, directory: Path, *, networks: int, batch: int) -> dict[str, Any]:
     """Write a suite; return its manifest's path and how many files it has.
 
     Raises UsageError without ONNX, or if the directory cannot be one.
@@ -88,22 +88,22 @@ def export_suite(shop: Workshop, directory: Path, *, networks: int, batch: int) 
     except OSError as error:
         raise UsageError(f"--latency-suite {directory}: {error.strerror}; name another directory") from None
     layers = []
-    shapes = shapes_of(shop.pieces, shop.space)
-    with shop.reporter.bar("layer shapes", len(shapes)) as bar:
+    shapes = shapes_of(pieces(project.network.reading), project.network.space)
+    with project.reporter.bar("layer shapes", len(shapes)) as bar:
         for number, shape in enumerate(shapes):
-            layers.append(_write_layer(shop, shape, directory, f"layers/{number:03}", batch))
+            layers.append(_write_layer(project, shape, directory, f"layers/{number:03}", batch))
             bar(number + 1, partial(str, shape.piece.name))
     whole = []
     for number in range(networks):
-        channels = sample(shop, number)
+        channels = sample(project, number)
         file = f"networks/{number:02}.onnx"
-        network = fresh(shop.reading.module, shop.reading.table, channels)
-        write_bytes(directory / file, onnx_bytes(network, [torch.rand(batch, *shop.recipe.model.input)]))
+        network = fresh(project.network.reading.module, project.network.reading.table, channels)
+        write_bytes(directory / file, onnx_bytes(network, [torch.rand(batch, *project.recipe.model.input)]))
         whole.append(SuiteNetwork(file=file, channels=channels))
     suite = Suite(
         id="",
-        model=shop.recipe.model.architecture,
-        tie=shop.recipe.space.tie,
+        model=project.recipe.model.architecture,
+        tie=project.recipe.space.tie,
         batch=batch,
         layers=layers,
         networks=whole,
@@ -121,13 +121,15 @@ def _identity(suite: Suite) -> str:
     return hashlib.sha256(suite.model_copy(update={"id": ""}).model_dump_json().encode()).hexdigest()[:16]
 
 
-def _write_layer(shop: Workshop, shape: Shape, directory: Path, stem: str, batch: int) -> SuiteLayer:
+def _write_layer(project: Project, shape: Shape, directory: Path, stem: str, batch: int) -> SuiteLayer:
     """Write one layer shape at every point of a grid."""
     counts = [_some(axis) for axis in shape.counts]
     files = []
     for point in product(*counts):
         file = f"{'-'.join([stem, *map(str, point)])}.onnx"
-        piece = alone(shop.reading, shape.piece, channels_at(shape.piece, point, shop.space), batch)
+        piece = alone(
+            project.network.reading, shape.piece, channels_at(shape.piece, point, project.network.space), batch
+        )
         write_bytes(directory / file, onnx_bytes(*piece))
         files.append(file)
     return SuiteLayer(shape=shape.piece.shape, example=shape.piece.name, counts=counts, files=files)
@@ -139,7 +141,7 @@ def _some(counts: Sequence[int]) -> list[int]:
     return [counts[place] for place in sorted(places)]
 
 
-def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
+def import_suite(project: Project, directory: Path) -> dict[str, Any]:
     """Write `latency-<device>.json` from the times of a suite; half of its networks correct, the others check.
 
     Raises ArtifactError naming the file whose time is missing or cannot be one.
@@ -154,10 +156,10 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{directory / TIMES}: times of the suite {times.suite}, but {MANIFEST} is of {suite.id}: run this suite"
         )
-    if suite.model != shop.recipe.model.architecture:
+    if suite.model != project.recipe.model.architecture:
         raise ArtifactError(
             f"{directory / MANIFEST}: a suite of {suite.model.name} at {list(suite.model.input)}, but the recipe's "
-            f"model is {shop.recipe.model.name} at {list(shop.recipe.model.input)}; name its recipe with --recipe"
+            f"model is {project.recipe.model.name} at {list(project.recipe.model.input)}; name its recipe with --recipe"
         )
     layers = [
         LayerTimes(
@@ -171,7 +173,10 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
     for layer in layers:
         check_layer(directory / MANIFEST, layer)
     try:
-        checked = [shop.space.check(one.channels, str(directory / MANIFEST), bounded=False) for one in suite.networks]
+        checked = [
+            project.network.space.check(one.channels, str(directory / MANIFEST), bounded=False)
+            for one in suite.networks
+        ]
     except UsageError as error:
         raise ArtifactError(str(error)) from None
     runs = [
@@ -187,10 +192,10 @@ def import_suite(shop: Workshop, directory: Path) -> dict[str, Any]:
         fitted=tuple(runs[::2]),
         checked=tuple(runs[1::2]),
     )
-    path = shop.path(f"latency-{slug(device.name)}.json")
+    path = project.directory / f"latency-{file_name(device.name)}.json"
     if path.exists():
         refuse_to_replace(path, device)
-    return finish(shop, path, table)
+    return finish(project, path, table)
 
 
 def _ms(directory: Path, times: Times, file: str) -> tuple[float, ...]:

@@ -4,18 +4,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_lose
-from autoslim_cli.stages.workshop import Workshop, slug
-from autoslim_cli.training.loop import Training, fit
-from autoslim_cli.training.measure import evaluate
+from autoslim_cli.cost.configs import config_of
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.atomic import file_name
+from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.training.job import Job, Result, Training
+from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, keeps_initial_statistics
+from autoslim_cli.training.task import task_of
+from autoslim_cli.training.trained import trained
 
 
 def retrain(
-    shop: Workshop, name: str, channels: dict[str, int], *, config: Path | None = None, resume: bool = False
+    project: Project, name: str, channels: dict[str, int], *, config: Path | None = None, resume: bool = False
 ) -> dict[str, Any]:
     """Train the network at `channels` and write `model-<name>.safetensors`; return its figures on the test set.
 
@@ -23,42 +25,71 @@ def retrain(
     `resume` continues a stopped training, and keeps a model that is already there and current.
     Raises AutoslimError on a loss that is not finite.
     """
-    recipe = shop.recipe
-    path = shop.path(f"model-{slug(name)}.safetensors")
-    made_from = shop.made_from("data", "retrain", parents=shop.sha256_of(config) if config else None)
-    cost = shop.cost(channels)
-    result = {"name": name, "path": str(path), **cost}
-    state = shop.path(f"model-{slug(name)}.resume.pt")
-    if not resume:
-        refuse_to_lose(state)
-    elif facts := current_facts(path, MODEL, made_from, shop.space.spelled_out(channels)):
-        shop.reporter.say(f"{path} is there and current")
-        state.unlink(missing_ok=True)
-        return {**result, **facts["test"]}
-    network = shop.fresh_network(channels)
-    agreed = shop.config(channels, network=network)
-    images, test = shop.all_training_images(), shop.test_images()
-    shop.reporter.say(f"retraining {name}: {cost['flops'] / 1e6:.2f}M FLOPs, {cost['params'] / 1e6:.3f}M parameters")
+    recipe, stem = project.recipe, f"model-{file_name(name)}"
+    path = project.directory / f"{stem}.safetensors"
+
+    def build() -> Training:
+        return _training(project, name, channels, path)
+
+    job = Job(
+        section="retrain",
+        settings=recipe.retrain,
+        seed=recipe.seed,
+        made_from=origin(project, *sections(project), parents=[config] if config else []),
+        format=checkpoint.MODEL,
+        channels={path: project.network.space.spelled_out(channels)},
+        state=project.directory / f"{stem}.resume.pt",
+        build=build,
+    )
+    (facts,) = trained(job, project.reporter, resume=resume).values()
+    return {"name": name, "path": str(path), **project.costs(channels), **facts["test"]}
+
+
+def sections(project: Project) -> tuple[str, ...]:
+    """Return the recipe's sections that retraining depends on."""
+    return ("data", "retrain", "calibrate") if _ends_in_calibration(project) else ("data", "retrain")
+
+
+def end_training(project: Project, network: nn.Module) -> None:
+    """Measure the BN statistics of a network that was trained, where its recipe asks for that or they need it."""
+    if _ends_in_calibration(project):
+        settings = project.recipe.calibrate
+        calibrate(network, calibration_batches(project.images.training, settings.images, settings.batch))
+
+
+def _ends_in_calibration(project: Project) -> bool:
+    """Tell whether statistics are measured at the end: if the recipe says so, or leaves it to the network's momentum.
+
+    One of 0.0003, as MNASNet's, leaves a short training with statistics that are mostly initial ones.
+    """
+    settings = project.recipe.retrain
+    if settings.calibrate != "auto":
+        return settings.calibrate
+    steps = settings.epochs * project.images.all_training.steps(settings.batch)
+    return keeps_initial_statistics(project.network.reading.module, steps)
+
+
+def _training(project: Project, name: str, channels: dict[str, int], path: Path) -> Training:
+    """Build the network, and say how it is trained and measured."""
+    recipe, cost = project.recipe, project.costs(channels)
+    network = project.network.fresh(channels)
+    config = config_of(project.network, project.costs, channels, built=network)
+    images, test = project.images.all_training, project.images.test
+    task = task_of(recipe.model, recipe.retrain.label_smoothing)
+    flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
+    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters")
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        loss = F.cross_entropy(network(batch).float(), labels, label_smoothing=recipe.retrain.label_smoothing)
+        outputs = network(batch)
+        task.check(outputs)
+        loss = task.loss(outputs, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    training = Training(
-        network=network,
-        images=images,
-        settings=recipe.retrain,
-        seed=recipe.seed,
-        state=state,
-        decisive={**decisive(made_from), "channels": channels},
-        step=step,
-        zero_gradients=lambda: network.zero_grad(set_to_none=True),
-        after_epoch=lambda: "",
-        key="retrain",
-    )
-    fit(training, shop.reporter, resume=resume)
-    score = evaluate(network, test.evaluation(512))
-    shop.save_model(path, network, agreed, {"made_from": made_from, "test": asdict(score)})
-    state.unlink(missing_ok=True)
-    return {**result, **asdict(score)}
+    def results() -> dict[Path, Result]:
+        end_training(project, network)
+        score = evaluate(network, test.evaluation(recipe.evaluate.batch), task)
+        facts = {"config": config.model_dump(mode="json", exclude_none=True), "test": asdict(score)}
+        return {path: Result(network.state_dict(), facts)}
+
+    return Training(network, images, step, lambda: network.zero_grad(set_to_none=True), results)

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 
 from autoslim_cli.cost.budget import MEASURES, Budget, option, short
-from autoslim_cli.errors import BudgetError, LogError, UsageError
+from autoslim_cli.cost.configs import config_of
+from autoslim_cli.cost.costs import Costs
+from autoslim_cli.errors import BudgetError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
-from autoslim_cli.files.checkpoint import versions
+from autoslim_cli.files.provenance import set_aside
+from autoslim_cli.machine import free_memory
 from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
@@ -22,10 +25,12 @@ from autoslim_cli.search.log import FORMAT, LOG_FILE, Key, SearchLog, key, read_
 from autoslim_cli.search.scorer import Scorer, most_images
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
-from autoslim_cli.stages.profile import measured_here
-from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.stages.profile import latency_facts, measured_here
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import task_of
 
 DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine")
 """The settings that decide what is scored, not what its score is."""
@@ -47,48 +52,55 @@ class SearchResult:
     forward_rate: float = 0.0
 
 
-def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> SearchResult:
+def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> SearchResult:
     """Write `arch-<budget>.json` for every budget, largest first, in one pass.
 
     Under torchrun the ranks share the candidates of every scoring, with the result of one process of as many threads.
     Raises BudgetError with the reachable range if a budget is out of reach.
     """
-    settings = shop.recipe.search
-    if shop.switches:
+    recipe, network, costs, settings = project.recipe, project.network, project.costs, project.recipe.search
+    if network.switches:
         raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
-    if settings.draw == "anew" and not (settings.images and settings.images < shop.recipe.data.holdout):
+    if settings.draw == "anew" and not (settings.images and settings.images < recipe.data.holdout):
         raise UsageError(
             f"search.draw: anew draws search.images of the holdout at each step: set search.images below its "
-            f"{shop.recipe.data.holdout} images"
+            f"{recipe.data.holdout} images"
         )
-    check_reach(shop, budgets)
+    check_reach(network.space, costs, budgets)
     # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
-    evaluator = ForkedEvaluator(shop.load_supernet())
+    path, task = project.directory / LOG_FILE, task_of(recipe.model)
+    evaluator = ForkedEvaluator(load_supernet(project))
     ranks = join_ranks()
-    (rows, *_) = ranks.gather(read_log(shop.path(LOG_FILE)) if resume and ranks.first else None)
-    problem = Problem(shop.space, shop.cost, tuple(budgets), settings, shop.recipe.seed)
-    most = _most(shop, problem, evaluator, ranks, (rows or [{}])[0])
-    scorer = Scorer(evaluator, shop.holdout, settings, seed=shop.recipe.seed, ranks=ranks, most=most)
-    log = SearchLog(shop.path(LOG_FILE), _header(shop, scorer), writing=ranks.first)
+    (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
+    begun = (rows or [{}])[0]
+    problem = Problem(network.space, costs, tuple(budgets), settings, recipe.seed, task.higher_is_better)
+    most = _most(project, problem, evaluator, ranks, begun)
+    scorer = Scorer(evaluator, project.images.holdout, settings, task=task, seed=recipe.seed, ranks=ranks, most=most)
+    log = SearchLog(path, _header(project, scorer), writing=ranks.first)
     run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
-    run |= {"latency_table": sha256(shop.latency_table)} if shop.latency_table else {}
-    log.replay(run, rows) if resume else log.start(run)
+    run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
+    if resume:
+        log.replay(run, rows)
+    else:
+        if ranks.first and path.exists():
+            project.reporter.say(f"{path} was there before: kept as {set_aside(path).name}")
+        log.start(run)
     # 2. Let the strategy ask and decide, and log every score and every decision.
-    with _threads_of(shop, (rows or [{}])[0]):
+    with _threads_of(project, begun):
         strategy = STRATEGIES[settings.strategy]
         whole = scorer.images / scorer.images_of(1)
         forecast = foresee(problem, strategy, whole)
-        forward_rate = _say_plan(shop, scorer, forecast, log)
-        journal = _Journal(shop, scorer, log)
+        forward_rate = _say_plan(project, scorer, forecast, log)
+        journal = _Journal(costs, scorer, log)
         result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
-        with shop.reporter.bar("searching", forecast.steps) as bar:
+        with project.reporter.bar("searching", forecast.steps) as bar:
             for event in strategy(problem, journal.ask):
                 if isinstance(event, Answer):
-                    result.configs.append(_write(shop, event, log, journal.number, ranks))
-                    log.add_decision({"answer": str(event.budget), **shop.cost(event.channels), **asdict(event.score)})
+                    result.configs.append(_write(project, event, log, journal.number, ranks))
+                    log.add_decision({"answer": str(event.budget), **costs(event.channels), **asdict(event.score)})
                 else:
                     journal.note(event)
-                    bar(min(journal.number, forecast.steps), partial(_words, shop, event))
+                    bar(min(journal.number, forecast.steps), partial(_progress, costs, event))
     ranks.leave()
     # 3. Say what it took, before a kill or after.
     result.evaluations = len(journal.asked)
@@ -100,8 +112,8 @@ def search(shop: Workshop, budgets: list[Budget], *, resume: bool = False) -> Se
 class _Journal:
     """Answer a strategy's questions from the log or by scoring, and number its steps."""
 
-    def __init__(self, shop: Workshop, scorer: Scorer, log: SearchLog) -> None:
-        self.shop, self.scorer, self.log = shop, scorer, log
+    def __init__(self, costs: Costs, scorer: Scorer, log: SearchLog) -> None:
+        self.costs, self.scorer, self.log = costs, scorer, log
         self.asked: set[Key] = set()
         self.number, self.evaluations, self.seconds = 0, 0, 0.0
 
@@ -131,65 +143,64 @@ class _Journal:
             row["changes"] = [list(change) for change in step.changes]
         else:
             row["channels"] = step.channels
-        row |= {**self.shop.cost(step.channels), "loss": step.score.loss, "top1": step.score.top1}
+        row |= {**self.costs(step.channels), "loss": step.score.loss, "top1": step.score.top1}
         row |= {"evaluations": len(self.asked) - self.evaluations, "seconds": round(self.seconds, 4)}
         self.evaluations, self.seconds = len(self.asked), 0.0
         self.log.add_decision(row)
 
 
-def _header(shop: Workshop, scorer: Scorer) -> dict[str, Any]:
+def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
     """Return what scores depend on."""
-    recipe = {"seed": shop.recipe.seed, **shop.recipe.sections("model", "data", "space", "search")}
+    made_from = origin(project, "data", "space", "search")
+    recipe = made_from["recipe"]
+    largest = project.network.space.largest
     recipe["search"] = {name: value for name, value in recipe["search"].items() if name not in DECIDING}
     return {
         "format": FORMAT,
-        "versions": versions(),
-        "supernet": sha256(shop.path(SUPERNET_FILE)),
+        "versions": made_from["versions"],
+        "contents": made_from["contents"],
+        "supernet": sha256(project.directory / SUPERNET_FILE),
         "recipe": recipe,
         "holdout": scorer.images,
         "most_images": scorer.most,
-        "ran_on": {"device": shop.device.type, "threads": torch.get_num_threads()},
-        "largest": {"flops": shop.flops(shop.space.largest), "channels": shop.space.largest},
+        "ran_on": {"device": project.device.type, "threads": torch.get_num_threads()},
+        "largest": {"flops": project.costs["flops"](largest), "channels": largest},
     }
 
 
-def _most(shop: Workshop, problem: Problem, evaluator: ForkedEvaluator, ranks: Ranks, logged: dict[str, Any]) -> int:
-    """Return the most images of one forward, the same on every rank: what memory holds, or what the log began with.
+def _most(project: Project, problem: Problem, evaluator: ForkedEvaluator, ranks: Ranks, logged: dict[str, Any]) -> int:
+    """Return the most images of one forward, the same on every rank and every machine: what `search.memory` holds.
 
-    Raises LogError if `search.memory` does not hold what the log began with.
+    A log's own number is kept: another machine's libraries may take a little more, or less.
     """
-    settings = shop.recipe.search
+    settings, holdout, say = project.recipe.search, project.images.holdout, project.reporter.say
     before = logged.get("most_images")
-    if isinstance(before, int) and 2 <= before <= settings.batch and not settings.memory:
-        return before
-    slimmer = problem.slimmer(shop.space.largest)
-    most = min(ranks.gather(most_images(evaluator, shop.holdout, settings, shop.space.largest, slimmer)))
     if isinstance(before, int) and 2 <= before <= settings.batch:
-        if before > most:
-            raise LogError(
-                f"{shop.path(LOG_FILE)}: scores {before} images at a time, but search.memory={settings.memory:g} holds "
-                f"{most}; search anew without --resume"
-            )
         return before
-    scored = len(shop.holdout) if settings.draw == "anew" else settings.images or len(shop.holdout)
-    wanted = min(settings.batch, scored, len(shop.holdout))
+    largest = project.network.space.largest
+    most = min(ranks.gather(most_images(evaluator, holdout, settings, largest, problem.slimmer(largest))))
+    scored = len(holdout) if settings.draw == "anew" else settings.images or len(holdout)
+    wanted = min(settings.batch, scored, len(holdout))
     if most < wanted:
         coarse = ": coarse, raise search.memory if there is more" if most < SMALL_BATCH else ""
-        shop.reporter.say(
-            f"memory holds {most} images at a time, not {wanted}: BN takes its statistics from batches{coarse}"
+        say(
+            f"search.memory={settings.memory:g} GiB hold {most} images at a time, not {wanted}: BN takes its "
+            f"statistics from batches{coarse}"
         )
+    if settings.memory * 2**30 * min(1, wanted / most) > (free := free_memory(project.device)):
+        say(f"only {free / 2**30:.1f} GiB are free: if memory runs out, lower search.memory")
     return most
 
 
 @contextmanager
-def _threads_of(shop: Workshop, logged: dict[str, Any]) -> Iterator[None]:
+def _threads_of(project: Project, logged: dict[str, Any]) -> Iterator[None]:
     """Score with as many threads as a log began with: on a CPU, BN's statistics are sums over threads."""
     ran_on, own = logged.get("ran_on"), torch.get_num_threads()
     threads = ran_on.get("threads") if isinstance(ran_on, dict) else None
-    if shop.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == own:
+    if project.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == own:
         yield
         return
-    shop.reporter.say(f"scoring with {threads} threads, as the log does, not {own}: the last digits depend on it")
+    project.reporter.say(f"scoring with {threads} threads, as the log does, not {own}: the last digits depend on it")
     torch.set_num_threads(threads)
     try:
         yield
@@ -197,9 +208,9 @@ def _threads_of(shop: Workshop, logged: dict[str, Any]) -> Iterator[None]:
         torch.set_num_threads(own)
 
 
-def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
+def check_reach(space: Space, costs: Costs, budgets: list[Budget]) -> None:
     """Refuse a budget that no channels of the space meet, or that all do."""
-    low, high = shop.cost(shop.space.smallest), shop.cost(shop.space.largest)
+    low, high = costs(space.smallest), costs(space.largest)
     for budget in budgets:
         for bound in budget.bounds:
             lowest, highest = low[bound.measure], high[bound.measure]
@@ -215,10 +226,10 @@ def check_reach(shop: Workshop, budgets: list[Budget]) -> None:
                 raise BudgetError(f"{asked} holds without a search: {span}")
 
 
-def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, log: SearchLog) -> float:
+def _say_plan(project: Project, scorer: Scorer, forecast: Forecast, log: SearchLog) -> float:
     """Say what is searched and how long that takes; return the multiply-adds per second of one timed forward pass."""
-    space, say = shop.space, shop.reporter.say
-    low, high = shop.flops(space.smallest), shop.flops(space.largest)
+    space, flops, say = project.network.space, project.costs["flops"], project.reporter.say
+    low, high = flops(space.smallest), flops(space.largest)
     free = sum(len(unit.counts) > 1 for unit in space.units.values())
     say(f"space: {free} units, 10^{space.log10_size:.0f} networks, {short(low)} to {short(high)} FLOPs")
     seconds = scorer.time_a_pass(space.largest)
@@ -229,28 +240,28 @@ def _say_plan(shop: Workshop, scorer: Scorer, forecast: Forecast, log: SearchLog
     if known:
         say(f"the log holds {known} scores{'' if log.continues else ', of other budgets or another strategy'}")
     say(
-        f"{shop.recipe.search.strategy}: about {forecast.steps} steps, {forecast.evaluations} evaluations on "
+        f"{project.recipe.search.strategy}: about {forecast.steps} steps, {forecast.evaluations} evaluations on "
         f"{images} holdout images{', drawn anew' * scorer.anew}, about {duration(left)} (one pass of the supernet "
         f"took {seconds:.2f} s)"
     )
     return high * images / max(seconds, 1e-9)
 
 
-def _words(shop: Workshop, step: Step) -> str:
+def _progress(costs: Costs, step: Step) -> str:
     """Say where a step led."""
-    return f"{short(shop.flops(step.channels))} FLOPs  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
+    return f"{short(costs['flops'](step.channels))} FLOPs  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
 
 
-def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int, ranks: Ranks) -> dict[str, Any]:
+def _write(project: Project, answer: Answer, log: SearchLog, number: int, ranks: Ranks) -> dict[str, Any]:
     """Write the channel config of a budget that now holds."""
-    path = shop.path(f"arch-{answer.budget.label}.json")
-    cost, score = shop.cost(answer.channels), answer.score
+    path = project.directory / f"arch-{answer.budget.label}.json"
+    cost, score = project.costs(answer.channels), answer.score
     binding = answer.budget.binding(cost)
     found = Found(
         budget=str(answer.budget),
         binding=binding.measure,
-        strategy=shop.recipe.search.strategy,
-        holdout=Holdout(images=log.header["holdout"], seed=shop.recipe.seed),
+        strategy=project.recipe.search.strategy,
+        holdout=Holdout(images=log.header["holdout"], seed=project.recipe.seed),
         loss=score.loss,
         top1=score.top1,
         step=number,
@@ -259,11 +270,13 @@ def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int, ranks: R
     measured = None
     if "latency" in cost:
         ranks.gather(None)  # nobody scores while the first rank measures
-        (measured, *_) = ranks.gather(_measured(shop, answer, log) if log.writing else None)
+        (measured, *_) = ranks.gather(_measured(project, answer, log) if log.writing else None)
     if log.writing:
-        write_config(path, shop.config(answer.channels, found=found, measured_ms=measured))
+        latency = latency_facts(project, answer.channels, measured)
+        config = config_of(project.network, project.costs, answer.channels, found=found, latency=latency)
+        write_config(path, config)
     costs = ", ".join(f"{MEASURES[name].show(value)} {MEASURES[name].word}" for name, value in cost.items())
-    shop.reporter.say(
+    project.reporter.say(
         f"{path}: {costs}{f', measured {measured:.4g}ms' if measured else ''}, holdout loss {score.loss:.4f}, "
         f"top-1 {score.top1:.1%} after {number} steps"
     )
@@ -271,10 +284,10 @@ def _write(shop: Workshop, answer: Answer, log: SearchLog, number: int, ranks: R
     return {"path": str(path), "budget": str(answer.budget), **cost, "loss": score.loss, "top1": score.top1}
 
 
-def _measured(shop: Workshop, answer: Answer, log: SearchLog) -> float | None:
+def _measured(project: Project, answer: Answer, log: SearchLog) -> float | None:
     """Return the latency of found channels end to end: as the log has it, or measured now."""
-    assert shop.latency_table is not None
-    table, counts = sha256(shop.latency_table), tuple(answer.channels.values())
-    if (table, counts) not in log.measured and (ms := measured_here(shop, answer.channels)):
+    assert project.latency_table is not None
+    table, counts = sha256(project.latency_table), tuple(answer.channels.values())
+    if (table, counts) not in log.measured and (ms := measured_here(project, answer.channels)):
         log.add_measured(table, counts, ms)
     return log.measured.get((table, counts))

@@ -4,112 +4,119 @@ With switchable BN it is a slimmable network of fixed widths instead, and needs 
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from autoslim_cli.cost.configs import config_of
+from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.provenance import current_facts, decisive, refuse_to_lose
+from autoslim_cli.recipe.schema import Recipe, SupernetSettings
 from autoslim_cli.seeds import python_random
+from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.stages.workshop import SUPERNET_FILE, Workshop
-from autoslim_cli.training.loop import Training, fit
-from autoslim_cli.training.measure import calibrate, evaluate
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
+from autoslim_cli.training.job import Job, Result, Step, Training
+from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, run_switches, sandwich_step
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import Task, task_of
+from autoslim_cli.training.trained import trained
 
 STATE_FILE = "supernet.resume.pt"
 GLANCE_IMAGES = 1024
-"""Training images that calibrate the three widths after each epoch: enough for a glance."""
+"""Training images that calibrate each width that is scored: enough for a glance."""
 
 
-def train_supernet(shop: Workshop, *, resume: bool = False) -> dict[str, Any]:
+def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
     """Train the recipe's supernet and write `supernet.safetensors`; return its holdout scores at three widths.
 
     With switchable BN the scores are those of every switch. `resume` continues a stopped training, and keeps a supernet
     that is already there and current. Raises AutoslimError on a loss that is not finite.
     """
-    recipe, space, switches = shop.recipe, shop.space, shop.switches
-    made_from = shop.made_from("data", "space", "supernet", "train")
-    path, state = shop.path(SUPERNET_FILE), shop.path(STATE_FILE)
-    if not resume:
-        refuse_to_lose(state)
-    elif facts := current_facts(path, checkpoint.SUPERNET, made_from, shop.full):
-        shop.reporter.say(f"{path} is there and current")
-        state.unlink(missing_ok=True)
-        return {"supernet": str(path), "widths": facts["holdout"]}
-    if not any(len(unit.counts) > 1 for unit in space.units.values()):
+    recipe, network = project.recipe, project.network
+    if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
         raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `autoslim units` says why")
-    base = {"base": space.uniform(1.0)} if recipe.supernet.width >= 1 else {}
-    widths = switches or {"largest": space.largest, **base, "smallest": space.smallest}
-    for channels in widths.values():  # before any work: fvcore agrees on what will be counted
-        shop.config(channels)
-    images, supernet = shop.training_images, shop.fresh_supernet(trained=True)
-    scores: dict[str, Score] = {}
-
-    def step(batch: Tensor, labels: Tensor, number: int) -> Tensor:
-        smoothing = recipe.train.label_smoothing
-        if switches:
-            first, *others = switches
-            run = run_switches(supernet)
-            return sandwich_step(
-                run, batch, labels, first, others, distill=recipe.supernet.distill, label_smoothing=smoothing
-            )
-        drawn = draw_subnetworks(space, recipe.supernet, python_random(recipe.seed, "subnetworks", number))
-        return sandwich_step(
-            run_channels(supernet),
-            batch,
-            labels,
-            drawn[0],
-            drawn[1:],
-            distill=recipe.supernet.distill and recipe.supernet.sandwich,
-            label_smoothing=smoothing,
-        )
-
-    def after_epoch() -> str:
-        for name, channels in widths.items():
-            scores[name] = score_subnetwork(shop, supernet, channels, name if switches else None)
-        return "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
-
-    costs = "  ".join(f"{name} {shop.flops(channels) / 1e6:.2f}M" for name, channels in widths.items())
-    kind = "slimmable network" if switches else "supernet"
-    shop.reporter.say(f"{kind} of {recipe.model.name} on {shop.device}: FLOPs {costs}; {len(images)} images")
-    training = Training(
-        network=supernet.kept,
-        images=images,
+    path = project.directory / SUPERNET_FILE
+    job = Job(
+        section="train",
         settings=recipe.train,
         seed=recipe.seed,
-        state=state,
-        decisive=decisive(made_from),
-        step=step,
-        zero_gradients=supernet.zero_gradients,
-        after_epoch=after_epoch,
-        key="train",
+        made_from=origin(project, "data", "space", "supernet", "train", weights=True),
+        format=checkpoint.SUPERNET,
+        channels={path: network.full},
+        state=project.directory / STATE_FILE,
+        build=lambda: _training(project, _widths(network, recipe.supernet)),
     )
-    fit(training, shop.reporter, resume=resume)
-    if not scores:  # resumed after the last step
-        after_epoch()
-    holdout = {name: {**shop.cost(widths[name]), **asdict(score)} for name, score in scores.items()}
-    facts = {"model": shop.architecture, "channels": supernet.full, "holdout": holdout}
-    facts |= {"switches": switches} if switches else {}
-    checkpoint.save(path, checkpoint.SUPERNET, supernet.kept.state_dict(), {**facts, "made_from": made_from})
-    state.unlink(missing_ok=True)
-    return {"supernet": str(path), "widths": holdout}
+    (facts,) = trained(job, project.reporter, resume=resume).values()
+    return {"supernet": str(path), "widths": facts["holdout"]}
 
 
-@torch.no_grad()
-def score_subnetwork(shop: Workshop, supernet: Supernet, channels: dict[str, int], switch: str | None = None) -> Score:
-    """Return the holdout score of one sub-network: of a switch with its own BN, else calibrated on a few images."""
-    network = supernet.extract(channels, switch)
-    if switch is None:
-        calibrate(network, calibration_batches(shop, GLANCE_IMAGES))
-    return evaluate(network, shop.holdout.evaluation(512))
+def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
+    """Build the supernet, and say how it is trained and scored at some widths."""
+    recipe, network, costs, say = project.recipe, project.network, project.costs, project.reporter.say
+    for channels in widths.values():  # before any work: fvcore agrees on what will be counted
+        config_of(network, costs, channels)
+    images, holdout = project.images.training, project.images.holdout
+    if recipe.model.weights is None:
+        supernet = network.fresh_supernet()
+    else:
+        supernet = network.trained_supernet(project.directory, say, sort=recipe.supernet.sort)
+    text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in widths.items())
+    kind = "slimmable network" if network.switches else "supernet"
+    say(f"{kind} of {recipe.model.name} on {project.device}: FLOPs {text}; {len(images)} images")
+    glance, calibration = holdout.first(recipe.evaluate.images).held(), images.first(GLANCE_IMAGES).held()
+
+    def after_epoch() -> str:
+        scores = _scores(supernet, widths, glance, calibration, recipe)
+        return "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
+
+    def results() -> dict[Path, Result]:
+        scores = _scores(supernet, widths, holdout, calibration, recipe)
+        held = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
+        facts = {"model": network.architecture, "channels": network.full, "holdout": held}
+        facts |= {"switches": network.switches} if network.switches else {}
+        return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
+
+    task = task_of(recipe.model, recipe.train.label_smoothing)
+    step = _step(recipe, network, supernet, task)
+    return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch)
 
 
-def calibration_batches(shop: Workshop, images: int) -> Any:
-    """Yield batches of equal size of training images with evaluation transforms."""
-    some = shop.training_images.first(images)
-    batch = min(shop.recipe.calibrate.batch, len(some))
-    return some.first(len(some) // batch * batch).evaluation(batch)
+def _step(recipe: Recipe, network: BaseNetwork, supernet: Supernet, task: Task) -> Step:
+    """Return what one step does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
+    settings = recipe.supernet
+
+    def switches(images: Tensor, labels: Tensor, _number: int) -> Tensor:
+        first, *others = network.switches
+        run = run_switches(supernet)
+        return sandwich_step(run, images, labels, first, others, task=task, distill=settings.distill)
+
+    def sandwich(images: Tensor, labels: Tensor, number: int) -> Tensor:
+        random = python_random(recipe.seed, "subnetworks", number)
+        first, *others = draw_subnetworks(network.space, settings, random)
+        distill = settings.distill and settings.sandwich
+        return sandwich_step(run_channels(supernet), images, labels, first, others, task=task, distill=distill)
+
+    return switches if network.switches else sandwich
+
+
+def _widths(network: BaseNetwork, settings: SupernetSettings) -> dict[str, dict[str, int]]:
+    """Return the channels that are scored: of all switches, or of the largest, the base and the smallest."""
+    base = {"base": network.base} if settings.width >= 1 else {}
+    return network.switches or {"largest": network.space.largest, **base, "smallest": network.space.smallest}
+
+
+def _scores(
+    supernet: Supernet, widths: dict[str, dict[str, int]], holdout: Images, calibration: Images, recipe: Recipe
+) -> dict[str, Score]:
+    """Score sub-networks on the holdout: switches with their own BN, others calibrated on a few training images."""
+    task, scores = task_of(recipe.model), {}
+    for name, channels in widths.items():
+        network = supernet.extract(channels, name if supernet.switches else None)
+        if not supernet.switches:
+            calibrate(network, calibration_batches(calibration, GLANCE_IMAGES, recipe.calibrate.batch))
+        scores[name] = evaluate(network, holdout.evaluation(recipe.evaluate.batch), task)
+    return scores

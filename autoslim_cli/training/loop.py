@@ -3,65 +3,41 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
-from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import ArtifactError, AutoslimError
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
+from autoslim_cli.files.provenance import difference
 from autoslim_cli.progress import Reporter
-from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.optimiser import schedule, sgd
-
-Step = Callable[[Tensor, Tensor, int], Tensor]
-"""Given images, labels and the step's number, leave gradients and return the loss."""
 
 CHECK_EVERY = 20
 """Steps between two looks at the loss: on a GPU a look waits for the work in flight."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """Everything that one run of the loop needs.
-
-    `decisive` is what the result depends on: a saved state from anything else is refused.
-    `after_epoch` returns a few words for the epoch's line.
-    """
-
-    network: nn.Module
-    images: Images
-    settings: TrainSettings
-    seed: int
-    state: Path
-    decisive: dict[str, Any]
-    step: Step
-    zero_gradients: Callable[[], None]
-    after_epoch: Callable[[], str]
-    key: str
-
-
-def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
+def fit(job: Job, training: Training, reporter: Reporter, *, resume: bool) -> None:
     """Train to the end, saving a state after each epoch, every few minutes, and when interrupted.
 
     Every random draw depends on (seed, step) alone, so a run that resumes ends as an uninterrupted one ends: to the
     bit on the CPU. Raises AutoslimError on a loss that is not finite, KeyboardInterrupt after saving at Ctrl-C.
     """
-    settings, network = training.settings, training.network
+    settings, network = job.settings, training.network
     per_epoch = training.images.steps(settings.batch)
     total = settings.epochs * per_epoch
     optimizer = sgd(network, settings)
     scheduler = schedule(optimizer, settings, total)
-    done = _restore(training, optimizer, scheduler, reporter) if resume else 0
+    done = _restore(job, training, optimizer, scheduler, reporter) if resume else 0
     amp = torch.autocast(training.images.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
     network.train()
     saved_at = time.monotonic()
@@ -73,9 +49,9 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
         while done < total:
             epoch = done // per_epoch
             started, losses = time.monotonic(), list[Tensor]()
-            for images, labels in training.images.training(settings.batch, training.seed, epoch, done % per_epoch):
+            for images, labels in training.images.training(settings.batch, job.seed, epoch, done % per_epoch):
                 # 1. One optimizer step on the gradients that the step function leaves.
-                torch.manual_seed(seed_from(training.seed, "step", done))
+                torch.manual_seed(seed_from(job.seed, "step", done))
                 training.zero_gradients()
                 with amp:
                     losses.append(training.step(images, labels, done))
@@ -86,14 +62,14 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
                 scheduler.step()
                 done += 1
                 speed = len(losses) * len(labels) / (time.monotonic() - started)
-                bar(done, partial(_words, speed, rate, losses[-1]))
+                bar(done, partial(_progress, speed, rate, losses[-1]))
                 # 2. Refuse to go on from a broken loss; the state on disk is still a sound one.
                 saving = bool(stop) or time.monotonic() - saved_at > settings.save_minutes * 60
                 if saving or len(losses) % CHECK_EVERY == 0 or done % per_epoch == 0:
-                    _check(losses, done, epoch, rate, training.key)
+                    _check(losses, done, epoch, rate, job.section)
                 # 3. Keep what was done.
                 if saving:
-                    _save(training, optimizer, scheduler, done)
+                    _save(job, training.network, optimizer, scheduler, done)
                     saved_at = time.monotonic()
                 if stop:
                     _stop(done, total, reporter)
@@ -102,7 +78,7 @@ def fit(training: Training, reporter: Reporter, *, resume: bool) -> None:
             mean = torch.stack(losses).mean().item()
             line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
             bar.passed(line.rstrip())
-            _save(training, optimizer, scheduler, done)
+            _save(job, training.network, optimizer, scheduler, done)
             saved_at = time.monotonic()
             if stop:
                 _stop(done, total, reporter)
@@ -114,67 +90,49 @@ def _stop(done: int, total: int, reporter: Reporter) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _words(speed: float, rate: float, loss: Tensor) -> str:
+def _progress(speed: float, rate: float, loss: Tensor) -> str:
     """Say how the training goes."""
     return f"{speed:.0f} images/s  loss {loss.item():.3f}  lr {rate:.4f}"
 
 
-def _check(losses: list[Tensor], done: int, epoch: int, rate: float, key: str) -> None:
+def _check(losses: list[Tensor], done: int, epoch: int, rate: float, section: str) -> None:
     """Raise AutoslimError if one of the latest losses is not finite."""
     if not all(math.isfinite(value) for value in torch.stack(losses[-CHECK_EVERY:]).tolist()):
         raise AutoslimError(
             f"the loss is not finite near step {done} (epoch {epoch + 1}, learning rate {rate:g}); "
-            f"lower {key}.lr, or set {key}.warmup=0.05 or {key}.clip=1"
+            f"lower {section}.lr, or set {section}.warmup=0.05 or {section}.clip=1"
         )
 
 
-def _save(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, done: int) -> None:
+def _save(job: Job, network: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, done: int) -> None:
     """Write the state that `--resume` continues from."""
     state = {
-        "decisive": training.decisive,
+        "decisive": job.decisive,
         "done": done,
-        "network": training.network.state_dict(),
+        "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "scheduler": _plain(scheduler.state_dict()),
+        "scheduler": scheduler.state_dict(),
     }
-    save_state(training.state, state)
+    save_state(job.state, state)
 
 
-def _restore(training: Training, optimizer: torch.optim.Optimizer, scheduler: Any, reporter: Reporter) -> int:
+def _restore(
+    job: Job, training: Training, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, reporter: Reporter
+) -> int:
     """Load the saved state if there is one; return the number of steps already done."""
-    if not training.state.exists():
+    if not job.state.exists():
         reporter.say("starting from the beginning")
         return 0
-    state = load_state(training.state)
-    if state.get("decisive") != training.decisive:
+    state = load_state(job.state)
+    if why := difference(state.get("decisive"), job.decisive):
         raise ArtifactError(
-            f"{training.state}: a training with other settings; restore them, or remove it to start anew"
+            f"{job.state}: a training with other settings ({why}); restore them, or remove it to start anew"
         )
-    fill(training.network, state["network"], training.state)
+    fill(training.network, state["network"], job.state)
     optimizer.load_state_dict(state["optimizer"])
-    _load_plain(scheduler, state["scheduler"])
+    scheduler.load_state_dict(state["scheduler"])
     reporter.say(f"resuming after step {state['done']}")
     return int(state["done"])
-
-
-def _plain(state: Any) -> Any:
-    """Turn a scheduler's state into plain values that load with weights_only."""
-    if isinstance(state, dict):
-        return {str(key): _plain(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return [_plain(value) for value in state]
-    return state
-
-
-def _load_plain(scheduler: Any, state: dict[str, Any]) -> None:
-    """Load a scheduler's state from plain values (MultiStepLR counts its milestones in a Counter)."""
-    inner = [scheduler, *getattr(scheduler, "_schedulers", ())]
-    states = [state, *state.get("_schedulers", ())]
-    for one, values in zip(inner, states, strict=False):
-        milestones = getattr(one, "milestones", None)
-        one.__dict__.update({k: v for k, v in values.items() if k not in ("_schedulers", "milestones")})
-        if milestones is not None:
-            one.milestones = milestones
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """Build the optimizer and the learning-rate schedule that a recipe asks for."""
 
-import warnings
+import math
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from autoslim_cli.recipe.schema import TrainSettings
 
@@ -37,21 +37,30 @@ def _is_dense(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> lr_scheduler.LRScheduler:
-    """Return the learning rate per iteration: a linear warm-up, then the recipe's decay to the end of `steps`."""
+def schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> LambdaLR:
+    """Return the learning rate per step: a linear warm-up, then the recipe's decay to the end of `steps`."""
     warm = round(settings.warmup * steps)
-    rest = max(1, steps - warm)
-    main: lr_scheduler.LRScheduler
-    if settings.schedule == "linear":
-        main = lr_scheduler.LinearLR(optimizer, 1.0, 0.0, rest)
-    elif settings.schedule == "cosine":
-        main = lr_scheduler.CosineAnnealingLR(optimizer, rest)
-    else:
-        milestones = [round(fraction * steps) - warm for fraction in settings.milestones]
-        main = lr_scheduler.MultiStepLR(optimizer, milestones)
-    if warm == 0:
-        return main
-    rising = lr_scheduler.LinearLR(optimizer, 1.0 / (warm + 1), 1.0, warm)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SequentialLR steps its parts in a way that it warns of itself
-        return lr_scheduler.SequentialLR(optimizer, [rising, main], [warm])
+    decay = DECAYS[settings.schedule]
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return decay(settings, step, warm, max(steps, warm + 1))
+
+    return LambdaLR(optimizer, factor)
+
+
+def _linear(_settings: TrainSettings, step: int, start: int, end: int) -> float:
+    return 1 - (step - start) / (end - start)
+
+
+def _cosine(_settings: TrainSettings, step: int, start: int, end: int) -> float:
+    return (1 + math.cos(math.pi * (step - start) / (end - start))) / 2
+
+
+def _step(settings: TrainSettings, step: int, _start: int, end: int) -> float:
+    return 0.1 ** sum(round(fraction * end) <= step for fraction in settings.milestones)
+
+
+DECAYS = {"linear": _linear, "cosine": _cosine, "step": _step}
+"""The factor of the learning rate at a step from `start`, where the warm-up ends, to `end`."""

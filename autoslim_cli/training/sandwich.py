@@ -5,14 +5,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.training.task import Task
 
 Key = TypeVar("Key")
 """What names a sub-network: its channels, or a switch."""
@@ -39,41 +38,46 @@ def sandwich_step(
     first: Key,
     others: Sequence[Key],
     *,
+    task: Task,
     distill: bool,
-    label_smoothing: float,
 ) -> Tensor:
     """Leave the summed gradients of the first and the other sub-networks; return the first one's loss.
 
-    `run` gives the logits (batch, classes) of a sub-network. Inplace distillation (US-Nets, section 3.2): the first,
-    the largest, learns from the labels, its detached softmax teaches the others by soft cross-entropy alone.
+    `run` gives the outputs of a sub-network on images (batch, channels, height, width). Inplace distillation (US-Nets,
+    section 3.2): the first, the largest, learns from the labels, and the others from it alone.
     """
     with warnings.catch_warnings():
         # Gradients are views of the full-size ones: strided, as they are meant to be.
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
         # 1. The first sub-network learns from the labels.
-        logits = run(images, first)
-        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        outputs = run(images, first)
+        task.check(outputs)
+        loss = task.loss(outputs, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        target = logits.detach().softmax(1) if distill else labels
+        learn, target = (task.distillation, task.target(outputs)) if distill else (task.loss, labels)
         # 2. The others learn from it; their gradients add up in place.
         for key in others:
-            other = run(images, key)
-            smoothing = 0.0 if distill else label_smoothing
-            F.cross_entropy(other, target, label_smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
+            learn(run(images, key), target).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
 def run_channels(supernet: Supernet) -> Callable[[Tensor, Channels], Tensor]:
-    """Return what gives the logits of a supernet at any channels, in single precision."""
-    return lambda images, channels: _logits(supernet, supernet.activate, images, channels)
+    """Return what gives the outputs of a supernet at any channels."""
+
+    def run(images: Tensor, channels: Channels) -> Tensor:
+        supernet.activate(channels)
+        outputs: Tensor = supernet(images)
+        return outputs
+
+    return run
 
 
 def run_switches(network: Supernet) -> Callable[[Tensor, str], Tensor]:
-    """Return what gives the logits of a slimmable network at its switches, in single precision."""
-    return lambda images, switch: _logits(network, network.switch_to, images, switch)
+    """Return what gives the outputs of a slimmable network at its switches."""
 
+    def run(images: Tensor, switch: str) -> Tensor:
+        network.switch_to(switch)
+        outputs: Tensor = network(images)
+        return outputs
 
-def _logits(network: Supernet, turn: Callable[[Key], None], images: Tensor, key: Key) -> Tensor:
-    turn(key)
-    logits: Tensor = network(images)
-    return logits.float() if logits.dtype != torch.float32 else logits
+    return run

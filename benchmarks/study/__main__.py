@@ -25,7 +25,7 @@ import found
 import ranked
 import retrained
 import tables
-from plan import BASES, CHOSEN, OTHERS, RETRAINED, VARIANTS, open_shop
+from plan import BASES, CHOSEN, OTHERS, RETRAINED, VARIANTS, open_seed
 
 
 def train(seeds: Sequence[int]) -> None:
@@ -33,7 +33,7 @@ def train(seeds: Sequence[int]) -> None:
     from autoslim_cli.stages.train_supernet import train_supernet
 
     for seed in seeds:
-        print(json.dumps(train_supernet(open_shop(seed), resume=True)["widths"]), flush=True)
+        print(json.dumps(train_supernet(open_seed(seed), resume=True)["widths"]), flush=True)
 
 
 def main() -> None:

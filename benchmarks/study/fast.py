@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from found import Bench
-from plan import TRAININGS, add_row, open_shop, place, rows_of
+from plan import TRAININGS, add_row, open_seed, place, rows_of
 
 ENGINE = "onnxruntime"
 LATENCY = 0.5
@@ -25,10 +25,10 @@ def fast(seeds: Sequence[int]) -> None:
     from autoslim_cli.stages.retrain import retrain
 
     for seed in seeds:
-        shop = open_shop(seed)
-        table = shop.path(table_file(here(shop.device, ENGINE, "fp32", 1, True)))
+        project = open_seed(seed)
+        table = project.directory / table_file(here(project.device, ENGINE, "fp32", 1, True))
         if not table.exists() or not read_table(table).complete:
-            profile(shop, engine=ENGINE, dtype="fp32", batch=1, channels_last=True, resume=True)
+            profile(project, engine=ENGINE, dtype="fp32", batch=1, channels_last=True, resume=True)
         rows = {row["found_by"]: row for row in rows_of(seed, FILE) if "found_by" in row}
         if not rows:
             rows = chosen(Bench(seed), seed, table)
@@ -36,7 +36,7 @@ def fast(seeds: Sequence[int]) -> None:
         for training in (seed + 10 * run for run in range(TRAININGS)):
             for name, row in rows.items():
                 if (name, training) not in done:
-                    own = open_shop(seed, training=training)
+                    own = open_seed(seed, training=training)
                     result = retrain(own, f"study-fast-{name}-{training}", row["channels"], resume=True)
                     add_row(seed, FILE, {"trained": name, "training": training, "test_top1": result["top1"]})
 
@@ -47,25 +47,28 @@ def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
 
     from autoslim_cli.cost.budget import Bound, Budget
     from autoslim_cli.latency.engines import ROUNDS, load, time_all
+    from autoslim_cli.latency.table import read_table
     from autoslim_cli.network.rebuild import fresh
     from autoslim_cli.stages.profile import with_latency
 
-    bench.shop = shop = with_latency(bench.shop, table)
-    base = shop.cost(shop.reading.table.base)
+    bench.project = project = with_latency(bench.project, table)
+    base = project.costs(project.network.base)
     limit = LATENCY * base["latency"]
     (by_latency,) = bench.answers("stride 0.05", (Budget((Bound("latency", f"{LATENCY:.0%}", limit),)),))
-    floor = shop.flops(shop.space.smallest) / base["flops"]
+    floor = project.costs["flops"](project.network.space.smallest) / base["flops"]
     shares = [share for share in range(95, 3, -3) if share / 100 > floor]
     budgets = tuple(Budget((Bound("flops", f"{s}%", base["flops"] * s // 100),)) for s in shares)
     by_flops = [facts for _, facts in bench.answers("stride 0.05", budgets)]
-    wanted = shop.latency(by_latency[1]["channels"])
-    nearest = sorted(by_flops, key=lambda row: abs(shop.latency(row["channels"]) - wanted))[:TIMED]
+    wanted = project.costs["latency"](by_latency[1]["channels"])
+    nearest = sorted(by_flops, key=lambda row: abs(project.costs["latency"](row["channels"]) - wanted))[:TIMED]
     timed = [by_latency[1], *nearest]
-    networks = [fresh(shop.reading.module, shop.reading.table, row["channels"]) for row in timed]
-    device, image = shop.times.device, torch.rand(1, *shop.recipe.model.input)
-    times = time_all([load(network, [image], device, shop.device) for network in networks], shop.device, 20 * ROUNDS)
+    networks = [fresh(project.network.reading.module, project.network.reading.table, row["channels"]) for row in timed]
+    device, image = read_table(table).device, torch.rand(1, *project.recipe.model.input)
+    times = time_all(
+        [load(network, [image], device, project.device) for network in networks], project.device, 20 * ROUNDS
+    )
     for row, (ms, spread) in zip(timed, times, strict=True):
-        row |= {"predicted_ms": shop.latency(row["channels"]), "measured_ms": ms, "spread": spread}
+        row |= {"predicted_ms": project.costs["latency"](row["channels"]), "measured_ms": ms, "spread": spread}
     equal = min(nearest, key=lambda row: abs(row["measured_ms"] - times[0][0]))
     rows = {"latency": timed[0], "flops": equal}
     for name, row in rows.items():

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from plan import BATCH, FRESH, SEARCHED, VARIANTS, add_row, open_shop, rows_of, shares_of
+from plan import BATCH, FRESH, SEARCHED, VARIANTS, add_row, open_seed, rows_of, shares_of
 
 
 class Bench:
@@ -11,11 +11,15 @@ class Bench:
 
     def __init__(self, seed: int, other: str | None = None) -> None:
         from autoslim_cli.slimming.forks import ForkedEvaluator
+        from autoslim_cli.stages.project import load_supernet
+        from autoslim_cli.training.task import classification
 
-        self.seed, self.shop = seed, open_shop(seed, other)
-        self.evaluator = ForkedEvaluator(self.shop.load_supernet())
-        self.holdout = self.shop.holdout.first(SEARCHED)
-        self.fresh = self.shop.holdout.only(self.shop.holdout.indices[SEARCHED : SEARCHED + FRESH])
+        self.task = classification(10)
+        self.seed, self.project = seed, open_seed(seed, other)
+        self.evaluator = ForkedEvaluator(load_supernet(self.project))
+        holdout = self.project.images.holdout
+        self.holdout = holdout.first(SEARCHED)
+        self.fresh = holdout.only(holdout.indices[SEARCHED : SEARCHED + FRESH])
         self.scored: dict[Any, Any] = {}
 
     def scorer(self, settings: Any, images: Any, batch: int = BATCH) -> Any:
@@ -23,13 +27,13 @@ class Bench:
         from autoslim_cli.search.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
 
-        return Scorer(self.evaluator, images, settings, seed=self.seed, ranks=Ranks(), most=batch)
+        return Scorer(self.evaluator, images, settings, task=self.task, seed=self.seed, ranks=Ranks(), most=batch)
 
     def search(self, name: str) -> Iterator[dict[str, Any]]:
         """Run one variant; yield a row for every share of the base network's FLOPs."""
         from autoslim_cli.cost.budget import Bound, Budget
 
-        base = self.shop.flops(self.shop.reading.table.base)
+        base = self.project.costs["flops"](self.project.network.base)
         shares = {Budget((Bound("flops", f"{s}%", base * s // 100),)): s for s in shares_of(name)}
         for answer, facts in self.answers(name, tuple(shares)):
             yield {"variant": name, "share": shares[answer.budget], **facts}
@@ -59,14 +63,14 @@ class Bench:
                     self.scored[keys[candidate]] = score
             return {c: self.scored[keys[c]] for c in candidates}
 
-        problem = Problem(self.shop.space, self.shop.cost, budgets, settings, self.seed)
+        problem = Problem(self.project.network.space, self.project.costs, budgets, settings, self.seed)
         for event in STRATEGIES[settings.strategy](problem, ask):
             if isinstance(event, Answer):
                 yield (
                     event,
                     {
                         "channels": event.channels,
-                        "flops": self.shop.flops(event.channels),
+                        "flops": self.project.costs["flops"](event.channels),
                         "believed": event.score.loss,
                         **self.judge(event.channels),
                         "evaluations": len(asked),
@@ -78,15 +82,14 @@ class Bench:
         """Return loss and top-1 on the fresh images, with batch statistics and with calibrated ones."""
         from autoslim_cli.recipe.schema import SearchSettings
         from autoslim_cli.search.problem import CURRENT
-        from autoslim_cli.stages.calibrate_bn import calibration_batches
-        from autoslim_cli.training.measure import calibrate, evaluate
+        from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 
         scorer = self.scorer(SearchSettings(images=FRESH), self.fresh)
         score = scorer.score(channels, [CURRENT], 0)[CURRENT]
         self.evaluator.supernet.activate(channels)
         network = self.evaluator.supernet.extract(channels)
-        calibrate(network, calibration_batches(self.shop, 4000))
-        calibrated = evaluate(network, self.fresh.evaluation(BATCH))
+        calibrate(network, calibration_batches(self.project.images.training, 4000, BATCH))
+        calibrated = evaluate(network, self.fresh.evaluation(BATCH), self.task)
         return {
             "loss": score.loss,
             "top1": score.top1,

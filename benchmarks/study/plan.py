@@ -196,16 +196,16 @@ def place(seed: int) -> Path:
     return directory
 
 
-def open_shop(seed: int, other: str | None = None, training: int | None = None) -> Any:
+def open_seed(seed: int, other: str | None = None, training: int | None = None) -> Any:
     """Open the recipe of a seed, of a supernet that is trained otherwise, or for a training from another seed."""
-    from autoslim_cli.cli.options import open_workshop
+    from autoslim_cli.cli.options import open_recipe
 
     if other is None:
-        return open_workshop(str(place(seed)), () if training is None else (f"seed={training}",))
+        return open_recipe(str(place(seed)), () if training is None else (f"seed={training}",))
     directory = place(seed).with_name(f"seed-{seed}-{list(OTHERS).index(other)}")
     directory.mkdir(exist_ok=True)
     (directory / "recipe.yaml").write_text((place(seed) / "recipe.yaml").read_text())
-    return open_workshop(str(directory), OTHERS[other])
+    return open_recipe(str(directory), OTHERS[other])
 
 
 def rows_of(seed: int, name: str) -> list[dict[str, Any]]:

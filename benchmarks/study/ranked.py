@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from found import Bench
-from plan import CHOSEN, FRESH, OTHERS, add_row, open_shop, rows_of
+from plan import CHOSEN, FRESH, OTHERS, add_row, open_seed, rows_of
 
 OWN = "12 epochs"
 """The study's own supernet."""
@@ -18,31 +18,35 @@ def rank(seeds: Sequence[int], others: Sequence[str], supernet: int = 0) -> None
 
     for other in (OWN, *others):
         if other in OTHERS:
-            shop = open_shop(supernet, other)
-            if shop.recipe.model.weights:
-                train_base(shop)
-            train_supernet(shop, resume=True)
+            project = open_seed(supernet, other)
+            if project.recipe.model.weights:
+                train_base(project)
+            train_supernet(project, resume=True)
         bench = Bench(supernet, other if other in OTHERS else None)
         scored = {json.dumps(row["channels"]) for row in rows_of(supernet, "ranked.jsonl") if row["other"] == other}
         for row in (row for seed in seeds for row in rows_of(seed, "retrained.jsonl")):
             text = json.dumps(row["channels"])
-            inside = all(row["channels"][name] <= count for name, count in bench.shop.space.largest.items())
+            inside = all(row["channels"][name] <= count for name, count in bench.project.network.space.largest.items())
             if row["share"] == CHOSEN.base.judged[0] and text not in scored and inside:
                 scored.add(text)
                 facts = {"other": other, "network": row["network"], "channels": row["channels"]}
                 add_row(supernet, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
 
 
-def train_base(shop: Any) -> None:
+def train_base(project: Any) -> None:
     """Train the base network that a supernet starts from, on that supernet's own images: the holdout stays unseen."""
+    from dataclasses import fields, replace
+
+    from autoslim_cli.data.image_sets import ImageSets
     from autoslim_cli.stages.retrain import retrain
-    from autoslim_cli.stages.workshop import Workshop
 
-    class Apart(Workshop):
-        def all_training_images(self) -> Any:
-            return self.training_images
+    class Apart(ImageSets):
+        @property
+        def all_training(self) -> Any:
+            return self.training
 
-    retrain(Apart(shop.recipe, shop.directory, shop.reporter), "base", shop.reading.table.base, resume=True)
+    apart = Apart(**{field.name: getattr(project.images, field.name) for field in fields(ImageSets)})
+    retrain(replace(project, images=apart), "base", project.network.base, resume=True)
 
 
 def batches(seeds: Sequence[int]) -> None:

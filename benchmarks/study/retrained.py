@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from found import Bench
-from plan import CHOSEN, RANDOM, RETRAINED, TRAININGS, add_row, open_shop, rows_of
+from plan import CHOSEN, RANDOM, RETRAINED, TRAININGS, add_row, open_seed, rows_of
 
 
 class Job(NamedTuple):
@@ -31,10 +31,10 @@ def retrain(seeds: Sequence[int], variants: Sequence[str], shares: Sequence[int]
         }
         if job[1:] in done:
             continue
-        shop = open_shop(seed, training=job.training)
+        project = open_seed(seed, training=job.training)
         name = f"study-{job.name}-{job.share}-{job.training}"
         channels = json.loads(job.channels)
-        result = stage(shop, name, channels, resume=True)
+        result = stage(project, name, channels, resume=True)
         figures = {"flops": result["flops"], "params": result["params"], "test_top1": result["top1"]}
         row = {"network": job.name, "share": job.share, "training": job.training, "channels": channels, **figures}
         judged = benches[seed].judge(channels)
@@ -64,8 +64,8 @@ def random_channels(seed: int) -> list[dict[str, int]]:
     from autoslim_cli.search.problem import Problem
     from autoslim_cli.search.sampling import draw
 
-    shop, share = open_shop(seed), CHOSEN.base.judged[0]
-    limit = shop.flops(shop.reading.table.base) * share // 100
+    project, share = open_seed(seed), CHOSEN.base.judged[0]
+    limit = project.costs["flops"](project.network.base) * share // 100
     budget = Budget((Bound("flops", f"{share}%", limit),))
-    problem = Problem(shop.space, shop.cost, (budget,), SearchSettings(), seed)
+    problem = Problem(project.network.space, project.costs, (budget,), SearchSettings(), seed)
     return [draw(problem, budget, 1000 + number) for number in range(RANDOM)]

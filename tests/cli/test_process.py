@@ -94,7 +94,9 @@ def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):
 
 
 def test_the_command_reference_is_fresh():
-    done = subprocess.run([sys.executable, "scripts/commands.py", "--check"], check=False, cwd=ROOT, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "scripts/commands.py", "--check"], check=False, cwd=ROOT, capture_output=True
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 

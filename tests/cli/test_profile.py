@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_autoslim
 
-from autoslim_cli.cli.options import open_workshop
+from autoslim_cli.cli.options import open_recipe
 from autoslim_cli.latency import engines
 from autoslim_cli.latency.table import Correction, read_table
 from autoslim_cli.stages import profile
@@ -100,11 +101,11 @@ def test_profile_then_search_by_latency(worked, quick, autoslim_json):
 def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monkeypatch):
     measured, whole = [], profile._measured_shape
 
-    def stop_after_three(shop, shape, device):
+    def stop_after_three(project, shape, device):
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append(shape.piece.shape)
-        return whole(shop, shape, device)
+        return whole(project, shape, device)
 
     monkeypatch.setattr(profile, "_measured_shape", stop_after_three)
     autoslim("profile", "-r", recipe, code=130)
@@ -124,11 +125,11 @@ def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autos
     calls, whole = [], profile.time_network
 
     def stop_at(last):
-        def timed(shop, channels, device):
+        def timed(project, channels, device):
             if len(calls) == last:
                 raise KeyboardInterrupt
             calls.append(channels)
-            return whole(shop, channels, device)
+            return whole(project, channels, device)
 
         monkeypatch.setattr(profile, "time_network", timed)
 
@@ -166,13 +167,13 @@ def test_another_devices_table_is_not_replaced(worked, profiled, refuse):
 
 
 def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, profiled, monkeypatch):
-    shop = open_workshop(worked, ())
+    project = open_recipe(worked, ())
     monkeypatch.setattr(engines, "_accelerator", lambda device: "some GPU")
-    shop.__dict__["device"] = torch.device("cuda")
-    assert profile._own_table(shop) == profiled
-    table = profile.with_latency(shop, profiled)
+    project = replace(project, device=torch.device("cuda"))
+    assert profile._own_table(project) == profiled
+    table = profile.with_latency(project, profiled)
     assert profile.is_here(table, table.times.device)
-    assert profile.measured_here(table, shop.space.smallest) > 0
+    assert profile.measured_here(table, project.network.space.smallest) > 0
 
 
 def test_engines_that_are_not_here_are_refused(worked, refuse, monkeypatch):

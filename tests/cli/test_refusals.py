@@ -164,13 +164,13 @@ def test_a_supernet_of_another_space(refuse, worked):
 
 
 def test_resuming_with_other_settings(refuse, worked):
-    state = {"made_from": {"recipe": "another"}, "done": 1}
+    state = {"decisive": {"recipe": {"train": {"epochs": 9}}}, "done": 1}
     torch.save(state, worked / "supernet.resume.pt")
     line = refuse(4, "train-supernet", "-r", worked, "--resume", "train.epochs=1")
     assert "other settings" in line
     search = ("search", "--flops", "50%", "-r", worked, "--resume")
     assert "search.batch was 75, is 150" in refuse(4, *search, "search.batch=150")
-    assert "search.memory=0.0001 holds" in refuse(4, *search, "search.memory=0.0001")
+    assert "search.memory was 4.0, is 0.0001" in refuse(4, *search, "search.memory=0.0001")
     log = worked / "search.jsonl"
     log.write_text(log.read_text().replace("autoslim.search/3", "autoslim.search/1"))
     assert "not a log of this version" in refuse(4, *search)

@@ -10,6 +10,7 @@ import autoslim_cli
 LAYERS = (
     "cli",
     "stages",
+    "report",
     "search",
     "training",
     "data",

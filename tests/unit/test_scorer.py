@@ -17,6 +17,7 @@ from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.distributed import Ranks
+from autoslim_cli.training.task import classification
 
 SHAPE = (1, 16, 16)
 
@@ -40,7 +41,8 @@ def score(supernet, tmp_path):
     _, holdout = data.split_holdout(source, settings, 0, cpu)
 
     def run(candidates, **changes):
-        scorer = Scorer(ForkedEvaluator(body), holdout, SearchSettings(**changes), seed=0, ranks=Ranks(), most=48)
+        settings, task = SearchSettings(**changes), classification(10)
+        scorer = Scorer(ForkedEvaluator(body), holdout, settings, task=task, seed=0, ranks=Ranks(), most=48)
         return scorer.score(space.largest, candidates, 1)
 
     return run

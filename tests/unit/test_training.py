@@ -20,9 +20,10 @@ from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSetti
 from autoslim_cli.slimming.pointwise import sidestepped
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.training.measure import calibrate, evaluate
+from autoslim_cli.training.measure import calibrate, evaluate, keeps_initial_statistics
 from autoslim_cli.training.optimiser import schedule, sgd
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
+from autoslim_cli.training.task import classification
 
 
 class Joined(nn.Module):
@@ -54,7 +55,9 @@ def test_gradients_of_sub_networks_add_up_in_place(build):
     supernet.zero_gradients()
     places = {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()}
     with sidestepped(supernet):
-        sandwich_step(run_channels(supernet), images, labels, space.largest, others, distill=True, label_smoothing=0.0)
+        sandwich_step(
+            run_channels(supernet), images, labels, space.largest, others, task=classification(5), distill=True
+        )
     assert {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()} == places
 
     # The same by plain autograd on the extracted networks, added up at their places.
@@ -107,12 +110,42 @@ def test_calibration_is_the_exact_average_over_batches():
     torch.testing.assert_close(network[2].running_var, torch.ones(3), rtol=0.1, atol=0.1)
 
 
+def test_a_low_momentum_keeps_initial_statistics():
+    slow, fast = nn.Sequential(nn.BatchNorm2d(3, momentum=0.0003)), nn.Sequential(nn.BatchNorm2d(3))
+    assert keeps_initial_statistics(slow, 10_000)
+    assert not keeps_initial_statistics(slow, 20_000)
+    assert keeps_initial_statistics(fast, 40)
+    assert not keeps_initial_statistics(fast, 50)
+    assert not keeps_initial_statistics(nn.Sequential(nn.BatchNorm2d(3, momentum=None)), 1)
+    assert keeps_initial_statistics(nn.Sequential(*fast, *slow), 50)
+
+
 def test_evaluation_weighs_images_not_batches():
     network = nn.Flatten()
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
-    score = evaluate(network, [(logits[:2], torch.tensor([0, 0])), (logits[2:], torch.tensor([0]))])
+    score = evaluate(network, [(logits[:2], torch.tensor([0, 0])), (logits[2:], torch.tensor([0]))], classification(2))
     assert score.top1 == pytest.approx(2 / 3)
     assert score.loss == pytest.approx(F.cross_entropy(logits, torch.zeros(3, dtype=torch.long)).item())
+
+
+def test_a_task_names_the_outputs_that_it_expected():
+    wrong, images = nn.Flatten(), torch.randn(3, 4, 2, 2)
+    expected = r"classification expects .* = \(3, 10\), but the network gives \(3, 16\); set model.classes"
+    with pytest.raises(UsageError, match=expected):
+        evaluate(wrong, [(images, torch.zeros(3, dtype=torch.long))], classification(10))
+    labels = torch.zeros(3, dtype=torch.long)
+    with pytest.raises(UsageError, match=r"gives \(3, 4, 2, 2\)"):
+        sandwich_step(lambda batch, _: batch, images, labels, None, [], task=classification(4), distill=True)
+
+
+def test_label_smoothing_is_for_labels_alone():
+    task, smoothed = classification(3), classification(3, label_smoothing=0.2)
+    outputs, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    assert smoothed.loss(outputs, labels) != task.loss(outputs, labels)
+    assert torch.equal(smoothed.losses(outputs, labels), task.losses(outputs, labels))
+    target = smoothed.target(outputs)
+    entropy = -(target * target.log()).sum(1).mean()
+    torch.testing.assert_close(smoothed.distillation(outputs, target), entropy)
 
 
 def test_weight_decay_spares_depthwise_norms_and_biases():
@@ -139,6 +172,39 @@ def test_weight_decay_spares_scales_of_any_shape():
     decayed, spared = sgd(network, TrainSettings(epochs=1)).param_groups
     assert [id(p) for p in decayed["params"]] == [id(network[0].weight), id(network[2].weight)]
     assert len(spared["params"]) == 6
+
+
+RATES = {
+    ("linear", 0.0): [0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05],
+    ("linear", 0.25): [
+        *(0.16, 0.32, 0.48, 0.64, 0.8, 0.733333, 0.666667, 0.6, 0.533333, 0.466667, 0.4, 0.333333, 0.266667, 0.2),
+        *(0.133333, 0.066667),
+    ],
+    ("cosine", 0.0): [
+        *(0.8, 0.792314, 0.769552, 0.732588, 0.682843, 0.622228, 0.553073, 0.478036, 0.4, 0.321964, 0.246927),
+        *(0.177772, 0.117157, 0.067412, 0.030448, 0.007686),
+    ],
+    ("cosine", 0.25): [
+        *(0.16, 0.32, 0.48, 0.64, 0.8, 0.78637, 0.74641, 0.682843, 0.6, 0.503528, 0.4, 0.296472, 0.2, 0.117157),
+        *(0.05359, 0.01363),
+    ],
+    ("step", 0.0): [0.8] * 8 + [0.08] * 4 + [0.008] * 4,
+    ("step", 0.25): [0.16, 0.32, 0.48, 0.64] + [0.8] * 4 + [0.08] * 4 + [0.008] * 4,
+}
+"""Sixteen steps of LinearLR, CosineAnnealingLR and MultiStepLR after a LinearLR, joined by SequentialLR."""
+
+
+@pytest.mark.parametrize(("kind", "warmup"), RATES)
+def test_rates_are_those_of_pytorch_s_schedules(kind, warmup):
+    settings = TrainSettings(epochs=1, lr=0.8, schedule=kind, warmup=warmup, milestones=(0.5, 0.75))
+    optimizer = sgd(nn.Linear(2, 2), settings)
+    scheduler = schedule(optimizer, settings, 16)
+    rates = []
+    for _ in range(16):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(RATES[kind, warmup], abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])

@@ -1,0 +1,59 @@
+"""Hold a recipe's images: the training part, the holdout, both, and the test set, each opened when it is first used."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from autoslim_cli.data import sets
+from autoslim_cli.data.sets import Images
+from autoslim_cli.data.sources import Part, Source
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings
+
+
+@dataclass(frozen=True)
+class ImageSets:
+    """The sets of images of a recipe. Raises UsageError naming the recipe key where data are missing or do not fit."""
+
+    data: DataSettings
+    model: ModelSettings
+    seed: int
+    directory: Path
+    device: torch.device
+
+    def _source(self, part: Part) -> Source:
+        return sets.open_source(part, self.data, self.model, self.seed, self.directory, self.device)
+
+    @cached_property
+    def _training_source(self) -> Source:
+        return self._source("train")
+
+    @cached_property
+    def _split(self) -> tuple[Images, Images]:
+        return sets.split_holdout(self._training_source, self.data, self.seed, self.device)
+
+    @property
+    def digest(self) -> str:
+        """Return `sha256:...` of what the training images are, the holdout's among them."""
+        return self._training_source.digest
+
+    @property
+    def training(self) -> Images:
+        """Return the training images less the holdout, shuffled."""
+        return self._split[0]
+
+    @property
+    def holdout(self) -> Images:
+        """Return the holdout, shuffled: every score of a search is measured on it."""
+        return self._split[1]
+
+    @cached_property
+    def all_training(self) -> Images:
+        """Return all training images, the holdout's among them."""
+        return sets.whole(self._training_source, self.data, self.device)
+
+    @cached_property
+    def test(self) -> Images:
+        """Return the test images."""
+        return sets.whole(self._source("test"), self.data, self.device)

@@ -1,0 +1,1 @@
+"""Show people what was found: figures and tables."""

@@ -1,0 +1,142 @@
+"""Hold the network that a recipe slims, as it was read, and build it and its supernet at any channels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.models.zoo import build
+from autoslim_cli.network.digest import digest
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.rebuild import fresh, settled
+from autoslim_cli.network.table import Channels
+from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import ModelSettings, Recipe
+from autoslim_cli.seeds import seed_from
+from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.steering import space_of, steered
+from autoslim_cli.slimming.supernet import Supernet, largest
+from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
+
+TRAIN_SUPERNET = "autoslim train-supernet"
+
+
+@dataclass(frozen=True)
+class BaseNetwork:
+    """A network that was read, its search space, and the channels of each switch if it has switchable BN."""
+
+    model: ModelSettings
+    digest: str
+    """Of what was read, before units were pinned or tied: `model.name` does not say what it names."""
+    reading: Reading
+    space: Space
+    switches: dict[str, dict[str, int]]
+    seed: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, recipe: Recipe, directory: Path, device: torch.device) -> "BaseNetwork":
+        """Build a recipe's network and read it.
+
+        Raises UsageError naming the recipe key or the operation if it cannot be built, read or steered as asked.
+        """
+        model, supernet = recipe.model, recipe.supernet
+        torch.manual_seed(seed_from(recipe.seed, "init"))
+        as_built = read(build(model, directory), model.input, model.classes)
+        reading = steered(as_built, recipe.space)
+        space = space_of(reading.table, supernet, recipe.space)
+        widths = sorted(supernet.widths, reverse=True)  # none with shared BN
+        switches = {width_name(width): space.uniform(width) for width in widths}
+        return cls(model, digest(as_built), reading, space, switches, recipe.seed, device)
+
+    @property
+    def base(self) -> dict[str, int]:
+        """Return the channels of the network as it was read."""
+        return self.reading.table.base
+
+    @property
+    def full(self) -> dict[str, int]:
+        """Return the channels of the supernet at its largest, or those that hold all switches."""
+        return largest(self.switches) or self.space.largest
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Return the model as plain JSON values, without the weights that it may start from."""
+        return self.model.architecture.model_dump(mode="json")
+
+    def fresh(self, channels: Channels) -> nn.Module:
+        """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
+        torch.manual_seed(seed_from(self.seed, "resize"))
+        return settled(fresh(self.reading.module, self.reading.table, channels), self.device)
+
+    def fresh_supernet(self) -> Supernet:
+        """Return the supernet, newly initialised by the recipe's seed, on the device."""
+        return Supernet(self.fresh(self.full), self.reading, self.full, self.switches)
+
+    def trained_supernet(self, directory: Path, say: Callable[[str], None], *, sort: bool) -> Supernet:
+        """Return the supernet whose first channels are those of `model.weights`, with `sort` the most important first.
+
+        `say` is told what it starts from. Raises UsageError or ArtifactError if the weights are not there or of another
+        network.
+        """
+        trained, left = load_trained(self.reading, self.model, directory)
+        if sort:
+            sort_channels(trained, self.reading.table)
+        torch.manual_seed(seed_from(self.seed, "resize"))
+        network = widened(trained, self.reading, self.full)
+        say(f"starting from {self.model.weights}" + (f"; as initialised: {', '.join(left)}" if left else ""))
+        if changing := changed_by_widening(self.reading):
+            say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
+        return Supernet(settled(network, self.device), self.reading, self.full, self.switches)
+
+    def load_supernet(self, path: Path, recipe: Recipe, images: str) -> Supernet:
+        """Return a trained supernet; `images` is the digest of the training images.
+
+        Raises ArtifactError if it was made for another model, space or holdout, or from another network or images.
+        """
+        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
+        described = (self.architecture, self.full, self.switches)
+        if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
+            raise ArtifactError(
+                f"{path}: trained for another model or supernet than the recipe now describes; "
+                f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
+            )
+        _refuse_another_holdout(path, facts, recipe)
+        contents = facts["made_from"].get("contents", {})
+        if contents.get("network") != self.digest:
+            raise ArtifactError(
+                f"{path}: trained with another network than {self.model.name} is now (its code or hyper-parameters "
+                f"have changed); restore it, or train again with `{TRAIN_SUPERNET}`"
+            )
+        if contents.get("images") != images:
+            raise ArtifactError(
+                f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "
+                f"would hold images that it was trained on; restore them, or train again with `{TRAIN_SUPERNET}`"
+            )
+        supernet = self.fresh_supernet()
+        checkpoint.fill(supernet.kept, tensors, path)
+        supernet.activate(supernet.full)
+        return supernet
+
+
+def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe) -> None:
+    """Raise ArtifactError if the recipe's holdout would hold images that a supernet was trained on."""
+    then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
+    keys = [("seed", then["seed"], now["seed"])]
+    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "path", "limit", "holdout")]
+    for key, before, after in keys:
+        if before != after:
+            raise ArtifactError(
+                f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
+                f"it was trained on; restore {key}, or train again with `{TRAIN_SUPERNET}`"
+            )
+
+
+def width_name(width: float) -> str:
+    """Name what belongs to a width."""
+    return f"width-{width:g}"

@@ -1,0 +1,70 @@
+"""Open a recipe: the few things that its stages share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoslim_cli.cost.activation_memory import ActivationMemory
+from autoslim_cli.cost.costs import Costs
+from autoslim_cli.data.image_sets import ImageSets
+from autoslim_cli.files.provenance import made_from
+from autoslim_cli.machine import choose_device, keep_freed_memory
+from autoslim_cli.network.pieces import pieces
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.slimming.base_network import BaseNetwork
+from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.slimming.trained_weights import weights_digest
+
+SUPERNET_FILE = "supernet.safetensors"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A recipe, the directory that its files lie in, and what was opened for them. It does nothing by itself."""
+
+    recipe: Recipe
+    directory: Path
+    device: torch.device
+    network: BaseNetwork
+    images: ImageSets
+    costs: Costs
+    reporter: Reporter
+    latency_table: Path | None = None
+    """What latency is predicted by, where it is among the costs."""
+
+
+def open_project(recipe: Recipe, directory: Path, reporter: Reporter) -> Project:
+    """Choose the device, and read the recipe's network; images are opened when they are first used."""
+    keep_freed_memory()
+    device = choose_device(recipe.device)
+    network = BaseNetwork.of(recipe, directory, device)
+    images = ImageSets(recipe.data, recipe.model, recipe.seed, directory, device)
+    return Project(recipe, directory, device, network, images, Costs.closed_form(network.reading.table), reporter)
+
+
+def load_supernet(project: Project, path: Path | None = None) -> Supernet:
+    """Return the recipe's trained supernet. Raises ArtifactError if it is missing, or not of what the recipe says."""
+    path = path or project.directory / SUPERNET_FILE
+    return project.network.load_supernet(path, project.recipe, project.images.digest)
+
+
+def origin(project: Project, *sections: str, parents: Iterable[Path] = (), weights: bool = False) -> dict[str, Any]:
+    """Return what an artifact records of its origin: sections of the recipe, and what its names stand for now.
+
+    `weights`: those that a supernet starts from count, too.
+    """
+    contents = {"network": project.network.digest, "images": project.images.digest}
+    if weights and project.recipe.model.weights:
+        contents["weights"] = weights_digest(project.recipe.model, project.directory)
+    return made_from(project.recipe, *sections, contents=contents, parents=parents)
+
+
+def with_activation_memory(project: Project) -> Project:
+    """Return the project with activation memory among its costs."""
+    reading = project.network.reading
+    memory = ActivationMemory.of(reading, pieces(reading))
+    return replace(project, costs=project.costs.also("activation_memory", memory))

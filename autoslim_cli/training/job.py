@@ -1,0 +1,64 @@
+"""Say what a training is: its settings and files, and how it is built, stepped and ended."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from autoslim_cli.data.sets import Images
+from autoslim_cli.files.provenance import decisive
+from autoslim_cli.recipe.schema import TrainSettings
+
+Facts = dict[str, Any]
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+"""Given images, labels and the step's number, leave gradients and return the loss."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training leaves in one file."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and on what.
+
+    `after_epoch` returns a few words for the epoch's line; `results` measures what was trained, and gives each file's
+    content.
+    """
+
+    network: nn.Module
+    images: Images
+    step: Step
+    zero_gradients: Callable[[], None]
+    results: Callable[[], Mapping[Path, Result]]
+    after_epoch: Callable[[], str] = str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training from its settings to its files; `build` is called if there is anything to train.
+
+    `section` is the recipe's section of `settings`; `channels` are those of the network in each file that it ends in;
+    `state` is what it can be continued from.
+    """
+
+    section: str
+    settings: TrainSettings
+    seed: int
+    made_from: dict[str, Any]
+    format: str
+    channels: Mapping[Path, dict[str, int]]
+    state: Path
+    build: Callable[[], Training]
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """Return what the result depends on: a state of anything else is refused."""
+        return {**decisive(self.made_from), "channels": {path.name: held for path, held in self.channels.items()}}

@@ -1,0 +1,46 @@
+"""Do a training from its settings to its files, unless they are there and current."""
+
+from pathlib import Path
+
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.provenance import current_facts, refuse_to_lose, set_aside
+from autoslim_cli.progress import Reporter
+from autoslim_cli.training.job import Facts, Job
+from autoslim_cli.training.loop import fit
+
+
+def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
+    """Return the facts of each of a training's files, which are written unless they are there and current.
+
+    `resume` continues a stopped training, and keeps what is current; what is not, or is trained anew without it, is
+    kept under another name. Raises UsageError if a stopped training would be lost, AutoslimError on a loss that is not
+    finite.
+    """
+    # 1. Keep what is there and current, and lose nothing.
+    if not resume:
+        refuse_to_lose(job.state)
+    elif current := _current(job, reporter):
+        for path in current:
+            reporter.say(f"{path} is there and current")
+        job.state.unlink(missing_ok=True)
+        return current
+    # 2. Build, and train to the end.
+    training = job.build()
+    fit(job, training, reporter, resume=resume)
+    # 3. Measure, and write; what it could be continued from goes last.
+    facts = {}
+    for path, result in training.results().items():
+        facts[path] = {**result.facts, "made_from": job.made_from}
+        if path.exists():
+            reporter.say(f"{path} was there before: kept as {set_aside(path).name}")
+        checkpoint.save(path, job.format, result.tensors, facts[path])
+    job.state.unlink(missing_ok=True)
+    return facts
+
+
+def _current(job: Job, reporter: Reporter) -> dict[Path, Facts]:
+    """Return the facts of the job's files if all are there and current, else none."""
+    found = {
+        path: current_facts(path, job.format, job.made_from, held, reporter.say) for path, held in job.channels.items()
+    }
+    return {path: facts for path, facts in found.items() if facts} if all(found.values()) else {}

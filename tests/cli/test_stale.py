@@ -1,0 +1,179 @@
+"""What is not made from what the recipe now names is redone or refused, by name; nothing finished is lost."""
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from autoslim_cli import machine
+from autoslim_cli.stages import search as search_stage
+
+NET = """\
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.a = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8, momentum=0.1)
+        self.act = nn.ReLU()
+        self.b = nn.Conv2d(8, 8, 3, stride=1)
+        self.fc = nn.Linear(8, num_classes)
+    def forward(self, x):
+        return self.fc(self.b(self.act(self.norm(self.a(x)))).mean((2, 3)))
+"""
+SHORT = ["model.name=./net.py:Net", "model.args={}", "train.epochs=1", "train.lr=0.02", "retrain.epochs=1"]
+
+
+@pytest.fixture
+def own(recipe):
+    """A recipe of a network of one's own."""
+    (recipe / "net.py").write_text(NET)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "edit", [("nn.ReLU()", "nn.SiLU()"), ("stride=1", "stride=2"), ("momentum=0.1", "momentum=0.2")]
+)
+def test_an_edited_network_is_seen(autoslim, refuse, own, edit):
+    recipe = ("-r", own, *SHORT)
+    autoslim("run", "--flops", "60%", *recipe)
+    assert autoslim("run", "--flops", "60%", *recipe).stderr.count("is there and current") == 3
+    (own / "net.py").write_text(NET.replace(*edit))
+    line = refuse(4, "search", "--flops", "60%", *recipe, "--resume")
+    assert "supernet.safetensors: trained with another network than ./net.py:Net is now" in line
+    assert "another network" in refuse(4, "calibrate-bn", "--widths", "0.5", *recipe)
+    said = autoslim("run", "--flops", "60%", *recipe).stderr
+    assert "supernet.safetensors is stale: " in said
+    assert "is there and current" not in said
+    stale = [row for row in said.splitlines() if " is stale: network was sha256:" in row]
+    assert len(stale) >= 2  # the supernet, and what was retrained
+    assert "searching anew: " in said
+
+
+def test_a_stopped_training_of_an_edited_network_is_refused(autoslim, refuse, own):
+    autoslim("train-supernet", "-r", own, *SHORT)
+    state = {"decisive": facts_of(own / "supernet.safetensors"), "done": 1}
+    torch.save(state, own / "supernet.resume.pt")
+    (own / "supernet.safetensors").unlink()
+    (own / "net.py").write_text(NET.replace("ReLU", "SiLU"))
+    line = refuse(4, "train-supernet", "-r", own, *SHORT, "--resume")
+    assert "a training with other settings (network was sha256:" in line
+
+
+def facts_of(path):
+    """Return what a training's state says that it depends on, from the file that it ended in."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["autoslim"])
+    origin = {key: value for key, value in facts["made_from"].items() if key != "versions"}
+    origin["recipe"]["train"].pop("save_minutes")
+    for key in ("workers", "memory", "download"):
+        origin["recipe"]["data"].pop(key, None)
+    return {**origin, "channels": {path.name: facts["channels"]}}
+
+
+def test_edited_weights_are_seen(autoslim, own):
+    autoslim("retrain", "--width", "1", "-r", own, *SHORT)
+    weights = own / "model-width-1.safetensors"
+    start = ("train-supernet", "-r", own, *SHORT, f"model.weights={weights.name}", "--resume")
+    autoslim(*start)
+    assert "is there and current" in autoslim(*start).stderr
+    tensors = safetensors.torch.load_file(weights)
+    safetensors.torch.save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, weights)
+    assert "supernet.safetensors is stale: weights was sha256:" in autoslim(*start).stderr
+
+
+def test_an_added_image_is_seen(autoslim, refuse, recipe):
+    for part in ("train", "test"):
+        for number in range(24):
+            (recipe / part / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 10 * number).save(recipe / part / "ab"[number % 2] / f"{number}.png")
+    data = ["data.name=image-folder", "data.path=.", "data.holdout=8", "data.limit=null", "data.workers=0"]
+    data += ["model.classes=2", "train.epochs=1", "train.batch=8"]
+    autoslim("train-supernet", "-r", recipe, *data)
+    assert "is there and current" in autoslim("train-supernet", "-r", recipe, *data, "--resume").stderr
+    Image.new("L", (8, 8), 99).save(recipe / "train/a/one-more.png")
+    assert "trained with other images" in refuse(4, "search", "--flops", "60%", "-r", recipe, *data)
+    said = autoslim("train-supernet", "-r", recipe, *data, "--resume").stderr
+    assert "supernet.safetensors is stale: images was sha256:" in said
+
+
+def test_a_search_anew_keeps_the_old_log(autoslim, worked):
+    before = (worked / "search.jsonl").read_bytes()
+    said = autoslim("search", "--flops", "60%", "-r", worked, "search.strategy=uniform").stderr
+    assert "search.jsonl was there before: kept as search.old-1.jsonl" in said
+    assert (worked / "search.old-1.jsonl").read_bytes() == before
+    autoslim("search", "--flops", "60%", "-r", worked, "search.strategy=uniform")
+    assert (worked / "search.old-1.jsonl").read_bytes() == before
+    assert (worked / "search.old-2.jsonl").exists()
+
+
+def test_a_supernet_trained_anew_keeps_the_old_one(autoslim, worked):
+    before = (worked / "supernet.safetensors").read_bytes()
+    said = autoslim("train-supernet", "-r", worked, "train.epochs=1").stderr
+    assert "supernet.safetensors was there before: kept as supernet.old-1.safetensors" in said
+    assert (worked / "supernet.old-1.safetensors").read_bytes() == before
+    assert (worked / "supernet.safetensors").read_bytes() != before
+
+
+def test_run_does_not_search_anew_on_a_damaged_log(autoslim, refuse, worked):
+    log = worked / "search.jsonl"
+    damaged = log.read_text() + "{}\n"
+    log.write_text(damaged)
+    assert "is damaged" in refuse(4, "run", "--flops", "60%,30%", "-r", worked)
+    assert log.read_text() == damaged
+    log.write_text(damaged.removesuffix("{}\n"))
+    said = autoslim("run", "--flops", "60%", "-r", worked, "search.precision=bf16", "retrain.epochs=1").stderr
+    assert "searching anew: " in said
+    assert "search.precision was fp32, is bf16" in said
+    assert (worked / "search.old-1.jsonl").read_text() == damaged.removesuffix("{}\n")
+
+
+def test_a_search_does_not_depend_on_free_memory(autoslim, worked, monkeypatch):
+    command = ("search", "--flops", "60%", "-r", worked, "search.batch=150", "search.strategy=uniform")
+    autoslim(*command)
+    header = json.loads((worked / "search.jsonl").read_text().splitlines()[0])
+    config = (worked / "arch-60pct.json").read_bytes()
+    for module in (machine, search_stage):
+        monkeypatch.setattr(module, "free_memory", lambda device: 300_000)
+    said = autoslim(*command).stderr
+    assert "GiB are free" in said
+    assert json.loads((worked / "search.jsonl").read_text().splitlines()[0]) == header
+    assert (worked / "arch-60pct.json").read_bytes() == config
+
+
+SLOW_BN = ["model.name=./net.py:Net", "model.args={}", "retrain.epochs=3", "retrain.lr=0.05"]
+
+
+def test_statistics_of_a_low_momentum_are_measured_at_the_end(autoslim_json, own):
+    """A momentum of 0.0003, as torchvision's MNASNet has, keeps 99 % of the initial statistics after 27 steps."""
+    (own / "net.py").write_text(NET.replace("momentum=0.1", "momentum=0.0003"))
+    command = ("retrain", "--width", "1", "-r", own, *SLOW_BN)
+    initial = autoslim_json(*command, "retrain.calibrate=false")
+    assert statistics_of(initial["path"]) == pytest.approx(1.0, abs=0.02)
+    measured = autoslim_json(*command)
+    assert abs(statistics_of(measured["path"]) - 1.0) > 0.1
+    assert measured["loss"] < initial["loss"]
+    (own / "net.py").write_text(NET)
+    assert statistics_of(autoslim_json(*command)["path"]) != statistics_of(
+        autoslim_json(*command, "retrain.calibrate=true")["path"]
+    )
+
+
+def statistics_of(path):
+    """Return the mean running variance of a model's BN."""
+    return float(safetensors.torch.load_file(path)["norm.running_var"].mean())
+
+
+def test_jointly_trained_networks_may_learn_from_the_largest(autoslim_json, worked):
+    configs = [worked / "arch-60pct.json", worked / "arch-30pct.json"]
+    tensors = []
+    for distill in ("false", "true"):
+        settings = ["retrain.epochs=1", f"retrain.distill={distill}"]
+        rows = autoslim_json("retrain", *configs, "--joint", *settings)["networks"]
+        tensors.append([safetensors.torch.load_file(row["path"]) for row in rows])
+    (alone, _), (teacher, _) = tensors
+    assert not torch.equal(alone["conv1.weight"], teacher["conv1.weight"])
+    again = autoslim_json("retrain", *configs, "--joint", *settings, "--resume")["networks"]
+    assert again == rows
