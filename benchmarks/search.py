@@ -101,7 +101,7 @@ class Bench:
             while done < steps:
                 for images, labels in self.digits.training(64, 0, done):
                     self.supernet.zero_gradients()
-                    first, *others = draw_subnetworks(self.space, settings, python_random(done))
+                    first, *others = draw_subnetworks(self.space, settings, self.flops, python_random(done))
                     sandwich_step(run_channels(self.supernet), images, labels, first, others, task=TASK, distill=True)
                     for group in optimizer.param_groups:
                         group["lr"] = rate * min(1.0, (done + 1) / 20) * (1 - done / steps)

@@ -1,6 +1,8 @@
 """Define the options that several commands share, and open the recipe that they name."""
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,15 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Recipe values to override, as train.epochs=2.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="scratch|supernet|weights|FILE",
+        help="What the network starts from: the supernet's weights, those of model.weights, or a checkpoint of this "
+        "very network. Default: retrain.start, which is scratch.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 
 
@@ -46,6 +57,16 @@ def open_recipe(recipe: str | Path | None, overrides: Iterable[str] | None, *, s
     reporter = Reporter(quiet=not launch.first)
     directory = catalogue.find(None if recipe is None else str(recipe), reporter.say, may_copy=launch.size == 1)
     return open_project(load_recipe(directory, overrides or ()), directory, reporter)
+
+
+def starting_from(project: "Project", start: str | None) -> "Project":
+    """Return the project with what `--from` names; a file is given relative to the current directory."""
+    if start is None:
+        return project
+    if Path(start).is_file():
+        start = os.path.relpath(start, project.directory)
+    retrain = project.recipe.retrain.model_copy(update={"start": start})
+    return replace(project, recipe=project.recipe.model_copy(update={"retrain": retrain}))
 
 
 def recipe_of(path: Path | None) -> str | None:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, bounds, budgets, measuring
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe
+from autoslim_cli.cli.options import From, Json, Overrides, Recipe, Resume, open_recipe, starting_from
 from autoslim_cli.cli.printing import figures, print_json, print_table
+from autoslim_cli.errors import UsageError
 from autoslim_cli.launch import launched
 
 
@@ -53,6 +54,7 @@ def run(
     latency: Latency = None,
     activation_memory: Memory = None,
     latency_table: Table = None,
+    start: From = None,
     recipe: Recipe = None,
     as_json: Json = False,
 ) -> None:
@@ -60,7 +62,10 @@ def run(
     from autoslim_cli.stages.run import run as stage
 
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    project = measuring(open_recipe(recipe, overrides), texts, latency_table)
+    project = starting_from(measuring(open_recipe(recipe, overrides), texts, latency_table), start)
+    retraining = project.recipe.retrain
+    if retraining.start not in ("scratch", "supernet", "weights"):
+        raise UsageError(f"run trains several networks: they cannot all start from {retraining.start}")
     result = stage(project, budgets(project, texts, latency_table))
     if as_json:
         print_json(result)
@@ -68,7 +73,7 @@ def run(
     print_table(
         ["network", "FLOPs", "params", "test loss", "test top-1", "file"],
         ((row["network"], *figures(row), row["path"]) for row in result["networks"]),
-        title=f"{project.recipe.model.name}, retrained from scratch",
+        title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}",
     )
     for name in ("report", "plot"):
         if result[name]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe, recipe_of
+from autoslim_cli.cli.options import From, Json, Overrides, Recipe, Resume, open_recipe, recipe_of, starting_from
 from autoslim_cli.cli.printing import figures, print_json, print_table, print_test
 from autoslim_cli.errors import UsageError
 
@@ -44,16 +44,29 @@ def retrain(
     joint: Annotated[
         bool, typer.Option("--joint", help="Train several configs as one slimmable network, and split it after.")
     ] = False,
+    start: From = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the file is called: model-NAME.safetensors. By default the config's.")
+    ] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network from scratch at found channels; measure it on the test set at the end."""
+    """Train a network at found channels, from scratch or --from trained weights; measure it on the test set at the end.
+
+    From scratch is what the papers do, and takes hundreds of epochs on ImageNet. Fine-tuning from the supernet, or from
+    a trained network, is better where epochs are few.
+    """
     from autoslim_cli.stages.joint import retrain_jointly
     from autoslim_cli.stages.retrain import retrain as stage
+    from autoslim_cli.stages.start import label
 
     values = [argument for argument in arguments or () if "=" in argument and not Path(argument).exists()]
     paths = [Path(argument) for argument in arguments or () if argument not in values]
     if joint:
+        if start or name:
+            raise UsageError(
+                "--joint trains from scratch, and names files after their configs: leave out --from and --name"
+            )
         project = open_recipe(recipe or recipe_of(paths[0] if paths else None), values)
         rows = retrain_jointly(project, paths, resume=resume)
         print_json({"networks": rows}) if as_json else print_test(rows)
@@ -64,8 +77,9 @@ def retrain(
         )
     path = paths[0] if paths else None
     project = open_recipe(recipe or recipe_of(path), values)
-    name, channels = _network(project, path, width, uniform_flops)
-    result = stage(project, name, channels, config=path, resume=resume)
+    project = starting_from(project, start)
+    own_name, channels = _network(project, path, width, uniform_flops)
+    result = stage(project, name or own_name + label(project), channels, config=path, resume=resume)
     if as_json:
         print_json(result)
         return

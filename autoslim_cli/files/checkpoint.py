@@ -109,6 +109,21 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def load_weights(path: Path, key: str) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file or of a state dict; nothing in it is executed.
+
+    Raises ArtifactError naming the recipe key `key` if it is missing or damaged.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{key}: no file {path}")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise ArtifactError(f"{key}: {path} is damaged ({error})") from None
+    return {name: tensor for name, tensor in load_state(path).items() if isinstance(tensor, Tensor)}
+
+
 def versions() -> dict[str, str]:
     """Return the versions that an artifact was made with."""
     from autoslim_cli import __version__

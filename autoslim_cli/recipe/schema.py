@@ -99,8 +99,10 @@ class SupernetSettings(Settings):
     samples: Annotated[int, Field(ge=2)] = Field(
         default=4, description="Sub-networks per training step: the largest, the smallest and samples - 2 random ones"
     )
-    sampling: Literal["per-unit", "uniform"] = Field(
-        default="per-unit", description="Draw random channels for each unit alone, or one width for all"
+    sampling: Literal["per-unit", "budget", "uniform"] = Field(
+        default="per-unit",
+        description="Draw random channels for each unit alone; around one width whose FLOPs are even in the logarithm; "
+        "or one width for all",
     )
     sort: bool = Field(
         default=True, description="With model.weights: order each unit's channels by importance, the best first"
@@ -156,6 +158,21 @@ class RetrainSettings(TrainSettings):
         description="End by measuring BN statistics exactly, as `calibrate` says; `auto`: where running averages would "
         "keep more than 1 % of their initial values",
     )
+    start: str = Field(
+        default="scratch",
+        description="What a network starts from: `scratch`; `supernet`, its weights there; `weights`, those of "
+        "model.weights, the most important channels first; or a checkpoint of this very network, relative to the "
+        "recipe",
+    )
+    teacher: str = Field(
+        default="none",
+        description="Whose outputs it learns from beside the labels: `none`; `supernet`, at its largest; or a "
+        "model-*.safetensors, relative to the recipe. A teacher must be better than its student",
+    )
+    teacher_weight: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5, description="The teacher's share of the loss; the labels have the rest"
+    )
+    temperature: PositiveFloat = Field(default=1.0, description="What both networks' logits are divided by to learn")
     distill: bool = Field(
         default=False, description="With --joint: the largest network teaches the others, and alone learns from labels"
     )

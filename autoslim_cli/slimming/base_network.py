@@ -78,26 +78,33 @@ class BaseNetwork:
         """Return the supernet, newly initialised by the recipe's seed, on the device."""
         return Supernet(self.fresh(self.full), self.reading, self.full, self.switches)
 
-    def trained_supernet(self, directory: Path, say: Callable[[str], None], *, sort: bool) -> Supernet:
-        """Return the supernet whose first channels are those of `model.weights`, with `sort` the most important first.
+    def trained(self, channels: Channels, directory: Path, say: Callable[[str], None], *, sort: bool) -> nn.Module:
+        """Return the network at `channels`, the first of which are those of `model.weights`, on the device.
 
-        `say` is told what it starts from. Raises UsageError or ArtifactError if the weights are not there or of another
-        network.
+        `sort`: the most important come first. `say` is told what it starts from. Raises UsageError or ArtifactError if
+        the weights are not there or of another network.
         """
         trained, left = load_trained(self.reading, self.model, directory)
         if sort:
             sort_channels(trained, self.reading.table)
         torch.manual_seed(seed_from(self.seed, "resize"))
-        network = widened(trained, self.reading, self.full)
+        network = widened(trained, self.reading, channels)
         say(f"starting from {self.model.weights}" + (f"; as initialised: {', '.join(left)}" if left else ""))
-        if changing := changed_by_widening(self.reading):
+        wider = any(channels[name] > count for name, count in self.base.items())
+        if wider and (changing := changed_by_widening(self.reading)):
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
-        return Supernet(settled(network, self.device), self.reading, self.full, self.switches)
+        return settled(network, self.device)
 
-    def load_supernet(self, path: Path, recipe: Recipe, images: str) -> Supernet:
+    def trained_supernet(self, directory: Path, say: Callable[[str], None], *, sort: bool) -> Supernet:
+        """Return the supernet whose first channels are those of `model.weights`; arguments and errors as `trained`."""
+        body = self.trained(self.full, directory, say, sort=sort)
+        return Supernet(body, self.reading, self.full, self.switches)
+
+    def load_supernet(self, path: Path, recipe: Recipe, images: str, *, same_holdout: bool = True) -> Supernet:
         """Return a trained supernet; `images` is the digest of the training images.
 
-        Raises ArtifactError if it was made for another model, space or holdout, or from another network or images.
+        Raises ArtifactError if it was made for another model, space or (`same_holdout`) holdout, or from another
+        network or images.
         """
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
         described = (self.architecture, self.full, self.switches)
@@ -106,7 +113,8 @@ class BaseNetwork:
                 f"{path}: trained for another model or supernet than the recipe now describes; "
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
-        _refuse_another_holdout(path, facts, recipe)
+        if same_holdout:
+            _refuse_another_holdout(path, facts, recipe)
         contents = facts["made_from"].get("contents", {})
         if contents.get("network") != self.digest:
             raise ArtifactError(

@@ -25,7 +25,11 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
     """
     assert model.weights is not None
     trained = copy.deepcopy(reading.module)
-    tensors = _named_weights(model) if "." not in model.weights else _file_weights(directory / model.weights)
+    tensors = (
+        _named_weights(model)
+        if "." not in model.weights
+        else checkpoint.load_weights(directory / model.weights, "model.weights")
+    )
     own = trained.state_dict()
     heads = tuple(f"{row.name}." for row in reading.table.rows if _is_output(row, reading.table))
     left = []
@@ -82,23 +86,6 @@ def weights_digest(model: ModelSettings, directory: Path) -> str:
         return sha256(directory / name)
     except OSError:
         raise ArtifactError(f"model.weights: no file {directory / name}") from None
-
-
-def _file_weights(path: Path) -> Mapping[str, Tensor]:
-    """Return the tensors of a safetensors file or of a state dict; nothing in it is executed."""
-    if path.suffix == ".safetensors":
-        import safetensors.torch
-
-        try:
-            return safetensors.torch.load_file(path)
-        except FileNotFoundError:
-            raise ArtifactError(f"model.weights: no file {path}") from None
-        except (safetensors.SafetensorError, OSError) as error:
-            raise ArtifactError(f"model.weights: {path} is damaged ({error})") from None
-    if not path.is_file():
-        raise ArtifactError(f"model.weights: no file {path}")
-    state = checkpoint.load_state(path)
-    return {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 
 def _is_output(row: LayerRow, table: LayerTable) -> bool:

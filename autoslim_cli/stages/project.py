@@ -46,10 +46,14 @@ def open_project(recipe: Recipe, directory: Path, reporter: Reporter) -> Project
     return Project(recipe, directory, device, network, images, Costs.closed_form(network.reading.table), reporter)
 
 
-def load_supernet(project: Project, path: Path | None = None) -> Supernet:
-    """Return the recipe's trained supernet. Raises ArtifactError if it is missing, or not of what the recipe says."""
+def load_supernet(project: Project, path: Path | None = None, *, same_holdout: bool = True) -> Supernet:
+    """Return the recipe's trained supernet. Raises ArtifactError if it is missing, or not of what the recipe says.
+
+    `same_holdout` is not asked for where nothing is scored on the holdout.
+    """
     path = path or project.directory / SUPERNET_FILE
-    return project.network.load_supernet(path, project.recipe, project.images.digest)
+    digest = project.images.digest
+    return project.network.load_supernet(path, project.recipe, digest, same_holdout=same_holdout)
 
 
 def origin(project: Project, *sections: str, parents: Iterable[Path] = (), weights: bool = False) -> dict[str, Any]:

@@ -1,14 +1,16 @@
-"""Train a network from scratch at given channels, and measure it on the test set once, at the end."""
+"""Train a network at given channels, from scratch or fine-tuned, and measure it on the test set once, at the end."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
+from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.training.job import Job, Result, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, keeps_initial_statistics
@@ -21,7 +23,8 @@ def retrain(
 ) -> dict[str, Any]:
     """Train the network at `channels` and write `model-<name>.safetensors`; return its figures on the test set.
 
-    `config` is the file that the channels come from, if they come from one.
+    `config` is the file that the channels come from, if they come from one. It starts from what `retrain.start` names,
+    and learns from the labels and from `retrain.teacher`, if there is one.
     `resume` continues a stopped training, and keeps a model that is already there and current.
     Raises AutoslimError on a loss that is not finite.
     """
@@ -35,14 +38,20 @@ def retrain(
         section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
-        made_from=origin(project, *sections(project), parents=[config] if config else []),
+        made_from=origin(
+            project,
+            *sections(project),
+            parents=[*([config] if config else []), *start.parents(project)],
+            weights=recipe.retrain.start == "weights",
+        ),
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",
         build=build,
     )
     (facts,) = trained(job, project.reporter, resume=resume).values()
-    return {"name": name, "path": str(path), **project.costs(channels), **facts["test"]}
+    from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
+    return {"name": name, "path": str(path), **project.costs(channels), **facts["test"], **from_}
 
 
 def sections(project: Project) -> tuple[str, ...]:
@@ -72,17 +81,28 @@ def _ends_in_calibration(project: Project) -> bool:
 def _training(project: Project, name: str, channels: dict[str, int], path: Path) -> Training:
     """Build the network, and say how it is trained and measured."""
     recipe, cost = project.recipe, project.costs(channels)
-    network = project.network.fresh(channels)
+    network, taught_by = start.started(project, channels), start.teacher(project)
     config = config_of(project.network, project.costs, channels, built=network)
     images, test = project.images.all_training, project.images.test
     task = task_of(recipe.model, recipe.retrain.label_smoothing)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
-    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters")
+    words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
+    words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"
+    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")
+
+    weight, temperature = recipe.retrain.teacher_weight, recipe.retrain.temperature
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
+        # 1. What the labels say.
         outputs = network(batch)
         task.check(outputs)
         loss = task.loss(outputs, labels)
+        # 2. What the teacher says, if there is one.
+        if taught_by is not None:
+            with torch.no_grad():
+                target = task.target(taught_by(batch) / temperature)
+            distilled = task.distillation(outputs / temperature, target) * temperature**2
+            loss = (1 - weight) * loss + weight * distilled
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.budget import Budget
-from autoslim_cli.cost.closed_form import widest_uniform
+from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
 from autoslim_cli.files.channel_config import read_config
@@ -15,6 +15,7 @@ from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.project import Project
 from autoslim_cli.stages.retrain import retrain
 from autoslim_cli.stages.search import SearchResult, check_reach, search
+from autoslim_cli.stages.start import label
 from autoslim_cli.stages.train_supernet import train_supernet
 
 
@@ -34,9 +35,9 @@ def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
         (subnet,) = calibrate_bn(project, [], [path], resume=True)
         name = path.stem.removeprefix("arch-")
         uniform_name, uniform = uniform_channels(project, config["flops"], budget)
-        searched = retrain(project, name, channels, config=path, resume=True)
+        searched = retrain(project, name + label(project), channels, config=path, resume=True)
         rows.append({"network": "searched", **searched, "holdout_top1_without_retraining": subnet["top1"]})
-        rows.append({"network": "uniform", **retrain(project, uniform_name, uniform, resume=True)})
+        rows.append({"network": "uniform", **retrain(project, uniform_name + label(project), uniform, resume=True)})
     report = write_report(project.directory, _drawn(project, found), rows)
     if report["plot"] is None:
         project.reporter.say("no plot: pip install 'autoslim[plot]' draws one")
@@ -44,18 +45,25 @@ def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
 
 
 def uniform_channels(project: Project, limit: float, budget: Budget | None = None) -> tuple[str, dict[str, int]]:
-    """Return the name and the channels of the widest uniform network within `limit` FLOPs, and a budget."""
+    """Return the name and the channels of the widest uniform network within `limit` FLOPs, and a budget.
+
+    Where one width leaves room, some units take a little more, as a search's answer does (`search.fill`).
+    """
     flops = project.costs["flops"]
 
     def fits(channels: Channels) -> bool:
         return flops(channels) <= limit and (budget is None or budget.holds(project.costs(channels)))
 
-    fit = widest_uniform(project.network.space, flops, fits)
+    space = project.network.space
+    fit = widest_uniform(space, flops, fits)
     if fit is None:
-        lowest = flops(project.network.space.smallest)
+        lowest = flops(space.smallest)
         within = f" and holds {budget}" if budget else ""
         raise BudgetError(f"no uniform width has {limit} FLOPs or fewer{within}; the smallest has {lowest}")
-    return f"uniform-{limit:g}" if limit % 1 else f"uniform-{limit:.0f}", fit[1]
+    channels = fit[1]
+    if flops(channels) < project.recipe.search.fill * limit:  # as a search's answer is
+        channels = filled_evenly(space, channels, fits)
+    return f"uniform-{limit:g}" if limit % 1 else f"uniform-{limit:.0f}", channels
 
 
 def _search(project: Project, budgets: list[Budget]) -> SearchResult:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from autoslim_cli.cost.configs import config_of
+from autoslim_cli.cost.costs import CostOf
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
@@ -81,11 +82,11 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
     task = task_of(recipe.model, recipe.train.label_smoothing)
-    step = _step(recipe, network, supernet, task)
+    step = _step(recipe, network, costs["flops"], supernet, task)
     return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch)
 
 
-def _step(recipe: Recipe, network: BaseNetwork, supernet: Supernet, task: Task) -> Step:
+def _step(recipe: Recipe, network: BaseNetwork, flops: CostOf, supernet: Supernet, task: Task) -> Step:
     """Return what one step does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
     settings = recipe.supernet
 
@@ -96,7 +97,7 @@ def _step(recipe: Recipe, network: BaseNetwork, supernet: Supernet, task: Task) 
 
     def sandwich(images: Tensor, labels: Tensor, number: int) -> Tensor:
         random = python_random(recipe.seed, "subnetworks", number)
-        first, *others = draw_subnetworks(network.space, settings, random)
+        first, *others = draw_subnetworks(network.space, settings, flops, random)
         distill = settings.distill and settings.sandwich
         return sandwich_step(run_channels(supernet), images, labels, first, others, task=task, distill=distill)
 

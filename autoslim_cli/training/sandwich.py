@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
+from autoslim_cli.slimming.sampling import near_budget
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.task import Task
@@ -17,17 +18,20 @@ Key = TypeVar("Key")
 """What names a sub-network: its channels, or a switch."""
 
 
-def draw_subnetworks(space: Space, settings: SupernetSettings, rng: random.Random) -> list[dict[str, int]]:
+def draw_subnetworks(
+    space: Space, settings: SupernetSettings, flops: Callable[[Channels], float], rng: random.Random
+) -> list[dict[str, int]]:
     """Return the sub-networks of one step: the largest, random ones, and the smallest (US-Nets, section 3.1).
 
     Without the sandwich rule all are random.
     """
-    drawn = []
-    for _ in range(settings.samples - 2 if settings.sandwich else settings.samples):
-        if settings.sampling == "uniform":
-            drawn.append(space.uniform(rng.uniform(settings.min_width, settings.width)))
-        else:
-            drawn.append(space.random(rng))
+    draws: dict[str, Callable[[], dict[str, int]]] = {
+        "per-unit": lambda: space.random(rng),
+        "budget": lambda: near_budget(space, flops, rng),
+        "uniform": lambda: space.uniform(rng.uniform(settings.min_width, settings.width)),
+    }
+    draw = draws[settings.sampling]
+    drawn = [draw() for _ in range(settings.samples - 2 if settings.sandwich else settings.samples)]
     return [space.largest, *drawn, space.smallest] if settings.sandwich else drawn
 
 

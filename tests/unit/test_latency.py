@@ -256,7 +256,7 @@ UNITS = ("a", "b", "c")
 def test_a_search_under_stairs_ends_and_holds(strategy, rises, share, seed):
     """Latency of each unit is any function of its count, falling or rising or flat, with the least at the fewest."""
     counts = range(1, 9)
-    units = {name: SimpleNamespace(counts=tuple(counts), largest=8, smallest=1, step=1) for name in UNITS}
+    units = {name: SimpleNamespace(counts=tuple(counts), largest=8, smallest=1, step=1, quantum=1) for name in UNITS}
     space = Space(units, dict.fromkeys(units, 1))
     stairs = {name: [1, *(1 + rise for rise in own)] for name, own in zip(UNITS, rises, strict=True)}
 

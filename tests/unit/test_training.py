@@ -85,14 +85,22 @@ def indices_in_use(layer, name, index, channels):
 
 
 def test_the_sandwich_holds_the_smallest_and_the_right_number():
+    def count(channels):
+        return sum(channels.values())
+
     _, space = supernet_of(cifar_resnet(5, depth=8, width=8), (3, 8, 8))
-    drawn = draw_subnetworks(space, SupernetSettings(samples=5), random.Random(0))
+    drawn = draw_subnetworks(space, SupernetSettings(samples=5), count, random.Random(0))
     assert len(drawn) == 5
     assert (drawn[0], drawn[-1]) == (space.largest, space.smallest)
-    assert space.largest not in draw_subnetworks(space, SupernetSettings(sandwich=False), random.Random(0))
-    uniform = draw_subnetworks(space, SupernetSettings(sampling="uniform"), random.Random(0))
+    assert space.largest not in draw_subnetworks(space, SupernetSettings(sandwich=False), count, random.Random(0))
+    uniform = draw_subnetworks(space, SupernetSettings(sampling="uniform"), count, random.Random(0))
     ratios = [uniform[1][name] / space.units[name].unit.base for name in ("layer3.0.conv1", "layer3.0.conv2")]
     assert ratios[0] == ratios[1]
+    settings = SupernetSettings(sampling="budget", samples=200)
+    totals = sorted(map(count, draw_subnetworks(space, settings, count, random.Random(0))[1:-1]))
+    alone = sorted(map(count, draw_subnetworks(space, SupernetSettings(samples=200), count, random.Random(0))[1:-1]))
+    assert totals[10] < alone[10]  # far smaller ones are among them
+    assert totals[-10] > alone[-10]
 
 
 def test_calibration_is_the_exact_average_over_batches():

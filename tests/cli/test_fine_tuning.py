@@ -1,0 +1,112 @@
+"""Retraining that starts from trained weights, and learns from a teacher."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from autoslim_cli import load_model
+
+ONE_EPOCH = ("retrain.epochs=1", "retrain.lr=1e-9", "retrain.calibrate=true")
+"""A training that leaves the weights where they are."""
+
+
+def retrained(autoslim_json, directory, *arguments):
+    return autoslim_json("retrain", directory / "arch-60pct.json", *arguments)
+
+
+def weights_of(path):
+    return {name: t for name, t in load_file(path).items() if "running" not in name and "num_batches" not in name}
+
+
+def test_a_network_starts_from_the_supernets_weights(autoslim_json, worked):
+    result = retrained(autoslim_json, worked, "--from", "supernet", *ONE_EPOCH)
+    assert result["path"].endswith("model-60pct-from-supernet.safetensors")
+    assert (result["start"], result["epochs"]) == ("supernet", 1)
+    (row,) = autoslim_json("calibrate-bn", "-r", worked, "--channels", worked / "arch-60pct.json")["subnetworks"]
+    cut, tuned = weights_of(row["path"]), weights_of(result["path"])
+    assert cut.keys() == tuned.keys()
+    for name, tensor in cut.items():
+        torch.testing.assert_close(tuned[name], tensor, atol=1e-6, rtol=0)
+    # The one from scratch is another network, and stays beside it.
+    scratch = weights_of(worked / "model-60pct.safetensors")
+    assert any((scratch[name] - tensor).abs().max() > 0.01 for name, tensor in cut.items())
+
+
+def test_a_network_starts_from_a_file_of_its_own_shape(autoslim, autoslim_json, worked):
+    source = load_file(worked / "model-60pct.safetensors")
+    plain = worked / "pruned.safetensors"
+    save_file({name: t for name, t in source.items() if "num_batches" not in name}, plain)
+    result = retrained(autoslim_json, worked, "--from", plain, "--name", "mine", *ONE_EPOCH)
+    assert result["path"].endswith("model-mine.safetensors")
+    for name, tensor in weights_of(result["path"]).items():
+        torch.testing.assert_close(tensor, source[name], atol=1e-6, rtol=0)
+    # One of another shape is refused by the layer's name.
+    refused = autoslim("retrain", worked / "arch-30pct.json", "--from", plain, code=4)
+    assert "conv" in refused.stderr
+    missing = autoslim("retrain", worked / "arch-30pct.json", "--from", "no-such.safetensors", code=4)
+    assert "retrain.start" in missing.stderr
+
+
+def test_a_network_starts_from_the_base_networks_weights(autoslim_json, autoslim, worked):
+    base = autoslim_json("retrain", "--width", "1.0", "-r", worked, "retrain.epochs=1")
+    weights = f"model.weights={base['path'].rpartition('/')[2]}"
+    result = autoslim_json("retrain", "--width", "1.0", "--from", "weights", "-r", worked, weights, *ONE_EPOCH)
+    before, _ = load_model(base["path"])
+    after, _ = load_model(result["path"])
+    images = torch.rand(8, 1, 8, 8)
+    with torch.no_grad():  # channels are sorted: other weights, the same function
+        torch.testing.assert_close(after.train()(images), before.train()(images), atol=1e-4, rtol=0)
+    slim = autoslim_json("retrain", "--width", "0.5", "--from", "weights", "-r", worked, weights, *ONE_EPOCH)
+    held = weights_of(base["path"])["layer1.0.conv1.weight"].flatten(1).norm(dim=1)
+    kept = weights_of(slim["path"])["layer1.0.conv1.weight"]
+    assert kept.shape[0] < held.shape[0]
+    autoslim("retrain", "--width", "0.5", "--from", "weights", "-r", worked, code=2)
+
+
+def test_channels_that_the_supernet_lacks_are_refused(autoslim, worked):
+    wide = json.loads((worked / "arch-60pct.json").read_text())
+    wide = {key: wide[key] for key in ("format", "model", "channels")}
+    wide["channels"]["layer1.0.conv1"] = 40
+    (worked / "arch-wide.json").write_text(json.dumps(wide))
+    result = autoslim("retrain", worked / "arch-wide.json", "--from", "supernet", code=2)
+    assert "layer1.0.conv1" in result.stderr
+    assert "40" in result.stderr
+
+
+@pytest.mark.parametrize("teacher", ["supernet", "model-60pct.safetensors"])
+def test_a_teacher_changes_what_is_learnt(autoslim_json, worked, teacher):
+    settings = ("retrain.epochs=1", "--name", "student")
+    alone = weights_of(retrained(autoslim_json, worked, *settings)["path"])
+    taught = weights_of(retrained(autoslim_json, worked, *settings, f"retrain.teacher={teacher}")["path"])
+    assert any((alone[name] - tensor).abs().max() > 1e-3 for name, tensor in taught.items())
+
+
+def test_a_student_of_a_fixed_teacher_alone_learns_its_outputs(autoslim_json, worked):
+    """With the whole weight on the teacher, a network that starts as its own teacher has nothing to learn."""
+    own = worked / "model-60pct.safetensors"
+    settings = (f"retrain.teacher={own.name}", "retrain.teacher_weight=1", "retrain.epochs=1", "retrain.lr=0.001")
+    result = retrained(autoslim_json, worked, "--from", own, "--name", "again", *settings, "retrain.weight_decay=0")
+    scratch = retrained(autoslim_json, worked, "--name", "other", *settings)
+    moved = max((t - load_file(own)[n]).abs().max() for n, t in weights_of(result["path"]).items())
+    assert moved < 0.05
+    assert result["loss"] < scratch["loss"]
+
+
+def test_run_fine_tunes_from_the_supernet(autoslim, autoslim_json, worked):
+    result = autoslim_json("run", "--flops", "60%", "--from", "supernet", "-r", worked, "retrain.epochs=1")
+    names = [row["path"].rpartition("/")[2] for row in result["networks"]]
+    assert all("-from-supernet" in name for name in names)
+    autoslim("run", "--flops", "60%", "--from", "elsewhere", "-r", worked, code=2)
+
+
+def test_a_changed_supernet_makes_a_fine_tuned_network_stale(autoslim, autoslim_json, worked):
+    first = retrained(autoslim_json, worked, "--from", "supernet", "retrain.epochs=1")
+    again = autoslim("retrain", worked / "arch-60pct.json", "--from", "supernet", "retrain.epochs=1", "--resume")
+    assert "there and current" in again.stderr
+    (worked / "supernet.safetensors").unlink()
+    autoslim_json("train-supernet", "-r", worked, "train.lr=0.05")
+    stale = autoslim("retrain", worked / "arch-60pct.json", "--from", "supernet", "retrain.epochs=1", "--resume")
+    assert "stale" in stale.stderr
+    assert first["path"].endswith(".safetensors")
