@@ -45,6 +45,7 @@ def test_an_edited_network_is_seen(autoslim, refuse, own, edit):
     line = refuse(4, "search", "--flops", "60%", *recipe, "--resume")
     assert "supernet.safetensors: trained with another network than ./net.py:Net is now" in line
     assert "another network" in refuse(4, "calibrate-bn", "--widths", "0.5", *recipe)
+    assert "another network" in refuse(4, "evaluate", own / "model-60pct.safetensors", *SHORT)
     said = autoslim("run", "--flops", "60%", *recipe).stderr
     assert "supernet.safetensors is stale: " in said
     assert "is there and current" not in said
