@@ -92,6 +92,7 @@ def test_search_goes_down_from_a_logged_search(autoslim_json, worked):
 
 
 def test_search_says_its_plan_first(autoslim, worked):
+    (worked / "search.jsonl").unlink()
     said = autoslim("search", "--flops", "50%", "-r", worked).stderr.splitlines()
     assert said[0].startswith("space: 6 units, 10^")
     assert "FLOPs" in said[0]
