@@ -74,6 +74,15 @@ def _short(value: Any) -> str:
     return value[:19] if isinstance(value, str) and value.startswith("sha256:") else str(value)
 
 
+def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: str, make: str) -> None:
+    """Raise ArtifactError if a checkpoint was made with a network of another digest than `now`, under the same name."""
+    if facts["made_from"].get("contents", {}).get("network") != now:
+        raise ArtifactError(
+            f"{path}: made with another network than {name} is now (its code or hyper-parameters have changed); "
+            f"restore it, or make the file again with `{make}`"
+        )
+
+
 def refuse_to_lose(state: Path) -> None:
     """Raise UsageError if a stopped training left a state: starting anew would overwrite hours of work."""
     if state.exists():

@@ -10,6 +10,7 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, settled
@@ -33,12 +34,8 @@ def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Modu
     config = ChannelConfig.model_validate(facts["config"])
     with torch.random.fork_rng(devices=[]):
         network, now = _network(config, path, directory)
-    then = facts["made_from"]["contents"]["network"]
-    if config.model.name.startswith("./") and then != now:
-        raise ArtifactError(
-            f"{path}: made with another network than {config.model.name} is now (its code or hyper-parameters have "
-            f"changed); restore it, or make the file again with `{MAKE}`"
-        )
+    if config.model.name.startswith("./"):  # a package's networks change with its versions, in name alone
+        refuse_another_network(path, facts, config.model.name, now, MAKE)
     checkpoint.fill(network, tensors, path)
     return network.eval(), config
 

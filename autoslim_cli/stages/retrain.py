@@ -35,7 +35,7 @@ def retrain(
         section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
-        made_from=origin(project, *sections(project), parents=[config] if config else []),
+        made_from=origin(project, *sections(project), parents=[config] if config else [], also=["test images"]),
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",

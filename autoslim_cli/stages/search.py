@@ -80,7 +80,7 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
         log.replay(run, rows)
     else:
         if ranks.first and path.exists():
-            project.reporter.say(f"{path} was there before: kept as {set_aside(path).name}")
+            project.reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
         log.start(run)
     # 2. Let the strategy ask and decide, and log every score and every decision.
     with _threads_of(project, begun):

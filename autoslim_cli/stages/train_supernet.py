@@ -44,7 +44,7 @@ def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
         section="train",
         settings=recipe.train,
         seed=recipe.seed,
-        made_from=origin(project, "data", "space", "supernet", "train", weights=True),
+        made_from=origin(project, "data", "space", "supernet", "train", also=["weights"]),
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,
