@@ -41,11 +41,11 @@ def current_facts(
         if path.exists():
             say(f"{path} is not used: {error}")
         return None
-    held = facts.get("channels") or facts.get("config", {}).get("channels")
+    has = facts.get("channels") or facts.get("config", {}).get("channels")
     if why := difference(decisive(facts.get("made_from", {})), decisive(origin)):
         say(f"{path} is stale: {why}")
         return None
-    if held != channels:
+    if has != channels:
         say(f"{path} is stale: it has other channels")
         return None
     return facts

@@ -152,17 +152,17 @@ def _most(project: Project, problem: Problem, evaluator: ForkedEvaluator, ranks:
 @contextmanager
 def _threads_of(project: Project, logged: dict[str, Any]) -> Iterator[None]:
     """Score with as many threads as a log began with: on a CPU, BN's statistics are sums over threads."""
-    ran_on, own = logged.get("ran_on"), torch.get_num_threads()
+    ran_on, here = logged.get("ran_on"), torch.get_num_threads()
     threads = ran_on.get("threads") if isinstance(ran_on, dict) else None
-    if project.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == own:
+    if project.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == here:
         yield
         return
-    project.reporter.say(f"scoring with {threads} threads, as the log does, not {own}: the last digits depend on it")
+    project.reporter.say(f"scoring with {threads} threads, as the log does, not {here}: the last digits depend on it")
     torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(own)
+        torch.set_num_threads(here)
 
 
 def check_reach(space: Space, costs: Costs, budgets: list[Budget]) -> None:

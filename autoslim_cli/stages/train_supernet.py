@@ -75,8 +75,8 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
 
     def results() -> dict[Path, Result]:
         scores = _scores(supernet, widths, holdout, calibration, recipe)
-        held = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
-        facts = {"model": network.architecture, "channels": network.full, "holdout": held}
+        figures = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
+        facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
         facts |= {"switches": network.switches} if network.switches else {}
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 

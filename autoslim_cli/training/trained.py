@@ -43,6 +43,7 @@ def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
 def _current(job: Job, reporter: Reporter) -> dict[Path, Facts]:
     """Return the facts of the job's files if all are there and current, else none."""
     found = {
-        path: current_facts(path, job.format, job.made_from, held, reporter.say) for path, held in job.channels.items()
+        path: current_facts(path, job.format, job.made_from, counts, reporter.say)
+        for path, counts in job.channels.items()
     }
     return {path: facts for path, facts in found.items() if facts} if all(found.values()) else {}
