@@ -52,9 +52,9 @@ def read_channels(path: Path, network: BaseNetwork, costs: Costs, *, bounded: bo
 
 def check_cost(path: Path, config: ChannelConfig, costs: Costs, channels: Channels) -> None:
     """Raise ArtifactError if a config's cost does not recompute."""
-    counted, held = costs["flops"](channels), costs["params"](channels)
-    if config.cost and (config.cost.flops, config.cost.params) != (counted, held):
+    flops, params = costs["flops"](channels), costs["params"](channels)
+    if config.cost and (config.cost.flops, config.cost.params) != (flops, params):
         raise ArtifactError(
             f"{path}: says {config.cost.flops} FLOPs and {config.cost.params} parameters, but its channels give "
-            f"{counted} and {held}; correct cost, or leave it out"
+            f"{flops} and {params}; correct cost, or leave it out"
         )

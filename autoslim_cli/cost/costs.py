@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
-from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.closed_form import on_arrays
 from autoslim_cli.network.table import Channels, LayerTable
 
 CostOf = Callable[[Channels], float]
@@ -24,7 +24,8 @@ class Costs(Mapping[str, CostOf]):
     def closed_form(cls, table: LayerTable) -> "Costs":
         """Return FLOPs and parameters of a network that was read."""
         units = tuple(unit.name for unit in table.units)
-        return cls(units, {}).also("flops", partial(flops, table)).also("params", partial(params, table))
+        flops, params = on_arrays(table)
+        return cls(units, {}).also("flops", flops).also("params", params)
 
     def also(self, name: str, cost: CostOf) -> "Costs":
         """Return these costs and another."""

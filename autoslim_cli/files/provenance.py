@@ -41,11 +41,11 @@ def current_facts(
         if path.exists():
             say(f"{path} is not used: {error}")
         return None
-    held = facts.get("channels") or facts.get("config", {}).get("channels")
+    has = facts.get("channels") or facts.get("config", {}).get("channels")
     if why := difference(decisive(facts.get("made_from", {})), decisive(origin)):
         say(f"{path} is stale: {why}")
         return None
-    if held != channels:
+    if has != channels:
         say(f"{path} is stale: it has other channels")
         return None
     return facts
@@ -72,6 +72,15 @@ def difference(before: Any, now: Any, name: str = "") -> str:
 def _short(value: Any) -> str:
     """Write a value; of a digest the beginning."""
     return value[:19] if isinstance(value, str) and value.startswith("sha256:") else str(value)
+
+
+def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: str, make: str) -> None:
+    """Raise ArtifactError if a checkpoint was made with a network of another digest than `now`, under the same name."""
+    if facts["made_from"].get("contents", {}).get("network") != now:
+        raise ArtifactError(
+            f"{path}: made with another network than {name} is now (its code or hyper-parameters have changed); "
+            f"restore it, or make the file again with `{make}`"
+        )
 
 
 def refuse_to_lose(state: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
@@ -115,13 +116,8 @@ class BaseNetwork:
             )
         if same_holdout:
             _refuse_another_holdout(path, facts, recipe)
-        contents = facts["made_from"].get("contents", {})
-        if contents.get("network") != self.digest:
-            raise ArtifactError(
-                f"{path}: trained with another network than {self.model.name} is now (its code or hyper-parameters "
-                f"have changed); restore it, or train again with `{TRAIN_SUPERNET}`"
-            )
-        if contents.get("images") != images:
+        refuse_another_network(path, facts, self.model.name, self.digest, TRAIN_SUPERNET)
+        if facts["made_from"]["contents"]["images"] != images:
             raise ArtifactError(
                 f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "
                 f"would hold images that it was trained on; restore them, or train again with `{TRAIN_SUPERNET}`"

@@ -7,7 +7,9 @@ import torch
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
+from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
@@ -30,7 +32,7 @@ class SlimmableNetwork(torch.nn.Module):
     def load(cls, path: str | Path, directory: Path | None = None) -> "SlimmableNetwork":
         """Read a `supernet.safetensors`; `./net.py:factory` is looked up in `directory`, its own by default.
 
-        Raises ArtifactError if the file is missing, damaged or foreign.
+        Raises ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
         """
         path = Path(path)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "autoslim train-supernet")
@@ -39,6 +41,8 @@ class SlimmableNetwork(torch.nn.Module):
         settings = SpaceSettings.model_validate(recipe["space"])
         with torch.random.fork_rng(devices=[]):
             read_network = read(build(model, directory or path.parent), model.input, model.classes)
+            if model.name.startswith("./"):
+                refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
             reading = steered(read_network, settings)
             body = fresh(reading.module, reading.table, facts["channels"])
         supernet = Supernet(body, reading, facts["channels"], facts.get("switches"))

@@ -10,7 +10,9 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
+from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.space import Space
@@ -25,13 +27,15 @@ MAKE = "autoslim retrain"
 def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Module, ChannelConfig]:
     """Return the plain network that a `model-*` or `subnet-*` checkpoint holds, in eval mode, and its channel config.
 
-    Raises ArtifactError if the file is missing, damaged or foreign.
+    Raises ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
     """
     path = Path(path)
     tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
     config = ChannelConfig.model_validate(facts["config"])
     with torch.random.fork_rng(devices=[]):
-        network = _network(config, path, directory)
+        network, now = _network(config, path, directory)
+    if config.model.name.startswith("./"):  # a package's networks change with its versions, in name alone
+        refuse_another_network(path, facts, config.model.name, now, MAKE)
     checkpoint.fill(network, tensors, path)
     return network.eval(), config
 
@@ -39,14 +43,15 @@ def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Modu
 def untrained_model(path: Path) -> tuple[nn.Module, ChannelConfig]:
     """Return the plain network of a channel config, newly initialised, in eval mode, and the config."""
     config = read_config(path)
-    return _network(config, path).eval(), config
+    return _network(config, path)[0].eval(), config
 
 
-def _network(config: ChannelConfig, path: Path, directory: Path | None = None) -> nn.Module:
-    """Return the network of a config that a file holds, newly initialised."""
+def _network(config: ChannelConfig, path: Path, directory: Path | None = None) -> tuple[nn.Module, str]:
+    """Return the network of a config that a file holds, newly initialised, and the digest of what was read."""
     reading = read(build(config.model, directory or path.parent), config.model.input, config.model.classes)
     space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
-    return fresh(reading.module, reading.table, space.check(config.channels, str(path), bounded=False))
+    channels = space.check(config.channels, str(path), bounded=False)
+    return fresh(reading.module, reading.table, channels), digest(reading)
 
 
 def evaluate(project: Project, path: Path, width: float | None = None) -> dict[str, Any]:

@@ -37,7 +37,10 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
-        made_from={**origin(project, *sections(project), parents=configs), "joint": list(switches)},
+        made_from={
+            **origin(project, *sections(project), parents=configs, also=["test images"]),
+            "joint": list(switches),
+        },
         format=checkpoint.MODEL,
         channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
         state=project.directory / STATE_FILE,

@@ -1,6 +1,6 @@
 """Open a recipe: the few things that its stages share."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,17 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
     return project.network.load_supernet(path, project.recipe, digest, same_holdout=same_holdout)
 
 
-def origin(project: Project, *sections: str, parents: Iterable[Path] = (), weights: bool = False) -> dict[str, Any]:
+def origin(
+    project: Project, *sections: str, parents: Iterable[Path] = (), also: Collection[str] = ()
+) -> dict[str, Any]:
     """Return what an artifact records of its origin: sections of the recipe, and what its names stand for now.
 
-    `weights`: those that a supernet starts from count, too.
+    `also` names what counts beside the network and the training images: `weights` to start from, `test images`.
     """
     contents = {"network": project.network.digest, "images": project.images.digest}
-    if weights and project.recipe.model.weights:
+    if "test images" in also:
+        contents["test images"] = project.images.test.source.digest
+    if "weights" in also and project.recipe.model.weights:
         contents["weights"] = weights_digest(project.recipe.model, project.directory)
     return made_from(project.recipe, *sections, contents=contents, parents=parents)
 

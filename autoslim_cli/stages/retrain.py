@@ -42,7 +42,7 @@ def retrain(
             project,
             *sections(project),
             parents=[*([config] if config else []), *start.parents(project)],
-            weights=recipe.retrain.start == "weights",
+            also=["test images", *(["weights"] if recipe.retrain.start == "weights" else [])],
         ),
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},

@@ -1,7 +1,6 @@
 """Choose channels for every budget with the recipe's strategy, and write them (AutoSlim, section 3.2)."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,19 +16,17 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import Found, Holdout, write_config
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.machine import free_memory
-from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.search.forecast import Forecast, foresee
-from autoslim_cli.search.log import FORMAT, LOG_FILE, Key, SearchLog, key, read_log
+from autoslim_cli.search.journal import Journal
+from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log
 from autoslim_cli.search.scorer import Scorer, most_images
-from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.profile import latency_facts, measured_here
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.distributed import Ranks, join_ranks
-from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import task_of
 
 DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine")
@@ -83,7 +80,7 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
         log.replay(run, rows)
     else:
         if ranks.first and path.exists():
-            project.reporter.say(f"{path} was there before: kept as {set_aside(path).name}")
+            project.reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
         log.start(run)
     # 2. Let the strategy ask and decide, and log every score and every decision.
     with _threads_of(project, begun):
@@ -91,7 +88,7 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
         whole = scorer.images / scorer.images_of(1)
         forecast = foresee(problem, strategy, whole)
         forward_rate = _say_plan(project, scorer, forecast, log)
-        journal = _Journal(costs, scorer, log)
+        journal = Journal(costs, scorer, log)
         result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
         with project.reporter.bar("searching", forecast.steps) as bar:
             for event in strategy(problem, journal.ask):
@@ -107,46 +104,6 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     result.seconds, result.multiply_adds = log.cost_of(journal.asked)
     result.rate = result.multiply_adds / max(result.seconds, 1e-9)
     return result
-
-
-class _Journal:
-    """Answer a strategy's questions from the log or by scoring, and number its steps."""
-
-    def __init__(self, costs: Costs, scorer: Scorer, log: SearchLog) -> None:
-        self.costs, self.scorer, self.log = costs, scorer, log
-        self.asked: set[Key] = set()
-        self.number, self.evaluations, self.seconds = 0, 0, 0.0
-
-    def ask(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
-        """Return the scores of candidates; what the log holds is not scored again."""
-        draw = self.scorer.draw_of(draw)
-        keys = {candidate: key(channels, candidate, draw) for candidate in candidates}
-        if missing := [candidate for candidate in keys if keys[candidate] not in self.log.scored]:
-            started, before = time.monotonic(), self.scorer.evaluator.multiply_adds
-            scores = self.scorer.score(channels, missing, draw)
-            seconds = time.monotonic() - started
-            work = sum(self.scorer.ranks.gather(self.scorer.evaluator.multiply_adds - before))
-            self.log.add_scores(channels, scores, draw, seconds=seconds, multiply_adds=work)
-            self.seconds += seconds
-        self.asked.update(keys.values())
-        return {candidate: self.log.scored[keys[candidate]] for candidate in candidates}
-
-    def note(self, step: Step) -> None:
-        """Log a step: slimming steps and draws are numbered, what follows at a met budget keeps the last number."""
-        self.number += step.kind in ("slim", "draw", "width")
-        row: dict[str, Any] = {"step": self.number, "kind": step.kind}
-        row |= {"budget": str(step.budget)} if step.budget else {}
-        if len(step.changes) == 1:
-            unit, before, after = step.changes[0]
-            row |= {"unit": unit, "before": before, "after": after}
-        elif step.changes:
-            row["changes"] = [list(change) for change in step.changes]
-        else:
-            row["channels"] = step.channels
-        row |= {**self.costs(step.channels), "loss": step.score.loss, "top1": step.score.top1}
-        row |= {"evaluations": len(self.asked) - self.evaluations, "seconds": round(self.seconds, 4)}
-        self.evaluations, self.seconds = len(self.asked), 0.0
-        self.log.add_decision(row)
 
 
 def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
@@ -195,17 +152,17 @@ def _most(project: Project, problem: Problem, evaluator: ForkedEvaluator, ranks:
 @contextmanager
 def _threads_of(project: Project, logged: dict[str, Any]) -> Iterator[None]:
     """Score with as many threads as a log began with: on a CPU, BN's statistics are sums over threads."""
-    ran_on, own = logged.get("ran_on"), torch.get_num_threads()
+    ran_on, here = logged.get("ran_on"), torch.get_num_threads()
     threads = ran_on.get("threads") if isinstance(ran_on, dict) else None
-    if project.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == own:
+    if project.device.type != "cpu" or not isinstance(threads, int) or not 0 < threads <= 1024 or threads == here:
         yield
         return
-    project.reporter.say(f"scoring with {threads} threads, as the log does, not {own}: the last digits depend on it")
+    project.reporter.say(f"scoring with {threads} threads, as the log does, not {here}: the last digits depend on it")
     torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(own)
+        torch.set_num_threads(here)
 
 
 def check_reach(space: Space, costs: Costs, budgets: list[Budget]) -> None:

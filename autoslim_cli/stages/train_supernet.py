@@ -45,7 +45,7 @@ def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
         section="train",
         settings=recipe.train,
         seed=recipe.seed,
-        made_from=origin(project, "data", "space", "supernet", "train", weights=True),
+        made_from=origin(project, "data", "space", "supernet", "train", also=["weights"]),
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,
@@ -76,8 +76,8 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
 
     def results() -> dict[Path, Result]:
         scores = _scores(supernet, widths, holdout, calibration, recipe)
-        held = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
-        facts = {"model": network.architecture, "channels": network.full, "holdout": held}
+        figures = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
+        facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
         facts |= {"switches": network.switches} if network.switches else {}
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 

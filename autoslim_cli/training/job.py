@@ -61,4 +61,4 @@ class Job:
     @property
     def decisive(self) -> dict[str, Any]:
         """Return what the result depends on: a state of anything else is refused."""
-        return {**decisive(self.made_from), "channels": {path.name: held for path, held in self.channels.items()}}
+        return {**decisive(self.made_from), "channels": {path.name: counts for path, counts in self.channels.items()}}

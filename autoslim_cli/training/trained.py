@@ -19,6 +19,8 @@ def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
     # 1. Keep what is there and current, and lose nothing.
     if not resume:
         refuse_to_lose(job.state)
+        for path in filter(Path.exists, job.channels):
+            reporter.say(f"{path} is there: without --resume it is made anew, and the old one kept")
     elif current := _current(job, reporter):
         for path in current:
             reporter.say(f"{path} is there and current")
@@ -32,7 +34,7 @@ def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
     for path, result in training.results().items():
         facts[path] = {**result.facts, "made_from": job.made_from}
         if path.exists():
-            reporter.say(f"{path} was there before: kept as {set_aside(path).name}")
+            reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
         checkpoint.save(path, job.format, result.tensors, facts[path])
     job.state.unlink(missing_ok=True)
     return facts
@@ -41,6 +43,7 @@ def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
 def _current(job: Job, reporter: Reporter) -> dict[Path, Facts]:
     """Return the facts of the job's files if all are there and current, else none."""
     found = {
-        path: current_facts(path, job.format, job.made_from, held, reporter.say) for path, held in job.channels.items()
+        path: current_facts(path, job.format, job.made_from, counts, reporter.say)
+        for path, counts in job.channels.items()
     }
     return {path: facts for path, facts in found.items() if facts} if all(found.values()) else {}

@@ -1,9 +1,15 @@
 """Costs by name: what they say, and that nothing is computed twice."""
 
-from autoslim_cli.cost.closed_form import flops, params
+import random
+
+import pytest
+import torchvision
+
+from autoslim_cli.cost.closed_form import flops, on_arrays, params
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.space import Space
 
 
 def test_costs_are_functions_of_channels_by_name():
@@ -31,3 +37,16 @@ def test_a_cost_is_computed_once_for_the_same_counts():
     assert len(asked) == 1
     costs({**table.base, "conv1": 3})
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "resnext50_32x4d", "shufflenet_v2_x0_5", "densenet121", "googlenet"]
+)
+def test_arrays_compute_what_rows_say(name):
+    arguments = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    table = read(torchvision.models.get_model(name, num_classes=10, **arguments), (3, 96, 96)).table
+    space = Space.of(table, width=1.5, min_width=0.25, groups=6, divisor=8)
+    in_arrays = on_arrays(table)
+    for seed in range(3):
+        channels = space.random(random.Random(seed))
+        assert [cost(channels) for cost in in_arrays] == [flops(table, channels), params(table, channels)]

@@ -1,0 +1,27 @@
+"""How much is measured at a time, and on how many images."""
+
+import pytest
+
+from autoslim_cli.stages import train_supernet
+from autoslim_cli.training import measure
+
+
+def test_epochs_are_scored_on_a_part_of_the_holdout(autoslim, recipe, monkeypatch):
+    scored = []
+
+    def evaluate(network, batches, task):
+        batches = list(batches)
+        scored.append([len(labels) for _, labels in batches])
+        return measure.evaluate(network, batches, task)
+
+    monkeypatch.setattr(train_supernet, "evaluate", evaluate)
+    autoslim("train-supernet", "-r", recipe, "train.epochs=2", "evaluate.images=40", "evaluate.batch=16")
+    widths, part, whole = 3, [16, 16, 8], [16] * 9 + [6]
+    assert scored == [part] * widths * 2 + [whole] * widths
+
+
+def test_the_batch_of_an_evaluation_does_not_change_what_is_measured(autoslim_json, worked):
+    model = worked / "model-60pct.safetensors"
+    whole, parts = (autoslim_json("evaluate", model, f"evaluate.batch={batch}") for batch in (512, 7))
+    assert whole["top1"] == parts["top1"]
+    assert whole["loss"] == pytest.approx(parts["loss"], rel=1e-5)
