@@ -1,6 +1,7 @@
 """Set up the machine: the device, and what its memory allows."""
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def free_memory(device: torch.device) -> int:
     except (OSError, ValueError, KeyError):  # no such group (version 2), or no limit
         pass
     return free // local
+
+
+def available_cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

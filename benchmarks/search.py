@@ -24,7 +24,7 @@ import torch
 
 from autoslim_cli.cost.budget import Bound, Budget
 from autoslim_cli.cost.closed_form import flops
-from autoslim_cli.data.sets import DataSettings, Images, ModelSettings, open_source, whole
+from autoslim_cli.data.sets import DataSettings, Images, ModelSettings, all_images, open_source
 from autoslim_cli.machine import keep_freed_memory
 from autoslim_cli.network.rebuild import fresh, settled
 from autoslim_cli.network.trace import read
@@ -79,7 +79,7 @@ class Bench:
         body = settled(fresh(self.reading.module, self.reading.table, self.space.largest), DEVICE)
         self.supernet = Supernet(body, self.reading, self.space.largest)
         self.digits = self._digits(name)
-        batches = list(self.digits.first(images).evaluation(images))
+        batches = list(self.digits.take(images).evaluation(images))
         self.images, self.labels = batches[0]
         self.evaluator = ForkedEvaluator(self.supernet)
 
@@ -88,8 +88,8 @@ class Bench:
         data = DataSettings(name="digits", holdout=1)
         model = ModelSettings(name=f"torchvision/{name}", input=self.shape, classes=10)
         torch.manual_seed(0)
-        images = whole(open_source("train", data, model, 0, None, DEVICE), data, DEVICE)  # type: ignore[arg-type]
-        return images.only(images.indices[torch.randperm(len(images))])
+        images = all_images(open_source("train", data, model, 0, None, DEVICE), data, DEVICE)  # type: ignore[arg-type]
+        return images.select(images.indices[torch.randperm(len(images))])
 
     def train(self, steps: int, rate: float = 0.2) -> None:
         """Train the supernet a little, by the sandwich rule: harms then differ as they do in use."""

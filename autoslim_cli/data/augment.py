@@ -1,4 +1,6 @@
-"""Vary a batch of images, each by its own crop and flip."""
+"""Vary a batch of images, each by draws of its own: crop, mirroring, colours."""
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -6,25 +8,94 @@ from torch import Tensor
 
 from autoslim_cli.recipe.schema import AugmentSettings
 
+_DRAWS = ("row", "column", "mirror", "order", "brightness", "contrast", "saturation", "first", "second", "third")
+"""What an image draws, whatever the settings: turning one on leaves the draws of the others as they are."""
 
-def flip_and_crop(images: Tensor, augment: AugmentSettings, random: torch.Generator) -> Tensor:
-    """Return uint8 images (batch, channels, height, width) of the same size, cropped and mirrored at random.
+_GREY = (0.2989, 0.587, 0.114)
+"""How much red, green and blue count in grey, as in torchvision."""
 
-    Crops and mirrors are one gather: every output pixel says which row and column it comes from.
+# Principal components of ImageNet's colours in [0, 1]: Krizhevsky et al. 2012, section 4.1; the figures are those of
+# the Torch implementation of ResNet that everybody has used since.
+_EIGENVALUES = (0.2175, 0.0188, 0.0045)
+_EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+
+def vary(images: Tensor, augment: AugmentSettings, seed: int) -> Tensor:
+    """Return uint8 images (batch, channels, height, width) of equal size, varied at random on their device.
+
+    An image's draws depend on the seed and on its place in the batch alone.
     """
-    count, _, height, width = images.shape
-    if augment.crop == "none" and not augment.flip:
+    random = torch.Generator().manual_seed(seed)
+    table = torch.rand(len(images), len(_DRAWS), generator=random, dtype=torch.float64)
+    draws = dict(zip(_DRAWS, table.unbind(1), strict=True))
+    if augment.crop == "pad" or augment.flip:
+        images = _crop_and_mirror(images, augment, draws)
+    strengths = augment.jitter
+    if not any(strengths) and not augment.lighting:
         return images
+    colours = images.to(torch.float32, memory_format=torch.contiguous_format)  # planes: grey is a sum of them
+    if any(strengths):
+        _jitter(colours, strengths, draws)
+    if augment.lighting:
+        _light(colours, augment.lighting, draws)
+    return colours.round_().to(torch.uint8)
+
+
+def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, Tensor]) -> Tensor:
+    """Return images cropped after zero padding, and mirrored.
+
+    Where both are done they are one gather: every output pixel says which row and column it comes from.
+    """
     padding = augment.padding if augment.crop == "pad" else 0
-    offsets = torch.randint(2 * padding + 1, (2, count, 1), generator=random)
-    rows = torch.arange(height) + offsets[0]
-    columns = torch.arange(width) + offsets[1]
-    if augment.flip:
-        mirrored = torch.rand(count, generator=random) < 0.5
-        columns[mirrored] = columns[mirrored].flip(1)
+    is_mirrored = draws["mirror"] < (0.5 if augment.flip else 0.0)
+    if not padding:
+        return torch.where(is_mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+    count, _, height, width = images.shape
+    places = 2 * padding + 1
+    rows = torch.arange(height) + (draws["row"] * places).long().unsqueeze(1)
+    columns = torch.arange(width) + (draws["column"] * places).long().unsqueeze(1)
+    columns = torch.where(is_mirrored.unsqueeze(1), columns.flip(1), columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     padded = F.pad(images, (padding,) * 4)
     # Indexing around the channel dimension gives (batch, height, width, channels): channels last already.
     which = torch.arange(count, device=images.device).view(-1, 1, 1)
     gathered = padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)]
     return gathered.permute(0, 3, 1, 2)
+
+
+def _jitter(colours: Tensor, strengths: tuple[float, float, float], draws: dict[str, Tensor]) -> None:
+    """Change brightness, contrast and saturation in a random order, as torchvision's ColorJitter does, in place.
+
+    Each is a blend of the image with a plainer one: black, its mean grey, itself in grey. torchvision's functions take
+    one factor for all images; here every image of the batch (batch, channels, height, width) in [0, 255] has its own.
+    """
+
+    def each(values: Tensor) -> Tensor:
+        return values.to(colours.device, colours.dtype).view(-1, 1, 1, 1)
+
+    names = ("brightness", "contrast", "saturation")
+    lows, highs = ([max(0.0, 1 + sign * strength) for strength in strengths] for sign in (-1, 1))
+    factors = torch.stack([low + (high - low) * draws[n] for n, low, high in zip(names, lows, highs, strict=True)], 1)
+    orders = torch.tensor(list(itertools.permutations(range(3))))[(draws["order"] * 6).long()]
+    for kind in orders.unbind(1):  # (batch): which of the three comes next
+        grey = _grey(colours)
+        kinds = each(kind)
+        plainer = torch.where(kinds == 2, grey, grey.mean((2, 3), keepdim=True) * (kinds == 1))
+        colours.sub_(plainer).mul_(each(factors.gather(1, kind.unsqueeze(1)))).add_(plainer).clamp_(0, 255)
+
+
+def _grey(colours: Tensor) -> Tensor:
+    """Return images in grey: (batch, 1, height, width)."""
+    if colours.shape[1] == 1:
+        return colours.clone()
+    red, green, blue = (colours[:, n : n + 1] for n in range(3))
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])
+
+
+def _light(colours: Tensor, deviation: float, draws: dict[str, Tensor]) -> None:
+    """Add to every pixel of an image (batch, 3, height, width) in [0, 255] a random amount of each principal colour."""
+    uniform = torch.stack([draws[name] for name in ("first", "second", "third")], 1)
+    normal: Tensor = torch.special.ndtri(uniform.clamp(min=1e-12))
+    amounts = normal * deviation * torch.tensor(_EIGENVALUES, dtype=torch.float64)
+    added = 255 * amounts @ torch.tensor(_EIGENVECTORS, dtype=torch.float64).T
+    colours.add_(added.to(colours.device, colours.dtype)[:, :, None, None]).clamp_(0, 255)

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from autoslim_cli.data import sets
+from autoslim_cli.data.folder import Part
 from autoslim_cli.data.sets import Images
-from autoslim_cli.data.sources import Part, Source
+from autoslim_cli.data.sources import Source
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings
 
 
@@ -51,9 +52,9 @@ class ImageSets:
     @cached_property
     def all_training(self) -> Images:
         """Return all training images, the holdout's among them."""
-        return sets.whole(self._training_source, self.data, self.device)
+        return sets.all_images(self._training_source, self.data, self.device)
 
     @cached_property
     def test(self) -> Images:
         """Return the test images."""
-        return sets.whole(self._source("test"), self.data, self.device)
+        return sets.all_images(self._source("test"), self.data, self.device)

@@ -1,9 +1,10 @@
-"""Open a recipe's images: small sets whole in memory, larger ones by worker processes; split off the holdout."""
+"""Open a recipe's images, and split off the holdout."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoslim_cli.data.folder import data_path, open_image_folder
-from autoslim_cli.data.sources import Batch, MemorySource, Part, Source, limited
+from autoslim_cli.data.augment import vary
+from autoslim_cli.data.folder import ImageFiles, Part, list_images
+from autoslim_cli.data.sources import ArraySource, Batch, CachedSource, FileSource, Source
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
 from autoslim_cli.seeds import generator, seed_from
@@ -29,25 +31,27 @@ class Images:
     indices: Tensor
     mean: Tensor
     std: Tensor
+    augment: AugmentSettings
     device: torch.device
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def only(self, indices: Tensor) -> "Images":
+    def select(self, indices: Tensor) -> "Images":
         """Return the images at these places of the source."""
-        return Images(self.source, indices, self.mean, self.std, self.device)
+        return replace(self, indices=indices)
 
-    def first(self, count: int) -> "Images":
+    def take(self, count: int) -> "Images":
         """Return the first `count` images (the split has shuffled them)."""
-        return self.only(self.indices[:count])
+        return self.select(self.indices[:count])
 
-    def held(self) -> "Images":
-        """Return these images decoded once, held on the device as bytes."""
-        batches = list(self.source.plain(list(torch.split(self.indices, 512))))
+    def in_memory(self) -> "Images":
+        """Return these images with their fitted pixels on the device, decoded here and now."""
+        batches = list(self.source.fitted(torch.split(self.indices, 512)))
         images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        source = MemorySource(images, labels.cpu(), AugmentSettings(), self.device)
-        return Images(source, torch.arange(len(labels)), self.mean, self.std, self.device)
+        _, *shape = images.shape
+        source = ArraySource(images, labels.cpu(), (shape[0], shape[1], shape[2]), self.device)
+        return replace(self, source=source, indices=torch.arange(len(labels)))
 
     def steps(self, batch: int) -> int:
         """Return the full batches of one epoch; one if there are fewer images than that."""
@@ -56,20 +60,24 @@ class Images:
     def training(self, batch: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the augmented full batches of one epoch from step `start`: float images and labels on the device.
 
-        Order and augmentation depend on (seed, epoch, step) alone.
+        Order and augmentation depend on (seed, epoch, step) alone, an image's draws on its place in the batch as well.
         """
         order = self.indices[torch.randperm(len(self), generator=generator(seed, "order", epoch))]
         steps = range(start, self.steps(batch))
         batches = [order[step * batch : (step + 1) * batch] for step in steps]
         seeds = [seed_from(seed, "augment", epoch, step) for step in steps]
-        yield from map(self._ready, self.source.augmented(batches, seeds))
+        resized = self.augment.crop == "resized"
+        loaded = self.source.cropped(batches, seeds, self.augment.scale) if resized else self.source.fitted(batches)
+        for (images, labels), batch_seed in zip(loaded, seeds, strict=True):
+            varied = vary(images.to(self.device, non_blocking=True), self.augment, batch_seed)
+            yield self._normalised((varied, labels))
 
     def evaluation(self, batch: int) -> Iterator[Batch]:
         """Yield all images in order with evaluation transforms; the last batch may be smaller."""
-        yield from map(self._ready, self.source.plain(list(torch.split(self.indices, batch))))
+        yield from map(self._normalised, self.source.fitted(torch.split(self.indices, batch)))
 
-    def _ready(self, batch: Batch) -> Batch:
-        """Move a batch to the device and normalise it."""
+    def _normalised(self, batch: Batch) -> Batch:
+        """Return a batch on the device, its images as floats of the recipe's mean and deviation."""
         images, labels = (part.to(self.device, non_blocking=True) for part in batch)
         floats = images.float().div_(255).sub_(self.mean).div_(self.std)
         return floats.contiguous(memory_format=torch.channels_last), labels
@@ -83,42 +91,66 @@ def split_holdout(source: Source, data: DataSettings, seed: int, device: torch.d
     order = torch.randperm(len(source.labels), generator=generator(seed, "holdout"))
     if data.holdout >= len(order):
         raise UsageError(f"data.holdout: {data.holdout} of {len(order)} training images leave none to train on")
-    images = whole(source, data, device)
-    return images.only(order[data.holdout :]), images.only(order[: data.holdout])
+    images = all_images(source, data, device)
+    return images.select(order[data.holdout :]), images.select(order[: data.holdout])
 
 
-def whole(source: Source, data: DataSettings, device: torch.device) -> Images:
+def all_images(source: Source, data: DataSettings, device: torch.device) -> Images:
     """Return all images of a source: the test set, or the training set with the holdout, for the final training."""
     mean, std = (torch.tensor(values or (0.5,), device=device).view(-1, 1, 1) for values in (data.mean, data.std))
-    return Images(source, torch.arange(len(source.labels)), mean, std, device)
+    return Images(source, torch.arange(len(source.labels)), mean, std, data.augment, device)
 
 
 def open_source(
     part: Part, data: DataSettings, model: ModelSettings, seed: int, directory: Path, device: torch.device
 ) -> Source:
-    """Open one part of a data set; small images are decoded onto the device.
+    """Open one part of a data set: lists its files or reads its arrays, and decodes nothing.
 
     Raises UsageError naming the recipe key for missing data or images that do not suit the model.
     """
-    channels = model.input[0]
-    for key, values in (("mean", data.mean), ("std", data.std)):
-        if values is not None and len(values) != channels:
-            raise UsageError(f"data.{key}: {len(values)} values for images of {channels} channels")
+    _check_channels(data, model.input[0])
     limit = data.limit if part == "train" else None
+    source: Source
     if data.name == "image-folder":
-        source = open_image_folder(part, data, model, directory, limit, seed, device)
+        files = list_images(data_path(data, directory), part)
+        if (chosen := _drawn(len(files.names), limit, seed)) is not None:
+            files = ImageFiles(files.directory, [files.names[i] for i in chosen.tolist()], files.labels[chosen])
+        source = decoded = FileSource(files, model.input, data.workers)
+        channels, height, width = model.input
+        if len(decoded) * channels * height * width <= data.memory * 2**30:
+            source = CachedSource(decoded, device)
     else:
         images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
-        if limit and limit < len(labels):
-            chosen = limited(len(labels), limit, seed)
+        if (chosen := _drawn(len(labels), limit, seed)) is not None:
             images, labels = images[chosen], labels[chosen]
-        if data.augment.crop == "resized":
-            raise UsageError("data.augment.crop: resized is for image-folder data; use pad")
-        source = MemorySource(_fitted(images, model.input), labels, data.augment, device)
+        source = ArraySource(images, labels, model.input, device)
     classes = int(source.labels.max()) + 1
     if classes > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
     return source
+
+
+def data_path(data: DataSettings, directory: Path) -> Path:
+    """Return where the data lies: `data.path` relative to the recipe, `~` and variables expanded."""
+    return directory / Path(os.path.expandvars(data.path or "../../data")).expanduser()
+
+
+def _check_channels(data: DataSettings, channels: int) -> None:
+    """Raise UsageError for settings that images of so many channels do not suit."""
+    if channels not in (1, 3):
+        raise UsageError(f"model.input: images have 1 or 3 channels, not {channels}")
+    for key, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) != channels:
+            raise UsageError(f"data.{key}: {len(values)} values for images of {channels} channels")
+    if data.augment.lighting and channels != 3:
+        raise UsageError("data.augment.lighting: for images in colour (model.input of 3 channels); leave it out")
+
+
+def _drawn(total: int, limit: int | None, seed: int) -> Tensor | None:
+    """Draw `limit` of `total` images by seed, in ascending order; None for all."""
+    if not limit or limit >= total:
+        return None
+    return torch.randperm(total, generator=generator(seed, "limit"))[:limit].sort().values
 
 
 def _digits(part: Part) -> tuple[Tensor, Tensor]:
@@ -155,16 +187,3 @@ def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tenso
     elif images.shape[-1] in (1, 3):
         images = images.permute(0, 3, 1, 2)
     return images, torch.as_tensor(getattr(dataset, "targets", getattr(dataset, "labels", None))).long()
-
-
-def _fitted(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Bring images to the network's channels, height and width."""
-    channels, height, width = shape
-    if images.shape[1] != channels:
-        grey = images.float().mean(1, keepdim=True).round().to(torch.uint8) if images.shape[1] > 1 else images
-        images = grey.expand(-1, channels, -1, -1)
-    if images.shape[2:] != (height, width):
-        from torchvision.transforms.v2 import functional
-
-        images = functional.resize(images, [height, width], antialias=True)
-    return images.contiguous()

@@ -1,25 +1,30 @@
-"""Hand out labelled images by index: from memory, or decoded by worker processes."""
+"""Hand out labelled images by index. Every source makes the same pixels: where they are kept is a cache."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from autoslim_cli.data.augment import flip_and_crop
+from autoslim_cli.data.decode import decode
+from autoslim_cli.data.folder import ImageFiles
+from autoslim_cli.data.transforms import fit, resized_crop, to_channels
 from autoslim_cli.errors import AutoslimError
-from autoslim_cli.recipe.schema import AugmentSettings
-from autoslim_cli.seeds import generator, seed_from
+from autoslim_cli.machine import available_cores
+from autoslim_cli.seeds import seed_from
 
-Part = Literal["train", "test"]
+Shape = tuple[int, int, int]
+"""Channels, height and width of a network's input."""
 Batch = tuple[Tensor, Tensor]
 """Images (uint8: batch, channels, height, width) and labels (int64: batch)."""
 
 
 class Source(Protocol):
-    """A set of labelled images that hands out batches by index."""
+    """A set of labelled images that hands out batches by index, at the size of a network's input."""
 
     labels: Tensor
 
@@ -28,84 +33,137 @@ class Source(Protocol):
         """Return `sha256:...` of what the set holds."""
         ...
 
-    def plain(self, batches: list[Tensor]) -> Iterator[Batch]:
-        """Yield batches with evaluation transforms."""
+    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches of images (uint8) resized and cropped at the centre, as `transforms.fit` does."""
         ...
 
-    def augmented(self, batches: list[Tensor], seeds: list[int]) -> Iterator[Batch]:
-        """Yield batches with training transforms, each batch's randomness from its own seed."""
+    def cropped(self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float]) -> Iterator[Batch]:
+        """Yield batches of images (uint8) of which each is a random part, drawn by its batch's seed and its place."""
         ...
 
 
-class MemorySource:
-    """Images decoded once into the device's memory as uint8 (images, channels, height, width)."""
+class ArraySource:
+    """Images that are given as one uint8 tensor (images, 1 or 3, height, width) and kept on the device."""
 
-    def __init__(self, images: Tensor, labels: Tensor, augment: AugmentSettings, device: torch.device) -> None:
-        self.images, self.labels, self.augment = images.to(device), labels, augment
+    def __init__(self, images: Tensor, labels: Tensor, shape: Shape, device: torch.device) -> None:
+        self.images, self.labels, self.shape = images.contiguous().to(device), labels, shape
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return `sha256:...` of pixels and labels."""
         hashed = hashlib.sha256(repr((list(self.images.shape), self.labels.tolist())).encode())
-        hashed.update(self.images.cpu().numpy().tobytes())
+        hashed.update(self.images.cpu().numpy().data)
         return f"sha256:{hashed.hexdigest()}"
 
-    def plain(self, batches: list[Tensor]) -> Iterator[Batch]:
-        """Yield batches as they are."""
+    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches as `transforms.fit` makes them."""
+        _, height, width = self.shape
         for indices in batches:
-            yield self.images[indices.to(self.images.device)], self.labels[indices]
+            yield fit(self._originals(indices), height, width).contiguous(), self.labels[indices]
 
-    def augmented(self, batches: list[Tensor], seeds: list[int]) -> Iterator[Batch]:
-        """Yield batches in which each image has its own crop and flip."""
+    def cropped(self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float]) -> Iterator[Batch]:
+        """Yield batches of random parts."""
+        _, height, width = self.shape
         for indices, seed in zip(batches, seeds, strict=True):
-            random = torch.Generator().manual_seed(seed)
-            images = self.images[indices.to(self.images.device)]
-            yield flip_and_crop(images, self.augment, random), self.labels[indices]
+            images = enumerate(self._originals(indices))
+            parts = [resized_crop(image, height, width, scale, seed_from(seed, n)) for n, image in images]
+            yield torch.stack(parts), self.labels[indices]
+
+    def _originals(self, indices: Tensor) -> Tensor:
+        return to_channels(self.images[indices.to(self.images.device)], self.shape[0])
 
 
-class WorkerSource:
-    """Image files decoded by worker processes, every image with a random seed of its own."""
+Crop = tuple[int, tuple[float, float]]
+"""Seed and scale of one image's random part."""
 
-    @property
+
+class FileSource(Dataset[tuple[Tensor, int]]):
+    """Image files, decoded by worker processes each time that they are asked for."""
+
+    def __init__(self, files: ImageFiles, shape: Shape, workers: int) -> None:
+        self.files, self.labels, self.shape, self.workers = files, files.labels, shape, workers
+
+    @cached_property
     def digest(self) -> str:
-        """Return `sha256:...` of names and sizes."""
-        rows = [f"{file.name} {file.stat().st_size}" for file in self.files]
-        return f"sha256:{hashlib.sha256(repr((rows, self.labels.tolist())).encode()).hexdigest()}"
+        """Return `sha256:...` of the files' labels, names and sizes: reading all pixels would take hours.
 
-    def __init__(self, files: list[Path], labels: Tensor, decode: Any, augment: Any, workers: int) -> None:
-        self.files, self.labels, self.decode, self.transform, self.workers = files, labels, decode, augment, workers
+        Raises AutoslimError for a file that has gone.
+        """
+        hashed = hashlib.sha256()
+        for name, label in zip(self.files.names, self.labels.tolist(), strict=True):
+            try:
+                size = (self.files.directory / name).stat().st_size
+            except OSError as error:
+                raise AutoslimError(f"{self.files.directory / name} cannot be read ({error.strerror})") from None
+            hashed.update(f"{label}\t{name}\t{size}\n".encode())
+        return f"sha256:{hashed.hexdigest()}"
 
-    def plain(self, batches: list[Tensor]) -> Iterator[Batch]:
-        """Yield batches of resized and centrally cropped images."""
-        return self._load([[(int(i), None) for i in indices] for indices in batches])
+    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches as `transforms.fit` makes them."""
+        return self._load(map(_fitted_keys, batches))
 
-    def augmented(self, batches: list[Tensor], seeds: list[int]) -> Iterator[Batch]:
-        """Yield batches of randomly cropped and mirrored images."""
-        keyed = zip(batches, seeds, strict=True)
-        return self._load([[(int(i), seed_from(seed, n)) for n, i in enumerate(batch)] for batch, seed in keyed])
+    def cropped(self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float]) -> Iterator[Batch]:
+        """Yield batches of random parts."""
+        return self._load(
+            [(index, (seed_from(seed, n), scale)) for n, index in enumerate(indices.tolist())]
+            for indices, seed in zip(batches, seeds, strict=True)
+        )
 
-    def _load(self, batches: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
-        make: Any = torch.utils.data.DataLoader
-        loader = make(self, batch_sampler=batches, num_workers=self.workers, pin_memory=torch.cuda.is_available())
+    def _load(self, batches: Iterable[list[tuple[int, Crop | None]]]) -> Iterator[Batch]:
+        """Yield batches that workers decode; their errors come without the workers' tracebacks."""
+        workers = min(self.workers, available_cores())  # more would wait for each other
+        loader: DataLoader[tuple[Tensor, int]] = DataLoader(
+            self, batch_sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available()
+        )
         try:
             yield from loader
         except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
             raise AutoslimError(str(error).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int | None]) -> tuple[Tensor, int]:
-        index, seed = key
-        if seed is None:
-            image = self.decode(self.files[index])
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                image = self.transform(self.decode.open(self.files[index]))
-        return image, int(self.labels[index])
+    def __getitem__(self, key: tuple[int, Crop | None]) -> tuple[Tensor, int]:
+        """Return one image (uint8: channels, height, width), fitted or a random part of it, and its label."""
+        index, crop = key
+        channels, height, width = self.shape
+        image = to_channels(decode(self.files.directory / self.files.names[index]), channels)
+        image = fit(image, height, width) if crop is None else resized_crop(image, height, width, crop[1], crop[0])
+        return image.contiguous(), int(self.labels[index])
 
 
-def limited(total: int, limit: int, seed: int) -> Tensor:
-    """Draw `limit` of `total` images by seed, in ascending order."""
-    return torch.randperm(total, generator=generator(seed, "limit"))[:limit].sort().values
+class CachedSource:
+    """Image files whose fitted pixels stay on the device once they were decoded; only what is asked for is.
+
+    Random parts are cut from the files' own pixels, which are not kept: those go through the workers every time.
+    """
+
+    def __init__(self, source: FileSource, device: torch.device) -> None:
+        self.source, self.labels, self.device = source, source.labels, device
+        self.cropped = source.cropped
+        self._is_decoded = torch.zeros(len(source), dtype=torch.bool)
+
+    @property
+    def digest(self) -> str:
+        """Return `sha256:...` of the files' labels, names and sizes."""
+        return self.source.digest
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        return torch.empty(len(self.source), *self.source.shape, dtype=torch.uint8, device=self.device)
+
+    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches from memory; what is not there yet is decoded by threads."""
+        for indices in batches:
+            missing = indices[~self._is_decoded[indices]]
+            if len(missing):
+                with ThreadPoolExecutor() as threads:
+                    images = [image for image, _ in threads.map(self.source.__getitem__, _fitted_keys(missing))]
+                self._pixels[missing.to(self.device)] = torch.stack(images).to(self.device)
+                self._is_decoded[missing] = True
+            yield self._pixels[indices.to(self.device)], self.labels[indices]
+
+
+def _fitted_keys(indices: Tensor) -> list[tuple[int, Crop | None]]:
+    """Return the keys by which a FileSource hands out fitted images."""
+    return [(index, None) for index in indices.tolist()]

@@ -42,15 +42,39 @@ class ModelSettings(Settings):
         return self.model_copy(update={"weights": None})
 
 
+Strength = Annotated[float, Field(ge=0)]
+
+
 class AugmentSettings(Settings):
-    """Say how training images are varied; every image draws its own crop and flip."""
+    """Say how training images are varied; every image draws for itself."""
 
     crop: Literal["none", "pad", "resized"] = Field(
-        default="none", description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop"
+        default="none",
+        description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop, of the files' own pixels",
     )
     padding: Annotated[int, Field(ge=0)] = Field(default=4, description="Pixels on each side, for `crop: pad`")
     flip: bool = Field(default=False, description="Mirror half of the images")
-    scale: tuple[float, float] = Field(default=(0.25, 1.0), description="Area range of `crop: resized`")
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.25, 1.0), description="Area range of `crop: resized`")
+    color_jitter: Strength | tuple[Strength, Strength, Strength] = Field(
+        default=0.0,
+        description="ColorJitter: brightness, contrast and saturation change by factors within 1 +- this; one number, "
+        "or one for each",
+    )
+    lighting: Strength = Field(
+        default=0.0,
+        description="AlexNet's noise along the principal colours of ImageNet, as a deviation; usual is 0.1",
+    )
+
+    @property
+    def jitter(self) -> tuple[float, float, float]:
+        """Return the strengths of brightness, contrast and saturation."""
+        return self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter,) * 3
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {list(self.scale)} must rise, and end at 1 at most")
+        return self
 
 
 class DataSettings(Settings):
@@ -68,10 +92,13 @@ class DataSettings(Settings):
     std: tuple[PositiveFloat, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]")
     augment: AugmentSettings = AugmentSettings()
     workers: Annotated[int, Field(ge=0)] = Field(
-        default=4, description="Processes that decode images too large to keep"
+        default=4,
+        description="Processes that decode what is not kept in memory, one a core at most; 0: the main process does",
     )
     memory: Annotated[float, Field(ge=0)] = Field(
-        default=2.0, description="GiB of decoded images kept in memory; larger sets are decoded by workers"
+        default=2.0,
+        description="GiB of images that an image folder may keep in memory, decoded once; a larger one is decoded by "
+        "workers each time, and so is `crop: resized`",
     )
 
 

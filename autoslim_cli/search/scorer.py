@@ -51,11 +51,11 @@ class Scorer:
         self.evaluator, self.settings, self.task = evaluator, settings, task
         self.seed, self.ranks, self.most = seed, ranks, most
         self.anew = settings.draw == "anew"
-        self.whole = even(holdout if self.anew else holdout.first(settings.images or len(holdout)), most)
+        self.whole = even(holdout if self.anew else holdout.take(settings.images or len(holdout)), most)
         if self.anew:
-            self.whole = Even(self.whole.images.held(), self.whole.batch)
+            self.whole = Even(self.whole.images.in_memory(), self.whole.batch)
         screened = max(1, round(settings.screen * (settings.images if settings.images and self.anew else self.images)))
-        self.kept = {WHOLE: self.whole, SCREEN: even(self.whole.images.first(screened), most)}
+        self.kept = {WHOLE: self.whole, SCREEN: even(self.whole.images.take(screened), most)}
         self.drawn = (WHOLE, self.whole)
         self.loaded: dict[int, list[Batch]] = {}
 
@@ -78,7 +78,7 @@ class Scorer:
             return self.kept[draw]
         if self.drawn[0] != draw:
             order = torch.randperm(self.images, generator=generator(self.seed, "draw", draw))
-            self.drawn = draw, even(self.whole.images.only(order[: self.settings.images]), self.most)
+            self.drawn = draw, even(self.whole.images.select(order[: self.settings.images]), self.most)
         return self.drawn[1]
 
     def _batches(self, draw: int) -> Iterable[Batch]:
@@ -182,7 +182,7 @@ def most_images(
     What a scoring holds is measured on two images, at the supernet's largest channels, where it is most, for candidates
     all along the network. Raises AutoslimError if the memory does not hold two images.
     """
-    images, _ = next(iter(holdout.first(2).evaluation(2)))
+    images, _ = next(iter(holdout.take(2).evaluation(2)))
     some = slimmer[:: -(-len(slimmer) // MEASURED)]
     with arithmetic(settings, images.device):
         each = MARGIN * evaluator.peak_bytes(images, largest, some)
@@ -212,4 +212,4 @@ def even(images: Images, most: int) -> Even:
     """Return images in as few equal batches of `most` or fewer as there can be; it leaves out fewer than batches."""
     count = -(-len(images) // most)
     batch = len(images) // count
-    return Even(images.first(count * batch), batch)
+    return Even(images.take(count * batch), batch)

@@ -68,7 +68,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in widths.items())
     kind = "slimmable network" if network.switches else "supernet"
     say(f"{kind} of {recipe.model.name} on {project.device}: FLOPs {text}; {len(images)} images")
-    glance, calibration = holdout.first(recipe.evaluate.images).held(), images.first(GLANCE_IMAGES).held()
+    glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
 
     def after_epoch() -> str:
         scores = _scores(supernet, widths, glance, calibration, recipe)

@@ -19,9 +19,9 @@ def sum_of(values: Tensor) -> Tensor:
 
 def calibration_batches(images: Images, count: int, batch: int) -> Iterator[Batch]:
     """Yield the first `count` images with evaluation transforms, in equal batches of `batch` or fewer."""
-    some = images.first(count)
+    some = images.take(count)
     batch = min(batch, len(some))
-    return some.first(len(some) // batch * batch).evaluation(batch)
+    return some.take(len(some) // batch * batch).evaluation(batch)
 
 
 INITIAL_SHARE = 0.01

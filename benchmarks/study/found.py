@@ -18,8 +18,8 @@ class Bench:
         self.seed, self.project = seed, open_seed(seed, other)
         self.evaluator = ForkedEvaluator(load_supernet(self.project))
         holdout = self.project.images.holdout
-        self.holdout = holdout.first(SEARCHED)
-        self.fresh = holdout.only(holdout.indices[SEARCHED : SEARCHED + FRESH])
+        self.holdout = holdout.take(SEARCHED)
+        self.fresh = holdout.select(holdout.indices[SEARCHED : SEARCHED + FRESH])
         self.scored: dict[Any, Any] = {}
 
     def scorer(self, settings: Any, images: Any, batch: int = BATCH) -> Any:

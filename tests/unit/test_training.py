@@ -1,4 +1,4 @@
-"""Gradients in place, the sandwich rule, calibration, schedules, augmentation."""
+"""Gradients in place, the sandwich rule, calibration, schedules."""
 
 import copy
 import itertools
@@ -9,14 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoslim_cli.data import sets as data
-from autoslim_cli.data import sources
-from autoslim_cli.data.augment import flip_and_crop
 from autoslim_cli.errors import UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, SupernetSettings, TrainSettings
+from autoslim_cli.recipe.schema import SupernetSettings, TrainSettings
 from autoslim_cli.slimming.pointwise import sidestepped
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
@@ -230,133 +227,6 @@ def test_the_learning_rate_rises_then_falls(kind):
     assert rates[10] == pytest.approx(0.5)
     assert rates[-1] < 0.02
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
-
-
-def test_each_image_has_its_own_crop_and_flip():
-    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(500, 1, 1, 1)
-    settings = AugmentSettings(crop="pad", padding=2, flip=True)
-    varied = flip_and_crop(images, settings, torch.Generator().manual_seed(0))
-    assert varied.shape == images.shape
-    assert varied.dtype == torch.uint8
-    assert len({tuple(image.flatten().tolist()) for image in varied}) == 50  # 5 x 5 places, mirrored or not
-    again = flip_and_crop(images, settings, torch.Generator().manual_seed(0))
-    assert torch.equal(varied, again)
-    assert torch.equal(flip_and_crop(images, AugmentSettings(), torch.Generator()), images)
-
-
-DIGITS = ModelSettings(name="autoslim/cifar_resnet", input=(1, 8, 8), classes=10)
-
-
-CPU = torch.device("cpu")
-
-
-def opened(part, settings, model, seed, directory):
-    return data.whole(data.open_source(part, settings, model, seed, directory, CPU), settings, CPU)
-
-
-def split(settings, model, seed, directory):
-    return data.split_holdout(data.open_source("train", settings, model, seed, directory, CPU), settings, seed, CPU)
-
-
-def test_the_holdout_is_apart_from_training_and_fixed_by_seed(tmp_path):
-    settings = DataSettings(name="digits", holdout=200)
-    training, holdout = split(settings, DIGITS, 3, tmp_path)
-    again = split(settings, DIGITS, 3, tmp_path)[1]
-    other = split(settings, DIGITS, 4, tmp_path)[1]
-    assert (len(training), len(holdout)) == (1237, 200)
-    assert not set(training.indices.tolist()) & set(holdout.indices.tolist())
-    assert torch.equal(holdout.indices, again.indices)
-    assert not torch.equal(holdout.indices, other.indices)
-    assert len(opened("train", settings, DIGITS, 3, tmp_path)) == 1437
-    assert len(opened("test", settings, DIGITS, 3, tmp_path)) == 360
-
-
-def test_an_epoch_that_starts_late_hands_out_what_is_left(tmp_path):
-    settings = DataSettings(name="digits", holdout=200, augment=AugmentSettings(crop="pad", flip=True))
-    images, _ = split(settings, DIGITS, 0, tmp_path)
-    whole, late = list(images.training(64, 0, 5)), list(images.training(64, 0, 5, start=4))
-    assert len(whole) == 1237 // 64
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(whole[4:], late, strict=True))
-    assert not torch.equal(whole[0][0], next(images.training(64, 0, 6))[0])
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [({"holdout": 1437}, "data.holdout"), ({"mean": (0.1, 0.2)}, "data.mean"),
-     ({"name": "image-folder", "path": "nowhere"}, "nowhere has no directory train/")],
-)  # fmt: skip
-def test_wrong_data_settings_are_named(tmp_path, changes, words):
-    settings = DataSettings(**{"name": "digits", "holdout": 100, **changes})
-    with pytest.raises(UsageError, match=words):
-        split(settings, DIGITS, 0, tmp_path)
-
-
-def write_folder(root, size, count=12):
-    from PIL import Image
-
-    for part in ("train", "val"):
-        for label in ("cat", "dog"):
-            (root / part / label).mkdir(parents=True)
-            for number in range(count):
-                colour = (number * 10, 200 if label == "dog" else 20, 50)
-                Image.new("RGB", (size, size), colour).save(root / part / label / f"{number}.png")
-
-
-@pytest.mark.parametrize("crop", ["pad", "resized"])
-def test_an_image_folder_in_memory_and_by_workers(tmp_path, crop):
-    write_folder(tmp_path / "set", 20)
-    model = ModelSettings(name="x", input=(3, 16, 16), classes=2)
-    settings = DataSettings(
-        name="image-folder", path="set", holdout=4, workers=1, augment=AugmentSettings(crop=crop, flip=True)
-    )
-    images, holdout = split(settings, model, 0, tmp_path)
-    assert isinstance(images.source, sources.MemorySource if crop == "pad" else sources.WorkerSource)
-    batches = list(images.training(5, 0, 0))
-    assert [tuple(x.shape) for x, _ in batches] == [(5, 3, 16, 16)] * 4
-    assert all(((x[:, 1].mean((1, 2)) > 0) == (y == 1)).all() for x, y in holdout.evaluation(2))
-    late = list(images.training(5, 0, 0, start=2))
-    assert torch.equal(late[0][0], batches[2][0])
-    assert len(opened("test", settings, model, 0, tmp_path)) == 24
-
-
-def test_labels_are_those_of_the_training_classes(tmp_path):
-    write_folder(tmp_path / "set", 16, count=2)
-    model = ModelSettings(name="x", input=(3, 16, 16), classes=2)
-    settings = DataSettings(name="image-folder", path="set", holdout=1)
-    for image in (tmp_path / "set/val/cat").iterdir():
-        image.unlink()
-    (tmp_path / "set/val/cat").rmdir()
-    assert opened("test", settings, model, 0, tmp_path).source.labels.tolist() == [1, 1]
-    (tmp_path / "set/val/cow").mkdir()
-    with pytest.raises(UsageError, match=r"cow is a class that .*train does not have"):
-        opened("test", settings, model, 0, tmp_path)
-
-
-def test_torchvision_arrays_of_every_shape_become_uint8_images(tmp_path, monkeypatch):
-    import numpy as np
-    import torchvision
-
-    class Fake:
-        def __init__(self, root, download, **part):
-            self.data, self.targets = {
-                "CIFAR10": (np.zeros((6, 32, 32, 3), np.uint8), [0, 1, 2, 3, 4, 9]),
-                "FashionMNIST": (torch.zeros(6, 28, 28, dtype=torch.uint8), torch.arange(6)),
-                "SVHN": (np.zeros((6, 3, 32, 32), np.uint8), np.arange(6)),
-            }[kind]
-            if kind == "SVHN":
-                self.labels = self.targets
-                del self.targets
-                assert part == {"split": "train"}
-
-    for name, kind in (("cifar10", "CIFAR10"), ("fashion-mnist", "FashionMNIST"), ("svhn", "SVHN")):
-        monkeypatch.setattr(torchvision.datasets, kind, Fake)
-        settings = DataSettings(name=name, holdout=2)
-        for shape in ((3, 32, 32), (1, 28, 28)):
-            model = ModelSettings(name="x", input=shape, classes=10)
-            images = opened("train", settings, model, 0, tmp_path)
-            batch, labels = next(images.evaluation(6))
-            assert tuple(batch.shape) == (6, *shape)
-            assert labels.dtype == torch.int64
 
 
 def test_strided_pointwise_convolutions_compute_the_same_when_sidestepped():

@@ -1,0 +1,37 @@
+"""Decode image files."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoslim_cli.errors import AutoslimError
+
+_GREY = ("1", "L", "LA")
+
+
+def decode(path: Path) -> Tensor:
+    """Return an image file as uint8 (1 or 3, height, width): grey stays grey, any other colours become RGB.
+
+    Of 16 bits the upper 8 count. Transparency is dropped, as torchvision's ImageFolder drops it: the colours are those
+    that the file states. Raises AutoslimError naming the file if it is damaged, no image, or of pixels without a range.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            # Pillow calls the 16 bits of some formats 32: nothing else has such pixels there.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+                return torch.from_numpy((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)).unsqueeze(0)
+            if image.mode in ("I", "F"):
+                raise ValueError("32-bit pixels, whose range no one states")
+            if image.mode in _GREY:
+                return torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)
+            # Pillow warns of transparent palettes that skip RGBA.
+            opaque = image.convert("RGBA") if "transparency" in image.info else image
+            return torch.from_numpy(np.array(opaque.convert("RGB"))).permute(2, 0, 1)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise AutoslimError(f"{path} cannot be read as an image ({reason}); remove it or write it again") from None
