@@ -50,7 +50,7 @@ def by_name(_path: Path) -> bool:
 MADE: dict[str, Callable[[Path], bool]] = {
     "arch-*.json": found_by_search,
     "*.safetensors": a_checkpoint,
-    "search.jsonl": a_log,
+    **dict.fromkeys(("search.jsonl", "search.old-*.jsonl"), a_log),
     **dict.fromkeys(("supernet.resume.pt", "joint.resume.pt", "model-*.resume.pt", ".*.part"), by_name),
     **dict.fromkeys((f"{name}.{kind}" for name in ("report", "spectrum") for kind in ("json", "png")), by_name),
 }
