@@ -53,13 +53,31 @@ class Reporter:
         """Count to `total`: what is done, how fast, and what remains."""
         if self.quiet:
             yield Silence()
-        elif self.console.is_terminal and not self.console.is_dumb_terminal:
+        elif self._draws:
             with _drawn(self.console, title, total, self.clock) as drawn:
                 yield drawn
         else:
             lines = Lines(title, total, self.say, self.clock)
             with repeated(lines.tick, LOOK_EVERY):
                 yield lines
+
+    @contextmanager
+    def doing(self, title: str) -> Iterator[None]:
+        """Tell of work that counts nothing, as opening images: by a spinner, or a line whenever one is due."""
+        if self.quiet:
+            yield
+        elif self._draws:
+            with self.console.status(escape(title)):
+                yield
+        else:
+            lines = Lines(title, 0, self.say, self.clock)
+            with repeated(lines.tick, LOOK_EVERY):
+                yield
+
+    @property
+    def _draws(self) -> bool:
+        """Tell whether the console can draw over itself."""
+        return self.console.is_terminal and not self.console.is_dumb_terminal
 
 
 class Silence:
@@ -100,7 +118,8 @@ class Lines:
         """Print a line if one is due; during quiet work, as an evaluation, nothing but this is called."""
         with self.lock:
             if self.clock() - self.said_at >= LINE_EVERY:
-                self._say(f"{self.title}: {self.done or 0}/{self.total}  {self._remaining()}  {self.text()}")
+                done = f"{self.done or 0}/{self.total}  " if self.total else ""
+                self._say(f"{self.title}: {done}{self._remaining()}  {self.text()}")
 
     def _say(self, line: str) -> None:
         self.say(line.rstrip())

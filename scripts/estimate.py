@@ -5,8 +5,8 @@
 - Work: a training step is three forward passes (one forward, two backward) of every sub-network of the sandwich; random
   ones count as the mean of 200. Search and retraining are for half of the base network's FLOPs, the search as `autoslim
   search` forecasts it. Evaluation and decoding are not counted.
-- Core hours: work divided by the rate of one core of this machine in training steps of the base network in fp32,
-  measured in CPU time, so that other processes do not matter. At a rate of 1 T/s: the same work on a device that does
+- One core: work divided by the rate of one core of this machine in training steps of the base network in fp32,
+  measured in CPU time, so that other processes do not matter. At 1 T/s: the same work on a device that does
   10^12 multiply-adds a second of it. Too few where the training waits for images to be decoded.
 - Memory: what autograd keeps of one step at the recipe's batch and precision, measured at a batch of two and scaled,
   with weights, gradients and momentum: of the supernet at its largest, and of the base network when it is retrained.
@@ -163,10 +163,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.markdown:
-        print(
-            "| recipe | supernet | search | retraining | core hours | hours at 1 T/s | memory: supernet | retraining |"
-        )
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        heads = ["recipe", "supernet", "search", "retraining", "one core", "at 1 T/s", "memory: supernet", "retraining"]
+        print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name in options.recipes:
         row = estimate(name)
         if not options.markdown:

@@ -31,7 +31,7 @@ class Commands(TyperGroup):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command with the exit codes of README.md."""
+        """Run a command with the exit codes that docs/guide.md lists."""
         with _one_line():
             return super().invoke(ctx)
 

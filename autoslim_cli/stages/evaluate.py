@@ -59,8 +59,9 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
     recipe, base = project.recipe, project.network
 
     def score(network: nn.Module) -> dict[str, float]:
-        batches = project.images.test.evaluation(recipe.evaluate.batch)
-        return asdict(measure.evaluate(network, batches, task_of(recipe.model)))
+        with project.reporter.doing("measuring on the test images"):
+            batches = project.images.test.evaluation(recipe.evaluate.batch)
+            return asdict(measure.evaluate(network, batches, task_of(recipe.model)))
 
     if width is not None:
         name = switch_name(project, width)

@@ -27,11 +27,14 @@ def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
         job.state.unlink(missing_ok=True)
         return current
     # 2. Build, and train to the end.
-    training = job.build()
+    with reporter.doing("opening the images and building the network"):
+        training = job.build()
     fit(job, training, reporter, resume=resume)
     # 3. Measure, and write; what it could be continued from goes last.
+    with reporter.doing("measuring what was trained"):
+        results = training.results()
     facts = {}
-    for path, result in training.results().items():
+    for path, result in results.items():
         facts[path] = {**result.facts, "made_from": job.made_from}
         if path.exists():
             reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")

@@ -117,12 +117,26 @@ def test_without_a_terminal_a_silent_bar_still_speaks(clock, monkeypatch):
     assert file.getvalue() == "decoding: 0/8  25 s so far\n"
 
 
+def test_work_that_counts_nothing_is_told_of(clock):
+    said = []
+    opening = Lines("opening the train images", 0, said.append, clock)
+    for _ in range(2):
+        clock.now += LINE_EVERY
+        opening.tick()
+    assert said == ["opening the train images: 25 s so far", "opening the train images: 50 s so far"]
+    console = on_terminal()
+    with Reporter(console, clock=clock).doing("opening the train images"):
+        pass
+    assert "opening the train images" in console.file.getvalue()
+    assert console.file.getvalue().count("\n") == 1  # the line that is erased
+
+
 def test_the_thread_that_looks_ends_with_the_work():
-    before, looked = threading.active_count(), threading.Event()
+    before, looked = set(threading.enumerate()), threading.Event()
     with repeated(looked.set, 0.001):
         assert looked.wait(60)
-        assert threading.active_count() == before + 1
-    assert threading.active_count() == before
+        (thread,) = set(threading.enumerate()) - before
+    assert not thread.is_alive()
 
 
 def test_on_a_terminal_forty_epochs_leave_one_line(clock):
