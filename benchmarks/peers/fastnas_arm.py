@@ -81,7 +81,10 @@ def rules(divisor: int) -> dict[str, Any]:
 @torch.no_grad()
 def top1(network: nn.Module, batch: Tensor, labels: Tensor) -> float:
     """Return the share of images that a network names rightly."""
-    right = [(network(some).argmax(1) == wanted).sum() for some, wanted in zip(batch.split(BATCH), labels.split(BATCH))]
+    right = [
+        (network(some).argmax(1) == wanted).sum()
+        for some, wanted in zip(batch.split(BATCH), labels.split(BATCH), strict=True)
+    ]
     return float(sum(right)) / len(labels)
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 IMPORTANCES = {
     "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-    "taylor": lambda: tp.importance.GroupTaylorImportance(),
-    "bn": lambda: tp.importance.BNScaleImportance(),
+    "taylor": tp.importance.GroupTaylorImportance,
+    "bn": tp.importance.BNScaleImportance,
 }
 IMAGES = 256
 """How many images give the gradients of each step, for Taylor importance."""
