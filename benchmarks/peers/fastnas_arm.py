@@ -20,6 +20,8 @@ from networks import Clock, counted, flops, hand_back, images, open_base, option
 from torch import Tensor, nn
 
 BATCH = 1000
+QUEUE = 50
+"""Batches that modelopt keeps to measure BN statistics of a candidate: with fewer it warns, and measures none."""
 
 
 def main() -> None:
@@ -45,9 +47,9 @@ def main() -> None:
             for budget in given.flops:
                 space = mtn.convert(deepcopy(network), [("fastnas", rules(given.divisor))], registry=PruneModeRegistry)
                 settings = {
-                    "data_loader": [(batch,) for batch in known.split(BATCH)],
+                    "data_loader": [(batch,) for batch in known.tensor_split(QUEUE)],
                     "collect_func": lambda batch: batch[0],
-                    "max_iter_data_loader": len(known.split(BATCH)),
+                    "max_iter_data_loader": QUEUE,
                     "score_func": score,
                     "checkpoint": str(Path(place) / "sensitivity.pth"),  # one map of sensitivities for all budgets
                 }
@@ -80,7 +82,8 @@ def rules(divisor: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def top1(network: nn.Module, batch: Tensor, labels: Tensor) -> float:
-    """Return the share of images that a network names rightly."""
+    """Return the share of images that a network names rightly; being told to be in eval mode calibrates its BN."""
+    network.eval()
     right = [
         (network(some).argmax(1) == wanted).sum()
         for some, wanted in zip(batch.split(BATCH), labels.split(BATCH), strict=True)

@@ -46,9 +46,12 @@ def counted() -> Iterator[Work]:
 def flops(network: nn.Module, image: Tensor) -> int:
     """Return multiply-adds of convolutions and linear layers for one image (1, C, H, W)."""
     training = network.training
+    if training:  # FastNAS calibrates BN whenever it is told to be in eval mode
+        network.eval()
     with counted() as work, torch.no_grad():
-        network.eval()(image)
-    network.train(training)
+        network(image)
+    if training:
+        network.train()
     return work.multiply_adds
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,12 @@ class Chosen:
 
 
 def rows_of(path: Path) -> list[Row]:
-    """Return the complete rows of a file."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Return the rows of a file; a line that a kill cut short is none."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def add_row(path: Path, row: Row) -> None:
