@@ -79,9 +79,12 @@ def test_the_log_says_each_step(worked):
             path = filled = {**path, step["unit"]: step["after"]}
             flops = step["flops"]
         else:
-            assert (step["kind"], step["before"]) == ("fill", filled[step["unit"]])
-            assert step["after"] > step["before"]
-            filled = {**filled, step["unit"]: step["after"]}
+            # One unit takes channels back; or, where none alone fits, one gives a quantum and another takes one.
+            assert step["kind"] == "fill"
+            changes = step.get("changes") or [[step["unit"], step["before"], step["after"]]]
+            assert all(before == filled[unit] for unit, before, _ in changes)
+            assert any(after > before for _, before, after in changes)
+            filled = {**filled, **{unit: after for unit, _, after in changes}}
     assert number > 5
     assert filled == json.loads((worked / "arch-30pct.json").read_text())["channels"]
 
