@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ import torch
 from autoslim_cli.cost.budget import MEASURES, Budget, option, short
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import Costs
-from autoslim_cli.errors import BudgetError, UsageError
+from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
 from autoslim_cli.files.atomic import sha256
-from autoslim_cli.files.channel_config import Found, Holdout, write_config
+from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, read_config, write_config
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import duration
@@ -231,6 +232,8 @@ def _write(project: Project, answer: Answer, log: SearchLog, number: int, ranks:
     if log.writing:
         latency = latency_facts(project, answer.channels, measured)
         config = config_of(project.network, project.costs, answer.channels, found=found, latency=latency)
+        if path.exists() and not _holds(path, config):
+            project.reporter.say(f"{path} had other channels: kept as {set_aside(path).name}")
         write_config(path, config)
     costs = ", ".join(f"{MEASURES[name].show(value)} {MEASURES[name].word}" for name, value in cost.items())
     project.reporter.say(
@@ -239,6 +242,14 @@ def _write(project: Project, answer: Answer, log: SearchLog, number: int, ranks:
     )
     cost |= {"measured_latency": measured} if measured else {}
     return {"path": str(path), "budget": str(answer.budget), **cost, "loss": score.loss, "top1": score.top1}
+
+
+def _holds(path: Path, config: ChannelConfig) -> bool:
+    """Tell whether a file holds the channels of a config; a person may have written another."""
+    try:
+        return read_config(path).channels == config.channels
+    except AutoslimError:
+        return False
 
 
 def _measured(project: Project, answer: Answer, log: SearchLog) -> float | None:

@@ -184,3 +184,16 @@ def test_jointly_trained_networks_may_learn_from_the_largest(autoslim_json, work
     assert not torch.equal(alone["conv1.weight"], teacher["conv1.weight"])
     again = autoslim_json("retrain", *configs, "--joint", *settings, "--resume")["networks"]
     assert again == rows
+
+
+def test_a_config_that_a_person_wrote_is_not_overwritten_by_a_search(autoslim, worked):
+    path = worked / "arch-45pct.json"
+    own = json.loads((worked / "arch-60pct.json").read_text())
+    path.write_text(json.dumps({key: own[key] for key in ("format", "model", "channels")}))
+    written = path.read_bytes()
+    said = autoslim("search", "--flops", "45%", "-r", worked).stderr
+    assert "arch-45pct.old-1.json" in said
+    assert (worked / "arch-45pct.old-1.json").read_bytes() == written
+    # What a search finds again is no other config.
+    autoslim("search", "--flops", "45%", "-r", worked)
+    assert not (worked / "arch-45pct.old-2.json").exists()
