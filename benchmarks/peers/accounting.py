@@ -12,12 +12,13 @@ def training(flops: int, images: int, epochs: int, teacher: int = 0) -> int:
     return images * epochs * (STEP * flops + teacher)
 
 
-def sandwich(largest: int, smallest: int, samples: int, images: int, epochs: int) -> int:
+def sandwich(largest: int, smallest: int, samples: int, images: int, epochs: int, mean: float | None = None) -> int:
     """Return the multiply-adds of training a supernet by the sandwich rule.
 
-    Its random sub-networks are drawn evenly in the logarithm of FLOPs, whose mean is (largest - smallest) / ln(ratio).
+    `mean` is that of its random sub-networks; by default they are drawn evenly in the logarithm of FLOPs.
     """
-    mean = (largest - smallest) / math.log(largest / smallest)
+    if mean is None:
+        mean = (largest - smallest) / math.log(largest / smallest)
     return round(images * epochs * STEP * (largest + smallest + (samples - 2) * mean))
 
 

@@ -1,6 +1,8 @@
 """Train what the arms start from: the base network, a supernet, and a supernet that starts from the base network."""
 
+import json
 import os
+from pathlib import Path
 
 import accounting
 from commands import autoslim
@@ -63,11 +65,25 @@ def _supernet(chosen: Chosen, seed: int, part: str, epochs: int, **changes: Row)
     directory = write_recipe(chosen, seed, part, **changes, train={"epochs": epochs})
     made = autoslim("train-supernet", "-r", directory, "--resume")
     costs = [row["flops"] for row in made["widths"].values()]
+    settings = autoslim("recipes", "show", directory)["supernet"]
+    mean = {"budget": None, "per-unit": middle_flops(directory)}[settings["sampling"]]
     images = base.train_images - base.holdout
     return {
         "largest": max(costs),
         "smallest": min(costs),
         "epochs": epochs,
-        "multiply_adds": accounting.sandwich(max(costs), min(costs), 4, images, epochs),
+        "sampling": settings["sampling"],
+        "multiply_adds": accounting.sandwich(max(costs), min(costs), settings["samples"], images, epochs, mean),
         "seconds": made["wall"],
     }
+
+
+def middle_flops(directory: Path) -> int:
+    """Return the FLOPs of the mean counts: about the mean FLOPs where each unit is drawn alone, evenly."""
+    said = autoslim("units", "-r", directory)
+    units = [unit for unit in said["units"] if unit["pinned"] is None]
+    channels = {unit["name"]: (unit["min"] + unit["supernet"]) // 2 // unit["step"] * unit["step"] for unit in units}
+    config = directory / "middle.json"
+    config.write_text(json.dumps({"format": "autoslim.channels/1", "model": said["model"], "channels": channels}))
+    flops: int = autoslim("info", config)["flops"]
+    return flops
