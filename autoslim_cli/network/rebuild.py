@@ -71,15 +71,15 @@ def cut(tensor: Tensor, runs: Mapping[int, list[Range]]) -> Tensor:
     return tensor
 
 
-def runs_in_use(row: LayerRow, name: str, tensor: Tensor, held: Channels, used: Channels) -> dict[int, list[Range]]:
-    """Return, per dimension that channels decide, the runs of a tensor held at `held` that `used` channels need."""
-    return {dim: ranges(layout, held, used) for dim, layout in axes(row, name, tensor).items()}
+def runs_in_use(row: LayerRow, name: str, tensor: Tensor, stored: Channels, used: Channels) -> dict[int, list[Range]]:
+    """Return, per dimension that channels decide, the runs of a tensor stored at `stored` that `used` channels need."""
+    return {dim: ranges(layout, stored, used) for dim, layout in axes(row, name, tensor).items()}
 
 
 def tensors_of(module: nn.Module, only: str | None = None) -> Tensors:
     """Return a module's own parameters and buffers, or one of them, detached."""
-    own: Mapping[str, Tensor | None] = {**module._parameters, **module._buffers}
-    return {name: t.detach() for name, t in own.items() if t is not None and only in (None, name)}
+    tensors: Mapping[str, Tensor | None] = {**module._parameters, **module._buffers}
+    return {name: t.detach() for name, t in tensors.items() if t is not None and only in (None, name)}
 
 
 def row_tensors(network: nn.Module, row: LayerRow) -> Tensors:
@@ -110,7 +110,7 @@ def resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
             layer._parameters[name] = nn.Parameter(tensor, requires_grad=old.requires_grad)
 
 
-def settled(network: nn.Module, device: torch.device) -> nn.Module:
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, channels last: several times faster for depthwise convolutions on a CPU."""
     network.to(device)
     if all(parameter.dim() < 5 for parameter in network.parameters()):

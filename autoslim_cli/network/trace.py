@@ -53,10 +53,10 @@ class _Tracer(fx.Tracer):
 
 def _traced(module: nn.Module) -> fx.Graph:
     """Trace a module to a graph. Raises UsageError if its forward pass changes what it holds."""
-    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    before = {name: tensor._version for name, tensor in held.items()}
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    before = {name: tensor._version for name, tensor in tensors.items()}
     graph = _trace(module)
-    for name, tensor in held.items():
+    for name, tensor in tensors.items():
         if tensor._version != before[name]:
             raise UsageError(f"the forward pass changes {name} in place: a network that was read must not remember")
     return graph

@@ -22,7 +22,7 @@ def _is_strided_pointwise(layer: Any) -> bool:
 
 
 @contextmanager
-def sidestepped(network: nn.Module) -> Iterator[None]:
+def without_strided_pointwise(network: nn.Module) -> Iterator[None]:
     """Let a network's strided 1x1 convolutions compute the other way while it trains."""
     layers = [m for m in network.modules() if type(m) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and _is_strided_pointwise(m)]
     for layer in layers:

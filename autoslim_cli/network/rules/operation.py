@@ -90,8 +90,8 @@ def is_layer(module: nn.Module) -> bool:
     if not isinstance(module, LAYERS) or any(True for child in module.children() for _ in child.parameters()):
         return False
     weight = module._parameters.get("weight")
-    own = {**module._parameters, **module._buffers}
-    extra = [tensor for name, tensor in own.items() if name not in KNOWN_TENSORS and tensor is not None]
+    tensors = {**module._parameters, **module._buffers}
+    extra = [tensor for name, tensor in tensors.items() if name not in KNOWN_TENSORS and tensor is not None]
     return all(weight is not None and tensor.shape[:1] == weight.shape[:1] for tensor in extra)
 
 
