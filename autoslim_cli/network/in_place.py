@@ -25,7 +25,7 @@ OUT_OF_PLACE: dict[Any, Any] = {
     operator.imod: operator.mod,
 }
 
-Changes = dict[fx.Node, dict[fx.Node, Any]]
+Changes = dict[fx.Node, dict[fx.Node, object]]
 """For each node, the nodes whose values it changes and the code may still read, with these values."""
 
 
@@ -82,7 +82,7 @@ class _Watch(fx.Interpreter):
         order = {node: place for place, node in enumerate(graph_module.graph.nodes)}
         self.last_read = {node: max((order[user] for user in node.users), default=-1) for node in order}
         self.order = order
-        self.still_read: dict[fx.Node, Any] = {}
+        self.still_read: dict[fx.Node, object] = {}
         self.changes: Changes = {}
 
     def changes_on(self, images: Tensor) -> Changes:
@@ -149,7 +149,7 @@ def _is_data(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1:] == ("data",)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     """Iterate over the tensors of a value, which may be one or a tuple of them."""
     if isinstance(value, Tensor):
         yield value
@@ -158,7 +158,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _versions(value: Any) -> list[Any]:
+def _versions(value: object) -> list[Any]:
     """Return how often each tensor's memory was changed in place, and where in it the tensor lies."""
     return [(tensor._version, *_geometry(tensor)) for tensor in _tensors(value)]
 
@@ -168,12 +168,12 @@ def _geometry(tensor: Tensor) -> tuple[Any, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
 
 
-def _is_same_tensor(one: Any, other: Any) -> bool:
+def _is_same_tensor(one: object, other: object) -> bool:
     """Tell whether two values are the same tensor under two names."""
     return isinstance(one, Tensor) and isinstance(other, Tensor) and _geometry(one) == _geometry(other)
 
 
-def _overlap(one: Any, other: Any) -> bool:
+def _overlap(one: object, other: object) -> bool:
     """Tell whether two values, changed at once, share memory: the halves of a chunk do not."""
     if _is_same_tensor(one, other):
         return True

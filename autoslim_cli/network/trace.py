@@ -1,7 +1,6 @@
 """Read a network: trace it to a graph, walk that at base width, rehearse what was read at other channels."""
 
 import warnings
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -75,7 +74,7 @@ def _trace(module: nn.Module) -> fx.Graph:
         ) from None
 
 
-def _refuse_other_outputs(output: Any, classes: int | None) -> None:
+def _refuse_other_outputs(output: object, classes: int | None) -> None:
     """Refuse a network that does not give (batch, classes)."""
     shape = list(output.shape) if isinstance(output, torch.Tensor) else None
     if shape is None or len(shape) != 2:

@@ -107,9 +107,11 @@ class _Tensors:
         self.dtypes: dict[fx.Node, torch.dtype] = {}
         self.numbers: set[fx.Node] = set()
         self.lies_in: dict[fx.Node, fx.Node] = {}
-        self.makers: dict[int, tuple[fx.Node, Any]] = {}  # by storage: who made it, and the storage itself
+        self.makers: dict[
+            int, tuple[fx.Node, torch.UntypedStorage]
+        ] = {}  # by storage: who made it, and the storage itself
 
-    def see(self, node: fx.Node, value: Any) -> None:
+    def see(self, node: fx.Node, value: object) -> None:
         """Note what one node gave."""
         if not isinstance(value, torch.Tensor):
             if not _holds_tensor(value):
@@ -122,7 +124,7 @@ class _Tensors:
             self.lies_in[node] = maker
 
 
-def _holds_tensor(value: Any) -> bool:
+def _holds_tensor(value: object) -> bool:
     """Tell whether a node's value is or contains a tensor."""
     if isinstance(value, (tuple, list)):
         return any(map(_holds_tensor, value))

@@ -8,7 +8,7 @@ channels that go add to it. A unit that grows is left where its channels are fir
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -230,7 +230,7 @@ class ForkedEvaluator:
         return dying
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
     """Iterate over the tensors among some values, and in their tuples."""
     for value in values:
         if isinstance(value, Tensor):

@@ -4,7 +4,7 @@ Convolutions and linear layers are linear in each input channel, and a search ta
 tenth of the multiply-adds of computing the rest anew.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from autoslim_cli.network.rebuild import cut, tensors_of
 from autoslim_cli.network.table import Channels, dropped, features, ranges
 from autoslim_cli.slimming.supernet import SupernetLayer
 
-_CONVOLUTIONS: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
 
 def is_linear(layer: SupernetLayer) -> bool:

@@ -6,7 +6,6 @@ facts. It changes nothing. An operation without a rule pins what it touches.
 
 import operator
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +53,7 @@ def fixed_groups(graph: fx.Graph) -> frozenset[int]:
     return frozenset(numbers)
 
 
-def _integers(values: Iterable[Any]) -> Iterable[int]:
+def _integers(values: Iterable[object]) -> Iterable[int]:
     """Yield the integers in nested sequences."""
     for value in values:
         if isinstance(value, int):
@@ -97,7 +96,7 @@ MODULES: dict[type, Rule] = {
     ),
 }
 
-FUNCTIONS: dict[Any, Rule] = {
+FUNCTIONS: dict[object, Rule] = {
     torch.cat: concat,
     torch.concat: concat,
     torch.chunk: chunk,

@@ -1,7 +1,5 @@
 """Say what happens to channels that are joined end to end, cut into parts, or interleaved."""
 
-from typing import Any
-
 from torch import fx
 
 from autoslim_cli.network.facts import Found, Mixes, Parts
@@ -51,7 +49,7 @@ def chunk(operation: Operation) -> Found:
     return Found(facts=(*facts, Mixes(), Parts(tuple(Tagged(tag.dim, layout) for layout in layouts))))
 
 
-def _part_count(operation: Operation, wanted: Any, length: int) -> int | None:
+def _part_count(operation: Operation, wanted: object, length: int) -> int | None:
     """Return into how many equal parts chunk or split cuts; None if a size of a part is written into the code."""
     if name_of(operation.node) == "chunk":
         return wanted if isinstance(wanted, int) and length % wanted == 0 else None
