@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from autoslim_cli.network.rules.dimensions import flatten, permute, reshape, squeeze, take_item, transpose, unsqueeze
 from autoslim_cli.network.rules.elementwise import combine, keep, keep_behind, pad, reduce, reduce_norm, soft_max
+from autoslim_cli.network.rules.known_layers import is_layer
 from autoslim_cli.network.rules.layers import (
     bare_parameter,
     batch_norm,
@@ -22,7 +23,8 @@ from autoslim_cli.network.rules.layers import (
     linear,
     prelu,
 )
-from autoslim_cli.network.rules.operation import Operation, Rule, Value, is_layer, unknown
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, Rule, Value
 from autoslim_cli.network.rules.parts import chunk, concat, shuffle
 
 __all__ = ["Operation", "Value", "find", "fixed_groups", "is_layer"]

@@ -6,7 +6,8 @@ from torch import fx
 
 from autoslim_cli.network.facts import Found, Mixes
 from autoslim_cli.network.layouts import Tagged, scaled
-from autoslim_cli.network.rules.operation import Operation, moved, unknown
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, moved
 from autoslim_cli.network.rules.splitting import split
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from autoslim_cli.network.facts import Fact, Found, Merge, Mixes, Pin
 from autoslim_cli.network.layouts import Tagged, size
-from autoslim_cli.network.rules.operation import Operation, moved, unknown
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, moved
 
 
 def keep(operation: Operation) -> Found:

@@ -8,7 +8,9 @@ from torch import nn
 
 from autoslim_cli.network.facts import Enter, Fact, Found, Group, Mixes, Pin
 from autoslim_cli.network.layouts import OpenLayout, OpenRow, OpenSegment, Tagged, fixed, size
-from autoslim_cli.network.rules.operation import KNOWN_TENSORS, Operation, is_layer, unknown
+from autoslim_cli.network.rules.known_layers import KNOWN_TENSORS, is_layer
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation
 from autoslim_cli.network.rules.splitting import split
 from autoslim_cli.network.table import Kind
 

@@ -1,13 +1,12 @@
-"""Hold what all rules share: what they see of an operation, and what becomes of one that no rule understands."""
+"""What a rule sees of an operation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
-from autoslim_cli.errors import UsageError
-from autoslim_cli.network.facts import Fact, Found, Mixes, NotUnderstood, Pin
+from autoslim_cli.network.facts import Found
 from autoslim_cli.network.layouts import OpenLayout, OpenSegment, OpenUnit, Tagged
 
 
@@ -77,23 +76,6 @@ class Operation:
 
 Rule = Callable[[Operation], Found]
 
-LAYERS = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.Linear, nn.PReLU),
-)
-"""Layers with weights that have a rule; a subclass follows the rule of its base."""
-KNOWN_TENSORS = frozenset(("weight", "bias", "running_mean", "running_var", "num_batches_tracked"))
-
-
-def is_layer(module: nn.Module) -> bool:
-    """Tell whether a module is a known layer, or a subclass of one that adds no tensors but one value per channel."""
-    if not isinstance(module, LAYERS) or any(True for child in module.children() for _ in child.parameters()):
-        return False
-    weight = module._parameters.get("weight")
-    tensors = {**module._parameters, **module._buffers}
-    extra = [tensor for name, tensor in tensors.items() if name not in KNOWN_TENSORS and tensor is not None]
-    return all(weight is not None and tensor.shape[:1] == weight.shape[:1] for tensor in extra)
-
 
 def name_of(node: fx.Node) -> str:
     """Return the readable name of a function or method."""
@@ -103,46 +85,3 @@ def name_of(node: fx.Node) -> str:
 def moved(tag: Tagged, to: Callable[[int], int]) -> Tagged:
     """Return a layout whose dimensions went elsewhere."""
     return Tagged(to(tag.dim), tag.layout, tag.count, None if tag.outer is None else to(tag.outer))
-
-
-def unknown(operation: Operation) -> Found:
-    """Pin everything that the operation touches; its output is of fixed shape.
-
-    Raises UsageError for an operation that multiplies: its FLOPs would be missing from every count.
-    """
-    node, where = operation.node, operation.where
-    module: nn.Module | None = operation.layer if node.op == "call_module" else None
-    what = type(module).__name__ if module is not None else name_of(node)
-    matrices = module is not None and any(p.dim() > 1 for p in module.parameters())
-    if "attention" in what.lower():
-        raise UsageError(f"{what} at {where}: attention is not slimmed; autoslim is for convolutional networks")
-    if what in NORMALISING:
-        raise UsageError(f"{what} at {where} normalises outside of a layer of torch.nn; write it with nn.BatchNorm2d")
-    if what in MULTIPLYING or (matrices and not is_layer(module or nn.Identity())):
-        raise UsageError(
-            f"{what} at {where} multiplies outside of convolution and linear layers: its channels and FLOPs cannot be "
-            "read; write it with nn.Conv2d or nn.Linear"
-        )
-    reason = f"{what} at {where} is not understood"
-    touched = [value.tag for value in operation.inputs.values() if value.tag]
-    touched += [tag for value in operation.inputs.values() for tag in value.parts]
-    pins: list[Fact] = [Pin(tag.layout, reason) for tag in touched]
-    return Found(facts=(*pins, *([NotUnderstood(reason)] if touched else []), Mixes()))
-
-
-NORMALISING = frozenset(("batch_norm", "native_batch_norm", "sync_batch_norm"))
-MULTIPLYING = frozenset(
-    (
-        *(
-            "conv1d",
-            "conv2d",
-            "conv3d",
-            "conv_transpose1d",
-            "conv_transpose2d",
-            "conv_transpose3d",
-            "linear",
-            "bilinear",
-        ),
-        *("matmul", "mm", "bmm", "einsum", "addmm", "baddbmm", "tensordot", "dot", "mv", "outer", "deform_conv2d"),
-    )
-)

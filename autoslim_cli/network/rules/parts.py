@@ -5,7 +5,8 @@ from torch import fx
 from autoslim_cli.network.facts import Found, Mixes, Parts
 from autoslim_cli.network.layouts import Tagged, fixed, scaled
 from autoslim_cli.network.rules.elementwise import combine
-from autoslim_cli.network.rules.operation import Operation, name_of, unknown
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, name_of
 from autoslim_cli.network.rules.splitting import split
 
 
