@@ -26,14 +26,14 @@ from autoslim_cli.cost.budget import Bound, Budget
 from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.data.sets import DataSettings, Images, ModelSettings, all_images, open_source
 from autoslim_cli.machine import keep_freed_memory
-from autoslim_cli.network.rebuild import fresh, settled
+from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings, SupernetSettings
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.search.problem import SCREEN
 from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.forks import ForkedEvaluator
-from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
@@ -76,7 +76,7 @@ class Bench:
         self.shape = (3, side, side)
         self.reading = read(network, self.shape)
         self.space = Space.of(self.reading.table, width=1.5, min_width=0.15, groups=10, divisor=8)
-        body = settled(fresh(self.reading.module, self.reading.table, self.space.largest), DEVICE)
+        body = on_device(fresh(self.reading.module, self.reading.table, self.space.largest), DEVICE)
         self.supernet = Supernet(body, self.reading, self.space.largest)
         self.digits = self._digits(name)
         batches = list(self.digits.take(images).evaluation(images))
@@ -97,7 +97,7 @@ class Bench:
         optimizer = torch.optim.SGD(self.supernet.body.parameters(), lr=rate, momentum=0.9, nesterov=True)
         self.supernet.train()
         done = 0
-        with sidestepped(self.supernet.body):
+        with without_strided_pointwise(self.supernet.body):
             while done < steps:
                 for images, labels in self.digits.training(64, 0, done):
                     self.supernet.zero_gradients()

@@ -34,8 +34,8 @@ from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.recipe.schema import Recipe, TrainSettings
 from autoslim_cli.search import STRATEGIES, Problem
 from autoslim_cli.search.forecast import foresee
+from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.slimming.steering import space_of, steered
 from autoslim_cli.training.sandwich import draw_subnetworks
 
 BUDGET = "50%"
@@ -100,7 +100,7 @@ def estimate(name: str) -> dict[str, Any]:
     directory = catalogue.shipped()[name]
     recipe = load_recipe(directory)
     model = recipe.model
-    reading = steered(read(build(model, directory), model.input, model.classes), recipe.space)
+    reading = constrained(read(build(model, directory), model.input, model.classes), recipe.space)
     table = reading.table
     space = space_of(table, recipe.supernet, recipe.space)
     base = flops(table, table.base)

@@ -41,7 +41,7 @@ def _factory(name: str, directory: Path) -> Factory:
         if name.startswith(prefix):
             return find(name.removeprefix(prefix))
     if ":" in name:
-        return _own(name, directory)
+        return _user_s(name, directory)
     raise UsageError(
         f"model.name: {name!r} is neither torchvision/NAME, timm/NAME, autoslim/NAME, package.module:factory "
         "nor ./net.py:factory"
@@ -85,7 +85,7 @@ def _built_in(name: str) -> Factory:
     return FACTORIES[name]
 
 
-def _own(name: str, directory: Path) -> Factory:
+def _user_s(name: str, directory: Path) -> Factory:
     """Import `package.module:factory` or load `./net.py:factory`."""
     place, _, attribute = name.rpartition(":")
     try:

@@ -25,7 +25,7 @@ OUT_OF_PLACE: dict[Any, Any] = {
     operator.imod: operator.mod,
 }
 
-Changes = dict[fx.Node, dict[fx.Node, Any]]
+Changes = dict[fx.Node, dict[fx.Node, object]]
 """For each node, the nodes whose values it changes and the code may still read, with these values."""
 
 
@@ -60,13 +60,13 @@ def make_out_of_place(module: nn.Module, graph: fx.Graph, images: Tensor) -> Non
             continue
         changed = changes[node]
         operand = node.all_input_nodes[0] if node.all_input_nodes else None
-        if operand not in changed or any(map(_is_data, changed)) or not _turn(module, node):
+        if operand not in changed or any(map(_is_data, changed)) or not _turn_out_of_place(module, node):
             raise UsageError(f"{_name(node)} works in place, and is not known out of place: write it so")
         for other, value in changed.items():
             users = [user for user in other.users if place[user] > place[node]]
             if not users or not _overlap(value, changed[operand]):
                 continue
-            if not _same(value, changed[operand]):
+            if not _is_same_tensor(value, changed[operand]):
                 raise UsageError(
                     f"{_name(node)} changes in place what the code reads as {other.name}, too: write it out of place"
                 )
@@ -80,9 +80,9 @@ class _Watch(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module, garbage_collect_values=False)
         order = {node: place for place, node in enumerate(graph_module.graph.nodes)}
-        self.until = {node: max((order[user] for user in node.users), default=-1) for node in order}
+        self.last_read = {node: max((order[user] for user in node.users), default=-1) for node in order}
         self.order = order
-        self.live: dict[fx.Node, Any] = {}
+        self.still_read: dict[fx.Node, object] = {}
         self.changes: Changes = {}
 
     def changes_on(self, images: Tensor) -> Changes:
@@ -95,19 +95,21 @@ class _Watch(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, and compare the versions of all values that are still read."""
-        self.live = {node: value for node, value in self.live.items() if self.until[node] >= self.order[n]}
-        before = {node: _versions(value) for node, value in self.live.items()}
+        self.still_read = {
+            node: value for node, value in self.still_read.items() if self.last_read[node] >= self.order[n]
+        }
+        before = {node: _versions(value) for node, value in self.still_read.items()}
         value = super().run_node(n)
-        changed = {node: self.live[node] for node in before if _versions(self.live[node]) != before[node]}
+        changed = {node: self.still_read[node] for node in before if _versions(self.still_read[node]) != before[node]}
         if changed:
             self.changes[n] = changed
-            self.until[n] = max(self.until[n], *(self.until[node] for node in changed))
+            self.last_read[n] = max(self.last_read[n], *(self.last_read[node] for node in changed))
         if n.op != "get_attr" and any(True for _ in _tensors(value)):
-            self.live[n] = value
+            self.still_read[n] = value
         return value
 
 
-def _turn(module: nn.Module, node: fx.Node) -> bool:
+def _turn_out_of_place(module: nn.Module, node: fx.Node) -> bool:
     """Turn an operation that works in place into the one that gives a new tensor; tell whether there is one."""
     target: Any = node.target
     if node.op == "call_module":
@@ -122,10 +124,10 @@ def _turn(module: nn.Module, node: fx.Node) -> bool:
         plain = getattr(torch, name.rstrip("_"), None) or getattr(F, name.rstrip("_"), None)
         node.target = plain or target
         return plain is not None
-    return _unset(node)
+    return _unset_inplace(node)
 
 
-def _unset(node: fx.Node) -> bool:
+def _unset_inplace(node: fx.Node) -> bool:
     """Set the argument `inplace` of a function to False, if it was given."""
     target: Any = node.target
     if node.kwargs.get("inplace"):
@@ -147,7 +149,7 @@ def _is_data(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1:] == ("data",)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(value: object) -> Iterator[Tensor]:
     """Iterate over the tensors of a value, which may be one or a tuple of them."""
     if isinstance(value, Tensor):
         yield value
@@ -156,7 +158,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _versions(value: Any) -> list[Any]:
+def _versions(value: object) -> list[Any]:
     """Return how often each tensor's memory was changed in place, and where in it the tensor lies."""
     return [(tensor._version, *_geometry(tensor)) for tensor in _tensors(value)]
 
@@ -166,14 +168,14 @@ def _geometry(tensor: Tensor) -> tuple[Any, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same_tensor(one: object, other: object) -> bool:
     """Tell whether two values are the same tensor under two names."""
     return isinstance(one, Tensor) and isinstance(other, Tensor) and _geometry(one) == _geometry(other)
 
 
-def _overlap(one: Any, other: Any) -> bool:
+def _overlap(one: object, other: object) -> bool:
     """Tell whether two values, changed at once, share memory: the halves of a chunk do not."""
-    if _same(one, other):
+    if _is_same_tensor(one, other):
         return True
     mine, theirs = list(_tensors(one)), list(_tensors(other))
     extent = max(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Range, features, first_part, ranges
 
 Tensors = dict[str, Tensor]
+Sizes = dict[str, int | tuple[int, ...]]
+"""The attributes by which a layer knows its own size."""
 Axes = dict[int, Layout]
 """Which dimensions of a tensor channels decide, and how."""
 
@@ -36,22 +38,22 @@ _WEIGHT_AXES: dict[tuple[str, bool], Callable[[Layout, Layout], Axes]] = {
 }
 
 
-def sizes(row: LayerRow, channels: Channels) -> dict[str, Any]:
+def sizes(row: LayerRow, channels: Channels) -> Sizes:
     """Return the attributes by which a layer knows its own size."""
     return _SIZES[row.kind](row, features(row.inputs, channels), features(row.outputs, channels))
 
 
-def _convolution_sizes(row: LayerRow, inputs: int, outputs: int) -> dict[str, Any]:
+def _convolution_sizes(row: LayerRow, inputs: int, outputs: int) -> Sizes:
     groups = {"groups": inputs // row.group_inputs} if row.group_inputs else {}
     return {"in_channels": inputs, "out_channels": outputs, **groups}
 
 
-def _group_norm_sizes(row: LayerRow, _inputs: int, outputs: int) -> dict[str, Any]:
+def _group_norm_sizes(row: LayerRow, _inputs: int, outputs: int) -> Sizes:
     groups = {"num_groups": outputs // row.group_inputs} if row.group_inputs else {}
     return {"num_channels": outputs, **groups}
 
 
-_SIZES: dict[str, Callable[[LayerRow, int, int], dict[str, Any]]] = {
+_SIZES: dict[str, Callable[[LayerRow, int, int], Sizes]] = {
     "conv": _convolution_sizes,
     "transposed": _convolution_sizes,
     "linear": lambda row, inputs, outputs: {"in_features": inputs, "out_features": outputs},
@@ -71,15 +73,15 @@ def cut(tensor: Tensor, runs: Mapping[int, list[Range]]) -> Tensor:
     return tensor
 
 
-def runs_in_use(row: LayerRow, name: str, tensor: Tensor, held: Channels, used: Channels) -> dict[int, list[Range]]:
-    """Return, per dimension that channels decide, the runs of a tensor held at `held` that `used` channels need."""
-    return {dim: ranges(layout, held, used) for dim, layout in axes(row, name, tensor).items()}
+def runs_in_use(row: LayerRow, name: str, tensor: Tensor, stored: Channels, used: Channels) -> dict[int, list[Range]]:
+    """Return, per dimension that channels decide, the runs of a tensor stored at `stored` that `used` channels need."""
+    return {dim: ranges(layout, stored, used) for dim, layout in axes(row, name, tensor).items()}
 
 
 def tensors_of(module: nn.Module, only: str | None = None) -> Tensors:
     """Return a module's own parameters and buffers, or one of them, detached."""
-    own: Mapping[str, Tensor | None] = {**module._parameters, **module._buffers}
-    return {name: t.detach() for name, t in own.items() if t is not None and only in (None, name)}
+    tensors: Mapping[str, Tensor | None] = {**module._parameters, **module._buffers}
+    return {name: t.detach() for name, t in tensors.items() if t is not None and only in (None, name)}
 
 
 def row_tensors(network: nn.Module, row: LayerRow) -> Tensors:
@@ -98,7 +100,7 @@ def assemble(
     return new
 
 
-def resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
+def resize(layer: Any, attributes: Sizes, tensors: Tensors) -> None:
     """Give a layer other sizes and tensors."""
     for name, value in attributes.items():
         setattr(layer, name, value)
@@ -110,7 +112,7 @@ def resize(layer: Any, attributes: dict[str, Any], tensors: Tensors) -> None:
             layer._parameters[name] = nn.Parameter(tensor, requires_grad=old.requires_grad)
 
 
-def settled(network: nn.Module, device: torch.device) -> nn.Module:
+def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, channels last: several times faster for depthwise convolutions on a CPU."""
     network.to(device)
     if all(parameter.dim() < 5 for parameter in network.parameters()):

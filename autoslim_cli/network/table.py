@@ -45,8 +45,8 @@ def features(layout: Layout, channels: Channels) -> int:
     return sum(segment.features(channels) for segment in layout)
 
 
-def ranges(layout: Layout, held: Channels, used: Channels) -> list[Range]:
-    """Return which features of a tensor held at `held` channels are in use at `used`: each segment's first ones.
+def ranges(layout: Layout, stored: Channels, used: Channels) -> list[Range]:
+    """Return which features of a tensor stored at `stored` channels are in use at `used`: each segment's first ones.
 
     Neighbouring runs are joined, so an unsliced layout is one run.
     """
@@ -58,18 +58,18 @@ def ranges(layout: Layout, held: Channels, used: Channels) -> list[Range]:
             runs[-1] = (runs[-1][0], stop)
         else:
             runs.append((start, stop))
-        start += segment.features(held)
+        start += segment.features(stored)
     return runs
 
 
-def dropped(layout: Layout, size: Channels, held: Channels, used: Channels) -> list[Range]:
-    """Return which features of a tensor of `size` channels are in use at `held`, and no longer at `used`."""
+def dropped(layout: Layout, stored: Channels, before: Channels, after: Channels) -> list[Range]:
+    """Return which features of a tensor stored at `stored` channels are in use at `before`, no longer at `after`."""
     runs: list[Range] = []
     start = 0
     for segment in layout:
-        if segment.features(used) < segment.features(held):
-            runs.append((start + segment.features(used), start + segment.features(held)))
-        start += segment.features(size)
+        if segment.features(after) < segment.features(before):
+            runs.append((start + segment.features(after), start + segment.features(before)))
+        start += segment.features(stored)
     return runs
 
 

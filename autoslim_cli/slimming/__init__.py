@@ -1,1 +1,1 @@
-"""Run, cut, widen and steer sub-networks: everything between a network that was read and one that is trained."""
+"""Run, cut, widen and constrain sub-networks: everything between a network that was read and one that is trained."""

@@ -14,13 +14,13 @@ from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rebuild import fresh, settled
+from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, Recipe
 from autoslim_cli.seeds import seed_from
+from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.slimming.steering import space_of, steered
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
 
@@ -44,12 +44,12 @@ class BaseNetwork:
     def of(cls, recipe: Recipe, directory: Path, device: torch.device) -> "BaseNetwork":
         """Build a recipe's network and read it.
 
-        Raises UsageError naming the recipe key or the operation if it cannot be built, read or steered as asked.
+        Raises UsageError naming the recipe key or the operation if it cannot be built, read or constrained as asked.
         """
         model, supernet = recipe.model, recipe.supernet
         torch.manual_seed(seed_from(recipe.seed, "init"))
         as_built = read(build(model, directory), model.input, model.classes)
-        reading = steered(as_built, recipe.space)
+        reading = constrained(as_built, recipe.space)
         space = space_of(reading.table, supernet, recipe.space)
         widths = sorted(supernet.widths, reverse=True)  # none with shared BN
         switches = {width_name(width): space.uniform(width) for width in widths}
@@ -73,7 +73,7 @@ class BaseNetwork:
     def fresh(self, channels: Channels) -> nn.Module:
         """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
         torch.manual_seed(seed_from(self.seed, "resize"))
-        return settled(fresh(self.reading.module, self.reading.table, channels), self.device)
+        return on_device(fresh(self.reading.module, self.reading.table, channels), self.device)
 
     def fresh_supernet(self) -> Supernet:
         """Return the supernet, newly initialised by the recipe's seed, on the device."""
@@ -94,7 +94,7 @@ class BaseNetwork:
         wider = any(channels[name] > count for name, count in self.base.items())
         if wider and (changing := changed_by_widening(self.reading)):
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
-        return settled(network, self.device)
+        return on_device(network, self.device)
 
     def trained_supernet(self, directory: Path, say: Callable[[str], None], *, sort: bool) -> Supernet:
         """Return the supernet whose first channels are those of `model.weights`; arguments and errors as `trained`."""

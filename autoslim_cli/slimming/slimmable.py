@@ -13,8 +13,8 @@ from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
+from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.slimming.steering import space_of, steered
 from autoslim_cli.slimming.supernet import Supernet
 
 
@@ -43,7 +43,7 @@ class SlimmableNetwork(torch.nn.Module):
             read_network = read(build(model, directory or path.parent), model.input, model.classes)
             if model.name.startswith("./"):
                 refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
-            reading = steered(read_network, settings)
+            reading = constrained(read_network, settings)
             body = fresh(reading.module, reading.table, facts["channels"])
         supernet = Supernet(body, reading, facts["channels"], facts.get("switches"))
         checkpoint.fill(supernet.kept, tensors, path)

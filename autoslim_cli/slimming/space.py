@@ -52,12 +52,12 @@ def _quantum(unit: Unit, divisor: int) -> int:
     return unit.granule * max(1, math.ceil(divisor / unit.granule - 0.5))
 
 
-def _of(value: int | Mapping[str, int], unit: Unit) -> int:
+def _value_for(value: int | Mapping[str, int], unit: Unit) -> int:
     """Return a value for one unit."""
     return value if isinstance(value, int) else value[unit.name]
 
 
-def _up(count: int, quantum: int) -> int:
+def _rounded_up(count: int, quantum: int) -> int:
     """Round a count up to a multiple."""
     return -(-count // quantum) * quantum
 
@@ -87,7 +87,7 @@ class Space:
         `groups` and `divisor` are one number or one for each unit; `least` holds the smallest counts of some units.
         """
         units = {}
-        divisors = {unit.name: _of(divisor, unit) for unit in table.units}
+        divisors = {unit.name: _value_for(divisor, unit) for unit in table.units}
         for unit in table.units:
             if unit.pinned is not None:
                 units[unit.name] = UnitSpace(unit, (unit.base,), 0)
@@ -95,9 +95,10 @@ class Space:
             quantum = _quantum(unit, divisors[unit.name])
             largest = max(scaled(unit.base, width, quantum), unit.base if width >= 1 else 0)
             smallest = min(
-                max(scaled(unit.base, min_width, quantum), _up((least or {}).get(unit.name, 0), quantum)), largest
+                max(scaled(unit.base, min_width, quantum), _rounded_up((least or {}).get(unit.name, 0), quantum)),
+                largest,
             )
-            step = max(quantum, quantum * math.floor(largest / _of(groups, unit) / quantum + 0.5))
+            step = max(quantum, quantum * math.floor(largest / _value_for(groups, unit) / quantum + 0.5))
             grid = range(largest, smallest, -step)
             units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step, quantum)
         return cls(units, divisors)
@@ -116,7 +117,9 @@ class Space:
     def ends(self) -> tuple[dict[str, int], dict[str, int]]:
         """Return the least and the most channels that costs may be asked for: the space's, and the base network's."""
         counts = {name: (space.smallest, space.largest, space.unit.base) for name, space in self.units.items()}
-        return {name: min(own) for name, own in counts.items()}, {name: max(own) for name, own in counts.items()}
+        return {name: min(three) for name, three in counts.items()}, {
+            name: max(three) for name, three in counts.items()
+        }
 
     @property
     def log10_size(self) -> float:
@@ -142,7 +145,7 @@ class Space:
         found: set[float] = set()
         for name, space in self.units.items():
             quantum = _quantum(space.unit, self.divisors[name])
-            counts = range(_up(space.smallest, quantum), space.largest + 1, quantum)
+            counts = range(_rounded_up(space.smallest, quantum), space.largest + 1, quantum)
             found.update((count - quantum / 2) / space.unit.base + 1e-9 for count in counts)
         return sorted(width for width in found if width > 0)
 

@@ -4,7 +4,7 @@ Convolutions and linear layers are linear in each input channel, and a search ta
 tenth of the multiply-adds of computing the rest anew.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from autoslim_cli.network.rebuild import cut, tensors_of
 from autoslim_cli.network.table import Channels, dropped, features, ranges
 from autoslim_cli.slimming.supernet import SupernetLayer
 
-_CONVOLUTIONS: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
 
 def is_linear(layer: SupernetLayer) -> bool:
@@ -28,30 +28,30 @@ def is_linear(layer: SupernetLayer) -> bool:
     return plain and row.groups == 1 and not row.group_inputs
 
 
-def saves(layer: SupernetLayer, held: Channels, used: Channels) -> bool:
-    """Tell whether few enough input channels go from `held` to `used`, and no output channel comes."""
+def saves(layer: SupernetLayer, before: Channels, after: Channels) -> bool:
+    """Tell whether few enough input channels go from `before` to `after`, and no output channel comes."""
     row = layer.row
-    gone = features(row.inputs, held) - features(row.inputs, used)
-    return 0 < 2 * gone <= features(row.inputs, used) and all(used[unit] <= held[unit] for unit in row.units)
+    gone = features(row.inputs, before) - features(row.inputs, after)
+    return 0 < 2 * gone <= features(row.inputs, after) and all(after[unit] <= before[unit] for unit in row.units)
 
 
-def cost(layer: SupernetLayer, held: Channels, used: Channels) -> int:
+def cost(layer: SupernetLayer, before: Channels, after: Channels) -> int:
     """Return the multiply-adds for one image of `subtracted`."""
     row = layer.row
-    gone = features(row.inputs, held) - features(row.inputs, used)
-    return row.positions * row.kernel * gone * features(row.outputs, used)
+    gone = features(row.inputs, before) - features(row.inputs, after)
+    return row.positions * row.kernel * gone * features(row.outputs, after)
 
 
 def subtracted(
-    layer: SupernetLayer, inputs: Tensor, outputs: Tensor, dim: int, held: Channels, used: Channels
+    layer: SupernetLayer, inputs: Tensor, outputs: Tensor, dim: int, before: Channels, after: Channels
 ) -> Tensor:
-    """Return a layer's outputs at `used` from its `inputs` at `held` and its `outputs` of these, cut to `used`.
+    """Return a layer's outputs at `after` from its `inputs` at `before` and its `outputs` of these, cut to `after`.
 
     `dim` is the dimension of `inputs` that counts channels.
     """
     row, module = layer.row, layer.module
-    gone = cut(inputs, {dim: dropped(row.inputs, held, held, used)})
-    columns = {0: ranges(row.outputs, layer.full, used), 1: dropped(row.inputs, layer.full, held, used)}
+    gone = cut(inputs, {dim: dropped(row.inputs, before, before, after)})
+    columns = {0: ranges(row.outputs, layer.full, after), 1: dropped(row.inputs, layer.full, before, after)}
     weight = cut(tensors_of(module)["weight"], columns).neg()
     if type(module) is nn.Linear:
         less: Tensor = F.linear(gone, weight)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rebuild import Tensors, assemble, cut, resize, runs_in_use, settled, sizes, tensors_of
+from autoslim_cli.network.rebuild import Tensors, assemble, cut, on_device, resize, runs_in_use, sizes, tensors_of
 from autoslim_cli.network.table import Channels, LayerRow, Range
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -134,22 +134,22 @@ class Supernet(nn.Module):
         private = self.private[_key(switch)] if switch else None
 
         def tensors(row: LayerRow) -> Tensors:
-            own = self.layers[row.name].tensors(channels)
+            active = self.layers[row.name].tensors(channels)
             if private is not None and row.kind == "norm":
-                own = tensors_of(cast(nn.ModuleDict, private)[_key(row.name)])
-            return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in own.items()}
+                active = tensors_of(cast(nn.ModuleDict, private)[_key(row.name)])
+            return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in active.items()}
 
         plain = assemble(self.reading.module, self.reading.table, channels, tensors)
-        held = dict(self.body.named_modules())
+        modules = dict(self.body.named_modules())
         with torch.no_grad():
             for name, module in plain.named_modules():
                 for key, tensor in tensors_of(module).items():
                     if (
                         not {name, f"{name}.{key}".lstrip(".")} & self.layers.keys()
                     ):  # weights of what was not understood
-                        tensor.copy_(tensors_of(held[name])[key])
+                        tensor.copy_(tensors_of(modules[name])[key])
         device = next(self.body.parameters()).device
-        return settled(plain, device).train(self.training)
+        return on_device(plain, device).train(self.training)
 
 
 def largest(switches: Mapping[str, Channels]) -> dict[str, int]:

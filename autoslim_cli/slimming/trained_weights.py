@@ -30,11 +30,10 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
         if "." not in model.weights
         else checkpoint.load_weights(directory / model.weights, "model.weights")
     )
-    own = trained.state_dict()
     heads = tuple(f"{row.name}." for row in reading.table.rows if _is_output(row, reading.table))
     left = []
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in trained.state_dict().items():
             if name.endswith("num_batches_tracked"):
                 continue
             given = tensors.get(name)
@@ -195,9 +194,9 @@ def _placed(
     return placed
 
 
-def _indices(layout: Layout, held: Channels, used: Channels) -> Tensor:
+def _indices(layout: Layout, stored: Channels, used: Channels) -> Tensor:
     """Return the places of the features in use."""
-    return torch.cat([torch.arange(start, stop) for start, stop in ranges(layout, held, used)])
+    return torch.cat([torch.arange(start, stop) for start, stop in ranges(layout, stored, used)])
 
 
 def changed_by_widening(reading: Reading) -> list[str]:

@@ -13,7 +13,7 @@ from autoslim_cli.files.channel_config import ChannelConfig, read_config
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
-from autoslim_cli.network.rebuild import fresh, settled
+from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
@@ -76,4 +76,4 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         )
     assert config.cost is not None
     cost = {"flops": config.cost.flops, "params": config.cost.params}
-    return {"path": str(path), **cost, **score(settled(network, project.device))}
+    return {"path": str(path), **cost, **score(on_device(network, project.device))}

@@ -19,8 +19,8 @@ from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels, features
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
+from autoslim_cli.slimming.constraints import constrained
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.slimming.steering import steered
 from autoslim_cli.stages.profile import refuse_incomplete
 from autoslim_cli.stages.project import Project
 
@@ -54,7 +54,7 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
         refuse_other_model(latency_table, times, settings)
         refuse_incomplete(latency_table, times)
         steering = steering.model_copy(update={"tie": times.tie})
-    reading = steered(read(build(settings, Path() if model else path.parent), settings.input), steering)
+    reading = constrained(read(build(settings, Path() if model else path.parent), settings.input), steering)
     table, base = reading.table, reading.table.base
     chosen: Channels = base
     if channels is not None:

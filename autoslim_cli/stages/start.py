@@ -8,7 +8,7 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.network.rebuild import settled
+from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import load_model
@@ -56,7 +56,7 @@ def teacher(project: Project) -> nn.Module | None:
                 f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "
                 f"and the recipe's model {list(model.input)} and {model.classes}"
             )
-    return settled(network, project.device).eval().requires_grad_(False)
+    return on_device(network, project.device).eval().requires_grad_(False)
 
 
 def parents(project: Project) -> list[Path]:

@@ -18,7 +18,7 @@ from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import difference
 from autoslim_cli.progress import Reporter
 from autoslim_cli.seeds import seed_from
-from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.optimiser import schedule, sgd
 
@@ -42,7 +42,7 @@ def fit(job: Job, training: Training, reporter: Reporter, *, resume: bool) -> No
     network.train()
     saved_at = time.monotonic()
     with (
-        sidestepped(network),
+        without_strided_pointwise(network),
         _stop_signals() as stop,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):

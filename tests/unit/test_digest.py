@@ -13,7 +13,7 @@ from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
-from autoslim_cli.slimming.steering import steered
+from autoslim_cli.slimming.constraints import constrained
 
 NET = """
     import torch
@@ -83,7 +83,7 @@ def digest_of(directory, *edits, name="net.py", space=None, side=16):
     directory.mkdir(exist_ok=True)
     (directory / name).write_text(text)
     settings = ModelSettings(name=f"./{name}:net", input=(3, side, side), classes=4)
-    return digest(steered(read(build(settings, directory), settings.input), space or SpaceSettings()))
+    return digest(constrained(read(build(settings, directory), settings.input), space or SpaceSettings()))
 
 
 @pytest.mark.parametrize(

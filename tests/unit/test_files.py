@@ -16,7 +16,7 @@ from autoslim_cli.models.zoo import build
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe import catalogue
 from autoslim_cli.recipe.loading import load_recipe
-from autoslim_cli.slimming.steering import space_of, steered
+from autoslim_cli.slimming.constraints import constrained, space_of
 
 
 @pytest.mark.parametrize("name", sorted(catalogue.shipped()))
@@ -25,7 +25,7 @@ def test_every_shipped_recipe_is_valid(name):
     directory = catalogue.shipped()[name]
     recipe = load_recipe(directory)
     model = recipe.model
-    reading = steered(read(build(model, directory), model.input, model.classes), recipe.space)
+    reading = constrained(read(build(model, directory), model.input, model.classes), recipe.space)
     space = space_of(reading.table, recipe.supernet, recipe.space)
     counted = flops(reading.table, reading.table.base)
     said = re.search(r"\(([\d.]+[MG]) FLOPs", recipe.about)

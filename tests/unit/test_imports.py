@@ -45,3 +45,9 @@ def test_the_readme_draws_the_layers_in_this_order():
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     places = [text.index(f"\n      {layer}/ ") for layer in LAYERS]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "network" / "rules").glob("*.py")), ids=lambda path: path.stem)
+def test_rules_know_nothing_that_changes(path):
+    known = {"rules", "facts", "layouts", "table"}
+    assert {names[2] for names in imported(path) if names[1] == "network"} <= known

@@ -14,7 +14,7 @@ from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SupernetSettings, TrainSettings
-from autoslim_cli.slimming.pointwise import sidestepped
+from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.measure import calibrate, evaluate, keeps_initial_statistics
@@ -51,7 +51,7 @@ def test_gradients_of_sub_networks_add_up_in_place(build):
     others = [space.random(random.Random(1)), space.smallest]
     supernet.zero_gradients()
     places = {name: p.grad.data_ptr() for name, p in supernet.body.named_parameters()}
-    with sidestepped(supernet):
+    with without_strided_pointwise(supernet):
         sandwich_step(
             run_channels(supernet), images, labels, space.largest, others, task=classification(5), distill=True
         )
@@ -62,7 +62,7 @@ def test_gradients_of_sub_networks_add_up_in_place(build):
     target = None
     for channels in (space.largest, *others):
         network = supernet.extract(channels).train()
-        with sidestepped(network):
+        with without_strided_pointwise(network):
             logits = network(images)
         F.cross_entropy(logits, labels if target is None else target).backward()
         target = logits.detach().softmax(1) if target is None else target
@@ -229,14 +229,14 @@ def test_the_learning_rate_rises_then_falls(kind):
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_strided_pointwise_convolutions_compute_the_same_when_sidestepped():
+def test_strided_pointwise_convolutions_compute_the_same_when_without_strided_pointwise():
     network = nn.Sequential(nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 8, 3, stride=2)).to(
         memory_format=torch.channels_last
     )
     images = torch.randn(2, 4, 9, 9)
     expected = network(images)
     plain = copy.deepcopy(network)
-    with sidestepped(network):
+    with without_strided_pointwise(network):
         torch.testing.assert_close(network(images), expected)
         assert "forward" in vars(network[0])
         assert "forward" not in vars(network[1])
@@ -248,7 +248,7 @@ def test_slim_strided_pointwise_gradients_are_right():
     # oneDNN's own kernel hangs or errs on this shape in channels-last memory (see network/pointwise.py).
     layer = nn.Conv2d(4, 24, 1, stride=2, bias=False).to(memory_format=torch.channels_last)
     images = torch.randn(64, 4, 32, 32).contiguous(memory_format=torch.channels_last)
-    with sidestepped(layer):
+    with without_strided_pointwise(layer):
         layer(images).pow(2).sum().backward()
     weight = layer.weight.detach().double().flatten(1)
     seen = images[..., ::2, ::2].permute(1, 0, 2, 3).flatten(1).double()

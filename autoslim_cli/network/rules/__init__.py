@@ -1,12 +1,11 @@
 """Say what each operation does to the channels: tables from operation to rule.
 
-A rule looks at the layouts of a node's inputs and returns the layout of its output, None for a tensor whose shape
-never changes. An operation without a rule pins what it touches.
+A rule is a function of an operation: from where the channels of its inputs lie to where those of its output lie, and
+facts. It changes nothing. An operation without a rule pins what it touches.
 """
 
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from torch import fx, nn
 
 from autoslim_cli.network.rules.dimensions import flatten, permute, reshape, squeeze, take_item, transpose, unsqueeze
 from autoslim_cli.network.rules.elementwise import combine, keep, keep_behind, pad, reduce, reduce_norm, soft_max
+from autoslim_cli.network.rules.known_layers import is_layer
 from autoslim_cli.network.rules.layers import (
     bare_parameter,
     batch_norm,
@@ -23,19 +23,20 @@ from autoslim_cli.network.rules.layers import (
     linear,
     prelu,
 )
-from autoslim_cli.network.rules.nodes import Rule, is_layer, unknown
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, Rule, Value
 from autoslim_cli.network.rules.parts import chunk, concat, shuffle
 
-__all__ = ["bare_parameter", "find", "fixed_groups", "is_layer"]
-
-if TYPE_CHECKING:
-    from autoslim_cli.network.trace import Walk
+__all__ = ["Operation", "Value", "find", "fixed_groups", "is_layer"]
 
 
-def find(walk: "Walk", node: fx.Node) -> Rule:
-    """Return the rule for a node's operation."""
+def find(operation: Operation) -> Rule:
+    """Return the rule for an operation."""
+    node = operation.node
+    if node.op == "get_attr":
+        return bare_parameter
     if node.op == "call_module":
-        kinds = type(walk.called(node)).__mro__
+        kinds = type(operation.layer).__mro__
         return next((rule for kind in kinds if (rule := LAYER_RULES.get(kind))), MODULES.get(kinds[0], unknown))
     if node.op == "call_function":
         return FUNCTIONS.get(node.target, NAMED_FUNCTIONS.get(getattr(node.target, "__name__", ""), unknown))
@@ -54,7 +55,7 @@ def fixed_groups(graph: fx.Graph) -> frozenset[int]:
     return frozenset(numbers)
 
 
-def _integers(values: Iterable[Any]) -> Iterable[int]:
+def _integers(values: Iterable[object]) -> Iterable[int]:
     """Yield the integers in nested sequences."""
     for value in values:
         if isinstance(value, int):
@@ -97,7 +98,7 @@ MODULES: dict[type, Rule] = {
     ),
 }
 
-FUNCTIONS: dict[Any, Rule] = {
+FUNCTIONS: dict[object, Rule] = {
     torch.cat: concat,
     torch.concat: concat,
     torch.chunk: chunk,

@@ -1,101 +1,94 @@
 """Say what operations that treat channels alike do: they keep layouts, merge them, or sum over dimensions."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
-from torch import fx
-
-from autoslim_cli.network.open_units import Tagged, merge, pin, size
-from autoslim_cli.network.rules.nodes import argument, moved, source_of, unknown
-
-if TYPE_CHECKING:
-    from autoslim_cli.network.trace import Walk
+from autoslim_cli.network.facts import Fact, Found, Merge, Mixes, Pin
+from autoslim_cli.network.layouts import Tagged, size
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, moved
 
 
-def keep(walk: "Walk", node: fx.Node) -> Tagged | None:
+def keep(operation: Operation) -> Found:
     """Keep the layout: each output channel comes from the same input channel."""
-    tag = walk.tag(source_of(node))
-    if tag and walk.is_tensor(node) and len(walk.shape(node)) != len(walk.shape(source_of(node))):
-        return unknown(walk, node)
-    return tag
+    is_tensor = operation.output.shape is not None
+    if operation.tag and is_tensor and len(operation.after) != len(operation.before):
+        return unknown(operation)
+    return Found(operation.tag)
 
 
-def keep_behind(walk: "Walk", node: fx.Node) -> Tagged | None:
+def keep_behind(operation: Operation) -> Found:
     """Keep the layout of what pools or scales the dimensions behind the second, if channels are the second."""
-    tag = keep(walk, node)
-    return tag if tag is None or tag.dim == 1 else unknown(walk, node)
+    found = keep(operation)
+    return found if found.tag is None or found.tag.dim == 1 else unknown(operation)
 
 
-def combine(walk: "Walk", node: fx.Node) -> Tagged | None:
+def combine(operation: Operation) -> Found:
     """Merge the units of an elementwise operation's operands, with broadcasting."""
-    rank = len(walk.shape(node))
+    where, after = operation.node.name, operation.after
     result: Tagged | None = None
-    for source in (n for n in node.all_input_nodes if walk.is_tensor(n)):
-        tag = walk.tag(source)
-        if tag is None:
+    facts: list[Fact] = []
+    operands = [value for value in operation.inputs.values() if value.shape is not None]
+    for operand in operands:
+        if operand.tag is None:
             continue
-        shift = rank - len(walk.shape(source))
-        tag = Tagged(tag.dim + shift, tag.layout, tag.count, None if tag.outer is None else tag.outer + shift)
-        if walk.shape(node)[tag.dim] != size(tag.layout):
-            pin(tag.layout, f"{node.name} broadcasts it over channels")
+        tag = moved(operand.tag, (len(after) - len(operand.shape or ())).__add__)
+        if after[tag.dim] != size(tag.layout):
+            facts.append(Pin(tag.layout, f"{where} broadcasts it over channels"))
         elif result is None:
             result = tag
         elif (result.dim, result.count, result.outer) == (tag.dim, tag.count, tag.outer):
-            merge(result.layout, tag.layout, node.name)
+            facts.append(Merge(result.layout, tag.layout, where))
         else:
-            pin(result.layout + tag.layout, f"{node.name} combines different channel layouts")
-    for source in node.all_input_nodes:
-        if result and walk.is_tensor(source) and not walk.tag(source):
-            at = result.dim - rank + len(walk.shape(source))
-            if at >= 0 and walk.shape(source)[at] != 1:
-                pin(result.layout, f"{node.name} combines it with a tensor of fixed width")
-    return result
+            facts.append(Pin(result.layout + tag.layout, f"{where} combines different channel layouts"))
+    for shape in (operand.shape or () for operand in operands if operand.tag is None):
+        at = result.dim - len(after) + len(shape) if result else -1
+        if result and at >= 0 and shape[at] != 1:
+            facts.append(Pin(result.layout, f"{where} combines it with a tensor of fixed width"))
+    return Found(result, tuple(facts))
 
 
-def reduce(walk: "Walk", node: fx.Node) -> Tagged | None:
+def reduce(operation: Operation) -> Found:
     """Drop the reduced dimensions; over channels the result has none, whatever their number."""
-    return _reduced(walk, node, 1)
+    return _reduced(operation, 1)
 
 
-def reduce_norm(walk: "Walk", node: fx.Node) -> Tagged | None:
+def reduce_norm(operation: Operation) -> Found:
     """Reduce by an operation whose first argument is the order of a norm."""
-    return _reduced(walk, node, 2)
+    return _reduced(operation, 2)
 
 
-def _reduced(walk: "Walk", node: fx.Node, position: int) -> Tagged | None:
-    source = source_of(node)
-    tag, shape = walk.tag(source), walk.shape(source)
+def _reduced(operation: Operation, position: int) -> Found:
+    """Reduce over the dimensions that the argument at a position names."""
+    tag, rank = operation.tag, len(operation.before)
     if tag is None:
-        return None
-    dims = argument(node, position, "dim", None)
+        return Found()
+    dims = operation.argument(position, "dim", None)
     if dims is None:
-        dims = tuple(range(len(shape)))
-    reduced = {d % len(shape) for d in ((dims,) if isinstance(dims, int) else dims)}
+        dims = tuple(range(rank))
+    reduced = {d % rank for d in ((dims,) if isinstance(dims, int) else dims)}
     if tag.dim in reduced:
-        walk.mixing.add(node)
-        return None
-    if tag.outer in reduced:
-        walk.mixing.add(node)
-        tag = Tagged(tag.dim, tag.layout)
-    if len(walk.shape(node)) == len(shape):
-        return tag
-    return moved(tag, lambda dim: dim - sum(d < dim for d in reduced))
+        return Found(facts=(Mixes(),))
+    mixes = (Mixes(),) if tag.outer in reduced else ()
+    if mixes:
+        tag = replace(tag, count=1, outer=None)
+    if len(operation.after) == rank:
+        return Found(tag, mixes)
+    return Found(moved(tag, lambda dim: dim - sum(d < dim for d in reduced)), mixes)
 
 
-def soft_max(walk: "Walk", node: fx.Node) -> Tagged | None:
+def soft_max(operation: Operation) -> Found:
     """Keep the layout; over channels, those in use share the sum."""
-    tag = walk.tag(source_of(node))
-    module: Any = walk.called(node) if node.op == "call_module" else None
-    dim = module.dim if module else argument(node, 1, "dim", None)
+    tag = operation.tag
+    called = operation.node.op == "call_module"
+    dim = operation.layer.dim if called else operation.argument(1, "dim", None)
     if tag is None or not isinstance(dim, int):
-        return unknown(walk, node)
-    if dim % len(walk.shape(node)) in (tag.dim, tag.outer):
-        walk.mixing.add(node)
-    return tag
+        return unknown(operation)
+    return Found(tag, (Mixes(),) if dim % len(operation.after) in (tag.dim, tag.outer) else ())
 
 
-def pad(walk: "Walk", node: fx.Node) -> Tagged | None:
+def pad(operation: Operation) -> Found:
     """Keep the layout if only dimensions behind the channels are padded."""
-    tag = walk.tag(source_of(node))
-    amounts = argument(node, 1, "pad", None)
-    behind = isinstance(amounts, (tuple, list)) and tag and len(amounts) // 2 < len(walk.shape(node)) - tag.dim
-    return tag if tag is None or behind else unknown(walk, node)
+    tag = operation.tag
+    amounts = operation.argument(1, "pad", None)
+    behind = isinstance(amounts, (tuple, list)) and tag and len(amounts) // 2 < len(operation.after) - tag.dim
+    return Found(tag) if tag is None or behind else unknown(operation)

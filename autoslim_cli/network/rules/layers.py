@@ -1,52 +1,64 @@
 """Say what layers with weights do to channels: they open units, keep them, or follow them."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
-from autoslim_cli.network.open_units import OpenLayout, OpenRow, OpenSegment, Tagged, fixed, pin, size, split
-from autoslim_cli.network.rules.nodes import KNOWN_TENSORS, is_layer, source_of, unknown
+from autoslim_cli.network.facts import Enter, Fact, Found, Group, Mixes, Pin
+from autoslim_cli.network.layouts import OpenLayout, OpenRow, OpenSegment, Tagged, fixed, size
+from autoslim_cli.network.rules.known_layers import KNOWN_TENSORS, is_layer
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation
+from autoslim_cli.network.rules.splitting import split
+from autoslim_cli.network.table import Kind
 
-if TYPE_CHECKING:
-    from autoslim_cli.network.trace import Walk
+Laid = tuple[OpenLayout, tuple[Fact, ...]]
+"""A layout, and what must be so for it."""
 
 
-def convolution(walk: "Walk", node: fx.Node) -> Tagged | None:
+def convolution(operation: Operation) -> Found:
     """Open a unit; a grouped convolution keeps its input's units instead, in whole groups."""
-    module: Any = walk.called(node)
-    inputs = _inputs(walk, node, 1, module.in_channels)
+    module, name = operation.layer, operation.where
+    inputs, facts = _inputs(operation, 1, module.in_channels)
     transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-    counted = source_of(node) if transposed else node
     row = OpenRow(
         kind="transposed" if transposed else "conv",
         inputs=inputs,
         outputs=(),
         kernel=math.prod(module.kernel_size),
-        positions=math.prod(walk.shape(counted)[2:]),
+        positions=math.prod((operation.before if transposed else operation.after)[2:]),
         bias=module.bias is not None,
         extra=_extra(module),
     )
-    layer = str(node.target)
+    more: tuple[Fact, ...]
     if module.groups == 1:
-        row.outputs = walk.open(module.out_channels, layer)
-        walk.mixing.add(node)
-    elif module.groups in walk.fixed_groups and 1 < module.groups < module.in_channels and not transposed:
-        parts = split(inputs, module.groups, layer)
-        if parts is None:
-            pin(inputs, f"the groups of {layer} do not follow its channels")
-            parts = [fixed(module.in_channels // module.groups)] * module.groups
-        row.groups = module.groups
-        row.inputs = tuple(segment for part in parts for segment in part)
-        row.outputs = walk.open(module.out_channels // module.groups, layer) * module.groups
-        walk.mixing.add(node)
+        row, more = replace(row, outputs=operation.open(module.out_channels, name)), (Mixes(),)
+    elif module.groups in operation.fixed_groups and 1 < module.groups < module.in_channels and not transposed:
+        row, more = _fixed_number_of_groups(operation, row)
     else:
-        row.group_inputs = module.in_channels // module.groups
-        row.outputs = _whole_groups(inputs, row.group_inputs, module.out_channels // module.groups, layer)
-    return Tagged(1, walk.enter(node, row).outputs)
+        group_inputs = module.in_channels // module.groups
+        outputs, more = _whole_groups(inputs, group_inputs, module.out_channels // module.groups, name)
+        row = replace(row, group_inputs=group_inputs, outputs=outputs)
+    return Found(Tagged(1, row.outputs), (*facts, *more, Enter(row)))
 
 
-def _whole_groups(inputs: OpenLayout, group_inputs: int, group_outputs: int, layer: str) -> OpenLayout:
+def _fixed_number_of_groups(operation: Operation, row: OpenRow) -> tuple[OpenRow, tuple[Fact, ...]]:
+    """Cut a grouped convolution's input into its groups, which all slim alike; open a unit for the output of each."""
+    module, name = operation.layer, operation.where
+    parts = split(row.inputs, module.groups, name)
+    if parts is None:
+        layouts = [fixed(module.in_channels // module.groups)] * module.groups
+        facts: tuple[Fact, ...] = (Pin(row.inputs, f"the groups of {name} do not follow its channels"),)
+    else:
+        layouts, facts = parts
+    inputs = tuple(segment for layout in layouts for segment in layout)
+    outputs = operation.open(module.out_channels // module.groups, name) * module.groups
+    return replace(row, groups=module.groups, inputs=inputs, outputs=outputs), (*facts, Mixes())
+
+
+def _whole_groups(inputs: OpenLayout, group_inputs: int, group_outputs: int, layer: str) -> Laid:
     """Lay out a grouped convolution's output: it has as many groups as its input, and no fraction of one."""
 
     def fits(segment: OpenSegment) -> bool:
@@ -57,34 +69,29 @@ def _whole_groups(inputs: OpenLayout, group_inputs: int, group_outputs: int, lay
         return segment.multiplicity == 1 and group_outputs % group_inputs == 0
 
     if not all(map(fits, inputs)):
-        pin(inputs, f"the groups of {layer} do not follow its channels")
-        return fixed(size(inputs) // group_inputs * group_outputs)
-    outputs = []
-    for segment in inputs:
-        ratio = 1
-        if segment.unit is not None:
-            segment.unit.granule = math.lcm(segment.unit.granule, group_inputs)
-            segment.unit.layers.append(layer)
-            ratio = group_outputs // group_inputs
-        base = segment.base // group_inputs * group_outputs
-        outputs.append(OpenSegment(segment.unit, base, segment.multiplicity * ratio))
-    return tuple(outputs)
+        reason = f"the groups of {layer} do not follow its channels"
+        return fixed(size(inputs) // group_inputs * group_outputs), (Pin(inputs, reason),)
+    ratio = group_outputs // group_inputs
+    outputs = tuple(
+        OpenSegment(s.unit, s.base // group_inputs * group_outputs, s.multiplicity * (ratio if s.unit else 1))
+        for s in inputs
+    )
+    return outputs, tuple(Group(segment.unit, group_inputs, layer) for segment in inputs if segment.unit)
 
 
-def linear(walk: "Walk", node: fx.Node) -> Tagged | None:
+def linear(operation: Operation) -> Found:
     """Open a unit in the last dimension."""
-    module: Any = walk.called(node)
-    last = len(walk.shape(node)) - 1
+    module, last = operation.layer, len(operation.after) - 1
+    inputs, facts = _inputs(operation, last, module.in_features)
     row = OpenRow(
         kind="linear",
-        inputs=_inputs(walk, node, last, module.in_features),
-        outputs=walk.open(module.out_features, str(node.target)),
-        positions=math.prod(walk.shape(node)[1:-1]),
+        inputs=inputs,
+        outputs=operation.open(module.out_features, operation.where),
+        positions=math.prod(operation.after[1:-1]),
         bias=module.bias is not None,
         extra=_extra(module),
     )
-    walk.mixing.add(node)
-    return Tagged(last, walk.enter(node, row).outputs)
+    return Found(Tagged(last, row.outputs), (*facts, Mixes(), Enter(row)))
 
 
 def _extra(module: nn.Module) -> int:
@@ -93,77 +100,70 @@ def _extra(module: nn.Module) -> int:
     return sum(p.numel() // p.shape[0] for p in added)
 
 
-def _inputs(walk: "Walk", node: fx.Node, dim: int, count: int) -> OpenLayout:
+def _inputs(operation: Operation, dim: int, count: int) -> Laid:
     """Return the layout of a layer's input in one dimension; channels elsewhere are pinned."""
-    tag = walk.tag(source_of(node))
-    if tag and (tag.dim != dim or tag.outer is not None):
-        pin(tag.layout, f"{node.target} mixes another dimension than its channels")
-        walk.mixing.add(node)
-        tag = None
-    return tag.layout if tag else fixed(count)
+    tag = operation.tag
+    if tag is None:
+        return fixed(count), ()
+    if tag.dim == dim and tag.outer is None:
+        return tag.layout, ()
+    reason = f"{operation.where} mixes another dimension than its channels"
+    return fixed(count), (Pin(tag.layout, reason), Mixes())
 
 
-def batch_norm(walk: "Walk", node: fx.Node) -> Tagged | None:
+def batch_norm(operation: Operation) -> Found:
     """Keep the layout; the layer's own tensors follow it."""
-    module: Any = walk.called(node)
-    layout = _inputs(walk, node, 1, module.num_features)
-    walk.enter(node, _follower("norm", module, layout))
-    return Tagged(1, layout)
+    module = operation.layer
+    layout, facts = _inputs(operation, 1, module.num_features)
+    return Found(Tagged(1, layout), (*facts, Enter(_follower("norm", module, layout))))
 
 
-def layer_norm(walk: "Walk", node: fx.Node) -> Tagged | None:
+def layer_norm(operation: Operation) -> Found:
     """Keep the layout of what is normalised over its channels alone, those in use."""
-    module: Any = walk.called(node)
-    tag = walk.tag(source_of(node))
-    last = len(walk.shape(node)) - 1
-    dim = (
-        tag.dim if tag and type(module) is not nn.LayerNorm else last
-    )  # subclasses normalise the second dimension, too
-    if len(module.normalized_shape) != 1 or (tag and walk.shape(node)[dim] != module.normalized_shape[0]):
-        return unknown(walk, node)
-    layout = _inputs(walk, node, dim, module.normalized_shape[0])
-    walk.enter(node, _follower("layer_norm", module, layout))
-    walk.mixing.add(node)
-    return Tagged(dim, layout) if tag else None
+    module, tag, after = operation.layer, operation.tag, operation.after
+    # Subclasses normalise the second dimension, too.
+    dim = tag.dim if tag and type(module) is not nn.LayerNorm else len(after) - 1
+    if len(module.normalized_shape) != 1 or (tag and after[dim] != module.normalized_shape[0]):
+        return unknown(operation)
+    layout, facts = _inputs(operation, dim, module.normalized_shape[0])
+    row = _follower("layer_norm", module, layout)
+    return Found(Tagged(dim, layout) if tag else None, (*facts, Enter(row), Mixes()))
 
 
-def group_norm(walk: "Walk", node: fx.Node) -> Tagged | None:
+def group_norm(operation: Operation) -> Found:
     """Keep the size of the groups that are normalised together; one group stays one."""
-    module: Any = walk.called(node)
-    layout = _inputs(walk, node, 1, module.num_channels)
+    module = operation.layer
+    layout, facts = _inputs(operation, 1, module.num_channels)
     row = _follower("group_norm", module, layout)
-    if module.num_groups == 1:
-        walk.mixing.add(node)
-    else:
-        row.group_inputs = module.num_channels // module.num_groups
-        row.outputs = row.inputs = _whole_groups(layout, row.group_inputs, row.group_inputs, str(node.target))
-    walk.enter(node, row)
-    return Tagged(1, row.outputs)
+    more: tuple[Fact, ...] = (Mixes(),)
+    if module.num_groups > 1:
+        group = module.num_channels // module.num_groups
+        layout, more = _whole_groups(layout, group, group, operation.where)
+        row = replace(row, group_inputs=group, inputs=layout, outputs=layout)
+    return Found(Tagged(1, layout), (*facts, *more, Enter(row)))
 
 
-def prelu(walk: "Walk", node: fx.Node) -> Tagged | None:
+def prelu(operation: Operation) -> Found:
     """Keep the layout; slopes of single channels follow it."""
-    module: Any = walk.called(node)
-    if module.num_parameters > 1:
-        layout = _inputs(walk, node, 1, module.num_parameters)
-        walk.enter(node, OpenRow("prelu", layout, layout, bias=False))
-    return walk.tag(source_of(node))
+    slopes = operation.layer.num_parameters
+    if slopes == 1:
+        return Found(operation.tag)
+    layout, facts = _inputs(operation, 1, slopes)
+    return Found(operation.tag, (*facts, Enter(OpenRow("prelu", layout, layout, bias=False))))
 
 
-def _follower(kind: str, module: Any, layout: OpenLayout) -> OpenRow:
+def _follower(kind: Kind, module: Any, layout: OpenLayout) -> OpenRow:
     """Return the row of a layer that has a weight and a bias for each of its input's channels, or none."""
     return OpenRow(kind, layout, layout, weight=module.weight is not None, bias=module.bias is not None)
 
 
-def bare_parameter(walk: "Walk", node: fx.Node) -> Tagged | None:
+def bare_parameter(operation: Operation) -> Found:
     """Open a unit for a tensor with one value per channel (layer scale); what it meets decides it."""
-    name = str(node.target)
-    owner = walk.module.get_submodule(name.rpartition(".")[0])
-    wide = [dim for dim, length in enumerate(walk.shape(node)) if length > 1] if walk.is_tensor(node) else []
-    tensor = getattr(owner, name.rpartition(".")[2])
-    if len(wide) != 1 or is_layer(owner) or not tensor.is_floating_point():
-        return None
-    layout = walk.open(walk.shape(node)[wide[0]], None)
-    is_weight = name.rpartition(".")[2] in owner._parameters
-    row = OpenRow("parameter", layout, layout, weight=is_weight, bias=False, axis=wide[0])
-    return Tagged(wide[0], walk.enter(node, row).outputs)
+    owner, name = operation.layer, str(operation.node.target).rpartition(".")[2]
+    wide = [dim for dim, length in enumerate(operation.after) if length > 1]
+    if len(wide) != 1 or is_layer(owner) or not getattr(owner, name).is_floating_point():
+        return Found()
+    (dim,) = wide
+    layout = operation.open(operation.after[dim], None)
+    row = OpenRow("parameter", layout, layout, weight=name in owner._parameters, bias=False, axis=dim)
+    return Found(Tagged(dim, layout), (Enter(row),))

@@ -1,75 +1,70 @@
 """Say what happens to channels that are joined end to end, cut into parts, or interleaved."""
 
-from typing import TYPE_CHECKING, Any
-
 from torch import fx
 
-from autoslim_cli.network.open_units import Tagged, fixed, scaled, split
+from autoslim_cli.network.facts import Found, Mixes, Parts
+from autoslim_cli.network.layouts import Tagged, fixed, scaled
 from autoslim_cli.network.rules.elementwise import combine
-from autoslim_cli.network.rules.nodes import argument, source_of, unknown
+from autoslim_cli.network.rules.not_understood import unknown
+from autoslim_cli.network.rules.operation import Operation, name_of
+from autoslim_cli.network.rules.splitting import split
 
-if TYPE_CHECKING:
-    from autoslim_cli.network.trace import Walk
 
-
-def concat(walk: "Walk", node: fx.Node) -> Tagged | None:
+def concat(operation: Operation) -> Found:
     """Join the layouts along channels; along any other dimension, merge them."""
+    node = operation.node
     sources = node.args[0] if node.args else node.kwargs["tensors"]
     if not isinstance(sources, (tuple, list)) or not all(isinstance(n, fx.Node) for n in sources):
-        return unknown(walk, node)
-    nodes = [n for n in sources if isinstance(n, fx.Node)]
-    tags = [tag for n in nodes if (tag := walk.tag(n))]
+        return unknown(operation)
+    values = [operation.inputs[n] for n in sources if isinstance(n, fx.Node)]
+    tags = [value.tag for value in values if value.tag]
     if not tags:
-        return None
-    rank = len(walk.shape(node))
-    axis = argument(node, 1, "dim", 0)
+        return Found()
+    rank = len(operation.after)
+    axis = operation.argument(1, "dim", 0)
     if len({tag.dim for tag in tags}) > 1 or any(tag.outer is not None for tag in tags) or not isinstance(axis, int):
-        return unknown(walk, node)
+        return unknown(operation)
     dim = tags[0].dim
     if axis % rank == dim:
-        parts = [tag.layout if (tag := walk.tag(n)) else fixed(walk.shape(n)[dim]) for n in nodes]
-        return Tagged(dim, tuple(segment for part in parts for segment in part))
-    return combine(walk, node)
+        layouts = [value.tag.layout if value.tag else fixed((value.shape or ())[dim]) for value in values]
+        return Found(Tagged(dim, tuple(segment for layout in layouts for segment in layout)))
+    return combine(operation)
 
 
-def chunk(walk: "Walk", node: fx.Node) -> Tagged | None:
+def chunk(operation: Operation) -> Found:
     """Cut the channels into equal parts; a cut elsewhere keeps them."""
-    source = source_of(node)
-    tag, shape = walk.tag(source), walk.shape(source)
+    tag, shape = operation.tag, operation.before
     if tag is None:
-        return None
-    axis = argument(node, 2, "dim", 0) % len(shape)
+        return Found()
+    axis = operation.argument(2, "dim", 0) % len(shape)
     if axis not in (tag.dim, tag.outer):
-        walk.parts[node] = [tag] * shape[axis]
-        return None
-    wanted = argument(node, 1, "chunks", argument(node, 1, "split_size_or_sections", None))
-    count = _part_count(walk, node, wanted, shape[axis])
+        return Found(facts=(Parts((tag,) * shape[axis]),))
+    wanted = operation.argument(1, "chunks", operation.argument(1, "split_size_or_sections", None))
+    count = _part_count(operation, wanted, shape[axis])
     if count is None or tag.outer is not None:
-        return unknown(walk, node)
-    layouts = split(tag.layout, count, node.name)
-    if layouts is None:
-        return unknown(walk, node)
-    walk.mixing.add(node)
-    walk.parts[node] = [Tagged(tag.dim, layout) for layout in layouts]
-    return None
+        return unknown(operation)
+    parts = split(tag.layout, count, operation.where)
+    if parts is None:
+        return unknown(operation)
+    layouts, facts = parts
+    return Found(facts=(*facts, Mixes(), Parts(tuple(Tagged(tag.dim, layout) for layout in layouts))))
 
 
-def _part_count(walk: "Walk", node: fx.Node, wanted: Any, length: int) -> int | None:
+def _part_count(operation: Operation, wanted: object, length: int) -> int | None:
     """Return into how many equal parts chunk or split cuts; None if a size of a part is written into the code."""
-    if str(getattr(node.target, "__name__", node.target)) == "chunk":
+    if name_of(operation.node) == "chunk":
         return wanted if isinstance(wanted, int) and length % wanted == 0 else None
-    part = walk.values.get(wanted) if isinstance(wanted, fx.Node) else None
+    part = operation.inputs[wanted].number if isinstance(wanted, fx.Node) else None
     return length // part if isinstance(part, int) and part and length % part == 0 else None
 
 
-def shuffle(walk: "Walk", node: fx.Node) -> Tagged | None:
+def shuffle(operation: Operation) -> Found:
     """Interleave the groups of nn.ChannelShuffle."""
-    tag = walk.tag(source_of(node))
-    module: Any = walk.called(node)
+    tag, groups = operation.tag, operation.layer.groups
     if tag is None:
-        return None
-    parts = split(tag.layout, module.groups, str(node.target)) if tag.dim == 1 and tag.outer is None else None
+        return Found()
+    parts = split(tag.layout, groups, operation.where) if tag.dim == 1 and tag.outer is None else None
     if parts is None:
-        return unknown(walk, node)
-    walk.mixing.add(node)
-    return Tagged(1, scaled(parts[0], module.groups))
+        return unknown(operation)
+    (first, *_), facts = parts
+    return Found(Tagged(1, scaled(first, groups)), (*facts, Mixes()))

@@ -1,4 +1,4 @@
-"""Let the user steer the search space by layer-name patterns: pin, tie, and values unit by unit."""
+"""Constrain the search space as a recipe says, by patterns of layer names: pins, ties, and values unit by unit."""
 
 import dataclasses
 import difflib
@@ -52,7 +52,7 @@ def space_of(table: LayerTable, supernet: SupernetSettings, space: SpaceSettings
     )
 
 
-def steered(reading: Reading, space: SpaceSettings) -> Reading:
+def constrained(reading: Reading, space: SpaceSettings) -> Reading:
     """Return the reading with units pinned at base width, and others tied to equal counts.
 
     Raises UsageError for a pattern that matches nothing, and for a tie of units whose base counts differ.
