@@ -1,5 +1,8 @@
 """Name the failures that a user can meet, each with its exit code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AutoslimError(Exception):
     """Fail while running (exit 1). The message is one line: what, where, and what to do next."""
@@ -31,3 +34,29 @@ class LogError(ArtifactError):
 
 class StaleLogError(LogError):
     """Refuse a log that holds scores of something else (exit 4)."""
+
+
+_MEMORY_RAN_OUT = (
+    "out of memory",
+    "can't allocate memory",
+    "Failed to allocate memory",
+    "Invalid buffer size",
+    "Storage size calculation overflowed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the memory of the machine or of its GPU does not suffice."""
+    said = isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_RAN_OUT)
+    return said or isinstance(error, MemoryError)
+
+
+@contextmanager
+def advice_on_memory(advice: str) -> Iterator[None]:
+    """Turn running out of memory into one line that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise AutoslimError(f"out of memory; {advice}") from None

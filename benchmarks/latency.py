@@ -20,13 +20,16 @@ from typing import Any
 import torch
 
 from autoslim_cli.cli.options import open_recipe
-from autoslim_cli.latency.engines import load, time_all
-from autoslim_cli.latency.predictor import check, fit, predictor
-from autoslim_cli.latency.table import read_table
-from autoslim_cli.network.pieces import pieces
-from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.stages.profile import profile, sample, with_latency
-from autoslim_cli.stages.project import Project
+from autoslim_cli.latency.building import build_network
+from autoslim_cli.latency.correction import check, fit
+from autoslim_cli.latency.engines import load
+from autoslim_cli.latency.pieces import pieces
+from autoslim_cli.latency.predictor import predictor
+from autoslim_cli.latency.random_networks import random_channels
+from autoslim_cli.latency.table import Engine, read_table
+from autoslim_cli.latency.timing import time_interleaved
+from autoslim_cli.stages.profile import profile
+from autoslim_cli.stages.project import Project, with_latency
 
 RECIPE = """\
 format: autoslim.recipe/1
@@ -37,8 +40,8 @@ supernet: {{width: 1.5, min_width: 0.15}}
 train: {{epochs: 1, batch: 64, lr: 0.1}}
 retrain: {{epochs: 1, batch: 64, lr: 0.1}}
 """
-QUICK = [("torchvision/mobilenet_v2", 96, "eager")]
-FULL = [
+QUICK: list[tuple[str, int, Engine]] = [("torchvision/mobilenet_v2", 96, "eager")]
+FULL: list[tuple[str, int, Engine]] = [
     *QUICK,
     ("torchvision/mobilenet_v2", 96, "onnxruntime"),
     ("torchvision/resnet18", 96, "eager"),
@@ -55,7 +58,7 @@ def project_of(name: str, side: int, directory: str) -> Project:
     return open_recipe(directory, ())
 
 
-def measure(name: str, side: int, engine: str, chart: Path | None = None) -> dict[str, Any]:
+def measure(name: str, side: int, engine: Engine, chart: Path | None = None) -> dict[str, Any]:
     """Profile one network by one engine, and draw FLOPs against latency."""
     with tempfile.TemporaryDirectory() as directory:
         project = project_of(name, side, directory)
@@ -88,11 +91,11 @@ def charted(project: Project, path: Path) -> dict[str, Any]:
 
     assert project.latency_table is not None
     device = read_table(project.latency_table).device
-    channels = [sample(project, 1000 + number) for number in range(CHARTED)]
-    image = torch.rand(1, *project.recipe.model.input)
-    networks = [fresh(project.network.reading.module, project.network.reading.table, c) for c in channels]
-    runs = [load(network, [image], device, project.device) for network in networks]
-    ms = [median for median, _ in time_all(runs, project.device)]
+    recipe, network = project.recipe, project.network
+    numbers = range(1000, 1000 + CHARTED)  # others than those that a table was corrected by
+    channels = [random_channels(network.space, recipe.supernet, recipe.seed, number) for number in numbers]
+    runs = [load(*build_network(network.reading, c, 1), device, project.device) for c in channels]
+    ms = [median for median, _ in time_interleaved(runs, project.device)]
     flops = [project.costs["flops"](c) for c in channels]
     predicted = [project.costs["latency"](c) for c in channels]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -100,7 +103,7 @@ def charted(project: Project, path: Path) -> dict[str, Any]:
     axes.plot([count / 1e6 for count in flops], ms, "o", ms=4)
     axes.set_xlabel("MFLOPs (multiply-adds)")
     axes.set_ylabel("measured ms")
-    model = project.recipe.model
+    model = recipe.model
     side = f"{model.input[1]}x{model.input[2]}"
     axes.set_title(f"{model.name} at {side}, {len(ms)} random sub-networks\n{device}")
     axes.spines[["top", "right"]].set_visible(False)

@@ -14,7 +14,10 @@ import torch
 from torch import nn
 
 from autoslim_cli.cost.fvcore_count import fvcore_flops
-from autoslim_cli.latency.engines import here, load, time_all
+from autoslim_cli.latency.engines import load
+from autoslim_cli.latency.local_device import local_device
+from autoslim_cli.latency.table import Engine
+from autoslim_cli.latency.timing import time_interleaved
 from autoslim_cli.stages.evaluate import untrained_model
 
 FOUND = Path("recipes/imagenet-mobilenet-v2/published")
@@ -32,13 +35,13 @@ def networks() -> dict[str, nn.Module]:
     return {**{name: untrained_model(path)[0] for name, path in found.items()}, **plain}
 
 
-def measure(engine: str) -> list[dict[str, Any]]:
+def measure(engine: Engine) -> list[dict[str, Any]]:
     """Time all networks by one engine, in turn."""
     cpu = torch.device("cpu")
-    device, named = here(cpu, engine, "fp32", 1, True), networks()
+    device, named = local_device(cpu, engine, "fp32", 1, True), networks()
     flops = {name: fvcore_flops(network, INPUT) for name, network in named.items()}
     runs = [load(network, [torch.rand(1, *INPUT)], device, cpu) for network in named.values()]
-    times = time_all(runs, cpu, ROUNDS)
+    times = time_interleaved(runs, cpu, ROUNDS)
     return [
         {"network": name, "engine": engine, "flops": flops[name], "ms": ms, "spread": spread}
         for name, (ms, spread) in zip(named, times, strict=True)
@@ -52,7 +55,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", dest="as_json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = [row for engine in ("eager", "onnxruntime") for row in measure(engine)]
+    rows = [*measure("eager"), *measure("onnxruntime")]
     if options.as_json:
         print(json.dumps({"threads": options.threads, "torch": torch.__version__, "networks": rows}))
         return

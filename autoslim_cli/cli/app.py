@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from autoslim_cli import __version__
 from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, training
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 
 INTERRUPTED = 130
 _MEMORY = (
@@ -57,14 +57,8 @@ def _one_line() -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             _fail(f"{error.filename}: {error.strerror}; check who owns it, or use another directory", 1)
         raise
-    except MemoryError:
-        _fail(_MEMORY, 1)
-    except RuntimeError as error:
-        if (
-            "out of memory" in str(error)
-            or "can't allocate memory" in str(error)
-            or "Invalid buffer size" in str(error)
-        ):
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
             _fail(_MEMORY, 1)
         raise
 

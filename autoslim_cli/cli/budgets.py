@@ -54,8 +54,7 @@ def bounds(**named: str | None) -> dict[str, str]:
 
 def measuring(project: "Project", texts: dict[str, str], table: Path | None) -> "Project":
     """Return the project with all costs that are bounded."""
-    from autoslim_cli.stages.profile import with_latency
-    from autoslim_cli.stages.project import with_activation_memory
+    from autoslim_cli.stages.project import with_activation_memory, with_latency
 
     if table is not None and "latency" not in texts:
         raise UsageError("--latency-table says how latency is predicted: add a budget, as --latency 12ms")

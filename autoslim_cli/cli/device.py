@@ -1,13 +1,19 @@
 """Define the commands that measure devices."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe
 from autoslim_cli.cli.printing import print_json, print_table
 from autoslim_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoslim_cli.latency.summary import Summary
+
+Batch = Annotated[int, typer.Option(min=1, max=2**20, help="Images in one forward.")]
 
 MEASURING = ("engine", "dtype", "batch", "channels_last", "threads", "resume")
 """Options that say how this machine is measured."""
@@ -22,7 +28,7 @@ def profile(
         typer.Option(help="What runs the layers; compile: torch.compile, which takes seconds for every point."),
     ] = "eager",
     dtype: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Arithmetic.")] = "fp32",
-    batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,
+    batch: Batch = 1,
     channels_last: Annotated[bool, typer.Option(help="Memory format of convolutions.")] = True,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; PyTorch's own number by default.")] = None,
     suite: Annotated[
@@ -45,20 +51,22 @@ def profile(
     if suite is not None:
         from autoslim_cli.stages.latency_suite import import_suite
 
-        result = import_suite(project, suite)
-        print_json(result) if as_json else print_profile(result)
+        imported = import_suite(project, suite)
+        print_json(imported) if as_json else print_summary(imported)
         return
     if threads is not None:
         import torch
 
         if project.device.type != "cpu":
             raise UsageError(f"--threads is for CPUs, but device is {project.device}: add device=cpu, or leave it out")
+        if threads > (processors := os.cpu_count() or threads):
+            raise UsageError(f"--threads {threads}: this machine has {processors} processors; name at most as many")
         torch.set_num_threads(threads)
     result = stage(project, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
     if as_json:
         print_json(result)
         return
-    print_profile(result)
+    print_summary(result)
 
 
 def export(
@@ -74,7 +82,7 @@ def export(
     networks: Annotated[
         int, typer.Option(min=4, help="Whole networks of a suite: half correct predictions, half check them.")
     ] = 20,
-    batch: Annotated[int, typer.Option(min=1, help="Images in one forward.")] = 1,
+    batch: Batch = 1,
     as_json: Json = False,
 ) -> None:
     """Write a network as FILE.onnx, checked against PyTorch; or all layer shapes, to be timed on another device."""
@@ -85,7 +93,7 @@ def export(
             raise UsageError("--onnx takes the network from FILE: leave --recipe and KEY=VALUE out")
         if str(ctx.get_parameter_source("networks")).endswith("COMMANDLINE"):
             raise UsageError("--networks is for --latency-suite: leave it out with --onnx")
-        from autoslim_cli.stages.onnx_model import export_onnx
+        from autoslim_cli.stages.export import export_onnx
 
         result = export_onnx(onnx, batch=batch)
         if as_json:
@@ -97,14 +105,14 @@ def export(
     assert latency_suite is not None
     from autoslim_cli.stages.latency_suite import export_suite
 
-    result = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch)
+    written = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch)
     if as_json:
-        print_json(result)
+        print_json(written)
         return
-    print(f"{result['manifest']}: {result['shapes']} layer shapes, {result['files']} files")
+    print(f"{written['manifest']}: {written['shapes']} layer shapes, {written['files']} files")
 
 
-def print_profile(result: dict[str, Any]) -> None:
+def print_summary(result: "Summary") -> None:
     """Print a table's facts, and how well it predicts."""
     low, high = result["range_ms"]
     rows = [

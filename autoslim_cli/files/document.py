@@ -2,9 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from autoslim_cli.errors import ArtifactError
+from autoslim_cli.recipe.errors import explain
+from autoslim_cli.recipe.schema import Settings
+
+Schema = TypeVar("Schema", bound=Settings)
 
 
 def read_json(path: Path, what: str, origin: str) -> dict[str, Any]:
@@ -23,3 +29,17 @@ def read_json(path: Path, what: str, origin: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: not a {what}: it must be a JSON object; {origin}")
     return values
+
+
+def read_settings(path: Path, schema: type[Schema], what: str, origin: str) -> Schema:
+    """Read a file as a schema says, which may have a field `format` whose default the file must hold.
+
+    Raises ArtifactError naming the key; `what` and `origin` as in `read_json`.
+    """
+    values = read_json(path, what, origin)
+    if "format" in schema.model_fields and values.get("format") != (wanted := schema.model_fields["format"].default):
+        raise ArtifactError(f'{path}: not a {what}: it must be a JSON object with "format": "{wanted}"')
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {explain(error, schema)}") from None

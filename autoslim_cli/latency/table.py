@@ -1,21 +1,21 @@
-"""Read and write latency tables: what a device takes for every layer shape of a search space."""
+"""Define the latency table's file: what a device takes for every layer shape of a search space."""
 
 import math
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import write_json
-from autoslim_cli.files.document import read_json
-from autoslim_cli.recipe.errors import explain
+from autoslim_cli.files.document import read_settings
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
-FORMAT = "autoslim.latency/1"
-
 Engine = Literal["eager", "compile", "onnxruntime", "imported"]
+
+DType = Literal["fp32", "fp16", "bf16"]
 
 
 class Device(Settings):
@@ -26,7 +26,7 @@ class Device(Settings):
     threads: Positive | None = Field(default=None, description="Threads of a CPU")
     engine: Engine = "eager"
     version: str = Field(default="", description="Version of the engine")
-    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    dtype: DType = "fp32"
     batch: Positive = 1
     channels_last: bool = False
 
@@ -44,7 +44,7 @@ class Device(Settings):
 
 
 class LayerTimes(Settings):
-    """Hold the milliseconds of one layer shape on a grid of channel counts, row by row, and their relative spread."""
+    """Hold the milliseconds of one layer shape on a grid of channel counts, row by row: the last axis runs fastest."""
 
     shape: str = Field(description="What the layer computes, on tensors of which sizes; `a` and `b` are its counts")
     example: str = Field(description="The first layer of the network that has this shape")
@@ -125,18 +125,22 @@ class LatencyTable(Settings):
     complete: bool = False
 
 
+def table_name(device: Device) -> str:
+    """Return the name of a device's table in a recipe's directory."""
+    return f"latency-{device.label}.json"
+
+
 def read_table(path: Path) -> LatencyTable:
     """Read a latency table. Raises ArtifactError naming the layer and the value if a time cannot be one."""
-    values = read_json(path, "latency table", "`autoslim profile` writes them")
-    if values.get("format") != FORMAT:
-        raise ArtifactError(f'{path}: not a latency table: it must be a JSON object with "format": "{FORMAT}"')
-    try:
-        table = LatencyTable.model_validate(values)
-    except ValidationError as error:
-        raise ArtifactError(f"{path}: {explain(error, LatencyTable)}") from None
+    table = read_settings(path, LatencyTable, "latency table", "`autoslim profile` writes them")
     for layer in table.layers:
         check_layer(path, layer)
     return table
+
+
+def write_table(path: Path, table: LatencyTable) -> None:
+    """Write a latency table atomically."""
+    write_json(path, table.model_dump(mode="json", exclude_none=True))
 
 
 def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings) -> None:
@@ -150,13 +154,24 @@ def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings) ->
         )
 
 
-def write_table(path: Path, table: LatencyTable) -> None:
-    """Write a latency table atomically."""
-    write_json(path, table.model_dump(mode="json", exclude_none=True))
+def refuse_incomplete(path: Path, table: LatencyTable) -> None:
+    """Raise ArtifactError if a table of `autoslim profile` is not finished: its predictions are not corrected yet."""
+    if not table.complete and table.device.engine != "imported":
+        raise ArtifactError(f"{path}: not complete; `autoslim profile --resume` finishes it")
+
+
+def refuse_to_replace(path: Path, device: Device) -> None:
+    """Raise UsageError if a file holds the table of another device, or of other settings of it."""
+    if not path.exists():
+        return
+    with suppress(ArtifactError):
+        old = read_table(path).device
+        if old.model_copy(update={"version": device.version}) != device:
+            raise UsageError(f"{path}: measured on {old}, which is not {device}; move it, and name it to use it")
 
 
 def check_layer(path: Path, layer: LayerTimes) -> None:
-    """Refuse a grid that is none, and times that are no times."""
+    """Raise ArtifactError if a layer's grid is none, or a time in it cannot be one."""
     where = f"{path}: layer {layer.example} ({layer.shape})"
     for axis in layer.counts:
         if not axis or any(a >= b for a, b in pairwise(axis)):

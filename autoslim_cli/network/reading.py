@@ -45,6 +45,10 @@ class Reading:
         """Return the rows of the layer table by name."""
         return {row.name: row for row in self.table.rows}
 
+    def row_of(self, node: fx.Node) -> LayerRow | None:
+        """Return the layer that a node calls, or whose parameter it reads; none if the table has none."""
+        return self.rows.get(str(node.target)) if node.op in ("call_module", "get_attr") else None
+
     @cached_property
     def _of_images(self) -> frozenset[fx.Node]:
         """Return the nodes that depend on the images."""

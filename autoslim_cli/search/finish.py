@@ -37,13 +37,16 @@ def fill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iter
     A unit takes a group, or as many quanta of one as the budget has room for. Below `search.fill` the best is taken
     whatever its score says: a difference of a few channels is within the noise of a holdout, and a network that is
     trained afterwards is none the worse for them. Above it, only what helps is. Where no unit alone fills the budget,
-    one that takes a quantum and one that gives one may.
+    one that takes a quantum and one that gives one may. Latency can fall as channels are added: an exchange must use
+    more of the budget than was used at any time before, so that filling ends.
     """
+    most_used = 0.0
     while (used := problem.used(budget, channels)) < FULL:
+        most_used = max(most_used, used)
         candidates = problem.fillers(budget, channels)
         short = used < problem.settings.fill
         if not candidates and short:
-            candidates = _exchanges(problem, budget, channels)
+            candidates = _exchanges(problem, budget, channels, most_used)
         step = _best("fill", problem, ask, budget, channels, candidates, at_any_score=short)
         if step is None:
             return
@@ -94,9 +97,11 @@ def _best(
     return problem.step(kind, channels, best, scores[best], budget)
 
 
-def _exchanges(problem: Problem, budget: Budget, channels: Channels) -> list[Candidate]:
-    """Return what uses a budget best of all exchanges: a unit takes a quantum, another gives up to `GIVEN`."""
-    before = problem.used(budget, channels)
+def _exchanges(problem: Problem, budget: Budget, channels: Channels, most_used: float) -> list[Candidate]:
+    """Return what uses a budget best of all exchanges, beyond `most_used`: a unit takes a quantum, another gives some.
+
+    It gives `GIVEN` at most.
+    """
     found: dict[Candidate, float] = {}
     for taker in problem.space.units:
         more = problem.space.moved(channels, taker, 1)
@@ -108,7 +113,7 @@ def _exchanges(problem: Problem, budget: Budget, channels: Channels) -> list[Can
                 exchange = Candidate.of({taker: more, giver: less})
                 after = problem.used(budget, exchange.applied(channels))
                 if after <= 1:
-                    found |= {exchange: after} if after > before else {}
+                    found |= {exchange: after} if after > most_used else {}
                     break
     return sorted(found, key=found.__getitem__, reverse=True)[:TRIED]
 

@@ -10,10 +10,10 @@ from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, describe, read_config
+from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
-from autoslim_cli.latency.table import LatencyTable, read_table, refuse_other_model
+from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
 from autoslim_cli.models.zoo import build
-from autoslim_cli.network.pieces import pieces
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels, features
@@ -21,7 +21,6 @@ from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
 from autoslim_cli.slimming.constraints import constrained
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.stages.profile import refuse_incomplete
 from autoslim_cli.stages.project import Project
 
 

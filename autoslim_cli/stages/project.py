@@ -11,8 +11,11 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
 from autoslim_cli.files.provenance import made_from
+from autoslim_cli.latency.pieces import pieces
+from autoslim_cli.latency.predictor import predictor
+from autoslim_cli.latency.table import read_table
+from autoslim_cli.latency.table_choice import table_for_search
 from autoslim_cli.machine import choose_device, keep_freed_memory
-from autoslim_cli.network.pieces import pieces
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.slimming.base_network import BaseNetwork
@@ -76,3 +79,14 @@ def with_activation_memory(project: Project) -> Project:
     reading = project.network.reading
     memory = ActivationMemory.of(reading, pieces(reading))
     return replace(project, costs=project.costs.also("activation_memory", memory))
+
+
+def with_latency(project: Project, named: Path | None) -> Project:
+    """Return the project with latency among its costs, by a table that is named or this machine's own.
+
+    Raises ArtifactError or UsageError if there is none that a search can take.
+    """
+    path = table_for_search(named, project.directory, project.recipe.model, project.device)
+    reading, space = project.network.reading, project.network.space
+    latency = predictor(read_table(path), pieces(reading), *space.ends, str(path))
+    return replace(project, costs=project.costs.also("latency", latency), latency_table=path)

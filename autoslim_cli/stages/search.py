@@ -14,9 +14,12 @@ from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
 from autoslim_cli.files.atomic import sha256
-from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, read_config, write_config
+from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, LatencyFacts, read_config, write_config
 from autoslim_cli.files.provenance import set_aside
+from autoslim_cli.latency.measuring import time_found
+from autoslim_cli.latency.table import read_table
 from autoslim_cli.machine import free_memory
+from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.search.forecast import Forecast, foresee
@@ -25,7 +28,6 @@ from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log
 from autoslim_cli.search.scorer import Scorer, most_images
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.stages.profile import latency_facts, measured_here
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.task import task_of
@@ -230,7 +232,7 @@ def _write(project: Project, answer: Answer, log: SearchLog, number: int, ranks:
         ranks.gather(None)  # nobody scores while the first rank measures
         (measured, *_) = ranks.gather(_measured(project, answer, log) if log.writing else None)
     if log.writing:
-        latency = latency_facts(project, answer.channels, measured)
+        latency = _latency_facts(project, answer.channels, measured)
         config = config_of(project.network, project.costs, answer.channels, found=found, latency=latency)
         if path.exists() and not _holds(path, config):
             project.reporter.say(f"{path} had other channels: kept as {set_aside(path).name}")
@@ -256,6 +258,21 @@ def _measured(project: Project, answer: Answer, log: SearchLog) -> float | None:
     """Return the latency of found channels end to end: as the log has it, or measured now."""
     assert project.latency_table is not None
     table, counts = sha256(project.latency_table), tuple(answer.channels.values())
-    if (table, counts) not in log.measured and (ms := measured_here(project, answer.channels)):
-        log.add_measured(table, counts, ms)
+    if (table, counts) not in log.measured:
+        device, reading = read_table(project.latency_table).device, project.network.reading
+        ms = time_found(reading, answer.channels, device, project.device, project.reporter)
+        if ms is not None:
+            log.add_measured(table, counts, ms)
     return log.measured.get((table, counts))
+
+
+def _latency_facts(project: Project, channels: Channels, measured_ms: float | None) -> LatencyFacts | None:
+    """Return what a channel config says of latency; None if latency is not among the costs."""
+    if project.latency_table is None:
+        return None
+    return LatencyFacts(
+        predicted_ms=round(project.costs["latency"](channels), 4),
+        measured_ms=measured_ms,
+        device=str(read_table(project.latency_table).device),
+        table=sha256(project.latency_table),
+    )

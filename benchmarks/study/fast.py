@@ -19,14 +19,14 @@ FILE = "fast.jsonl"
 
 def fast(seeds: Sequence[int]) -> None:
     """Search by latency and by FLOPs, measure both networks in turn, and train both from scratch."""
-    from autoslim_cli.latency.engines import here
-    from autoslim_cli.latency.table import read_table
-    from autoslim_cli.stages.profile import profile, table_file
+    from autoslim_cli.latency.local_device import local_device
+    from autoslim_cli.latency.table import read_table, table_name
+    from autoslim_cli.stages.profile import profile
     from autoslim_cli.stages.retrain import retrain
 
     for seed in seeds:
         project = open_seed(seed)
-        table = project.directory / table_file(here(project.device, ENGINE, "fp32", 1, True))
+        table = project.directory / table_name(local_device(project.device, ENGINE, "fp32", 1, True))
         if not table.exists() or not read_table(table).complete:
             profile(project, engine=ENGINE, dtype="fp32", batch=1, channels_last=True, resume=True)
         rows = {row["found_by"]: row for row in rows_of(seed, FILE) if "found_by" in row}
@@ -43,13 +43,12 @@ def fast(seeds: Sequence[int]) -> None:
 
 def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
     """Return the network of a latency budget, and of all FLOPs budgets the one that is as fast."""
-    import torch
-
     from autoslim_cli.cost.budget import Bound, Budget
-    from autoslim_cli.latency.engines import ROUNDS, load, time_all
+    from autoslim_cli.latency.building import build_network
+    from autoslim_cli.latency.engines import load
     from autoslim_cli.latency.table import read_table
-    from autoslim_cli.network.rebuild import fresh
-    from autoslim_cli.stages.profile import with_latency
+    from autoslim_cli.latency.timing import ROUNDS, time_interleaved
+    from autoslim_cli.stages.project import with_latency
 
     bench.project = project = with_latency(bench.project, table)
     base = project.costs(project.network.base)
@@ -62,11 +61,9 @@ def chosen(bench: Bench, seed: int, table: Path) -> dict[str, dict[str, Any]]:
     wanted = project.costs["latency"](by_latency[1]["channels"])
     nearest = sorted(by_flops, key=lambda row: abs(project.costs["latency"](row["channels"]) - wanted))[:TIMED]
     timed = [by_latency[1], *nearest]
-    networks = [fresh(project.network.reading.module, project.network.reading.table, row["channels"]) for row in timed]
-    device, image = read_table(table).device, torch.rand(1, *project.recipe.model.input)
-    times = time_all(
-        [load(network, [image], device, project.device) for network in networks], project.device, 20 * ROUNDS
-    )
+    networks = [build_network(project.network.reading, row["channels"], 1) for row in timed]
+    runs = [load(*network, read_table(table).device, project.device) for network in networks]
+    times = time_interleaved(runs, project.device, 20 * ROUNDS)
     for row, (ms, spread) in zip(timed, times, strict=True):
         row |= {"predicted_ms": project.costs["latency"](row["channels"]), "measured_ms": ms, "spread": spread}
     equal = min(nearest, key=lambda row: abs(row["measured_ms"] - times[0][0]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autoslim_cli import load_model
-from autoslim_cli.stages import onnx_model
+from autoslim_cli.stages import export
 
 pytest.importorskip("onnxruntime")
 
@@ -38,8 +38,8 @@ def test_a_found_config_is_written_untrained(worked, autoslim):
 
 def test_a_file_that_computes_something_else_is_not_written(worked, refuse, monkeypatch):
     (model,) = worked.glob("model-*.safetensors")
-    true = onnx_model.onnx_outputs
-    monkeypatch.setattr(onnx_model, "onnx_outputs", lambda *args: [1.01 * values for values in true(*args)])
+    true = export.onnx_outputs
+    monkeypatch.setattr(export, "onnx_outputs", lambda *args: [1.01 * values for values in true(*args)])
     assert "differ from PyTorch's by 1.0%" in refuse(1, "export", "--onnx", model)
     assert not model.with_suffix(".onnx").exists()
 

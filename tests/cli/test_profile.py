@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,18 +14,24 @@ import pytest
 import torch
 from conftest import run_autoslim
 
+from autoslim_cli import progress
 from autoslim_cli.cli.options import open_recipe
-from autoslim_cli.latency import engines
-from autoslim_cli.latency.table import Correction, read_table
-from autoslim_cli.stages import profile
+from autoslim_cli.latency import measuring, table_choice, timing
+from autoslim_cli.latency import suite as suite_files
+from autoslim_cli.latency.local_device import is_local, local_device
+from autoslim_cli.latency.table import Correction, read_table, table_name
+from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.stages import export, profile
+from autoslim_cli.stages.project import with_latency
 
 
 def hurry(monkeypatch):
     """Measure few networks and short samples, once."""
-    monkeypatch.setattr(profile, "FITTED", 3)
-    monkeypatch.setattr(profile, "CHECKED", 4)
-    monkeypatch.setattr(engines, "SAMPLE", 1e-5)
-    monkeypatch.setattr(engines, "COLD_ROUNDS", 1)
+    for module in (measuring, profile):
+        monkeypatch.setattr(module, "FITTED", 3)
+        monkeypatch.setattr(module, "CHECKED", 4)
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 1e-5)
+    monkeypatch.setattr(timing, "COLD_ROUNDS", 1)
 
 
 @pytest.fixture
@@ -99,21 +106,21 @@ def test_profile_then_search_by_latency(worked, quick, autoslim_json):
 
 
 def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monkeypatch):
-    measured, whole = [], profile._measured_shape
+    measured, whole = [], measuring.measure_shape
 
-    def stop_after_three(project, shape, device):
+    def stop_after_three(shape, *rest):
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append(shape.piece.shape)
-        return whole(project, shape, device)
+        return whole(shape, *rest)
 
-    monkeypatch.setattr(profile, "_measured_shape", stop_after_three)
+    monkeypatch.setattr(measuring, "measure_shape", stop_after_three)
     autoslim("profile", "-r", recipe, code=130)
     before = read_table(table_of(recipe))
     assert not before.complete
     assert [layer.shape for layer in before.layers] == measured
     autoslim("search", "--latency", "50%", "-r", recipe, code=4)  # layers are missing
-    monkeypatch.setattr(profile, "_measured_shape", whole)
+    monkeypatch.setattr(measuring, "measure_shape", whole)
     autoslim_json("profile", "-r", recipe, "--resume")
     after = read_table(table_of(recipe))
     assert after.complete
@@ -122,16 +129,16 @@ def test_a_stopped_profile_goes_on(recipe, quick, autoslim, autoslim_json, monke
 
 def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autoslim_json, monkeypatch):
     config = sorted(worked.glob("arch-*.json"))[0]
-    calls, whole = [], profile.time_network
+    calls, whole = [], measuring.time_network
 
     def stop_at(last):
-        def timed(project, channels, device):
+        def timed(reading, channels, *rest):
             if len(calls) == last:
                 raise KeyboardInterrupt
             calls.append(channels)
-            return whole(project, channels, device)
+            return whole(reading, channels, *rest)
 
-        monkeypatch.setattr(profile, "time_network", timed)
+        monkeypatch.setattr(measuring, "time_network", timed)
 
     stop_at(4)  # of the first of two measurements of seven networks
     autoslim("profile", "-r", worked, code=130)
@@ -168,12 +175,13 @@ def test_another_devices_table_is_not_replaced(worked, profiled, refuse):
 
 def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, profiled, monkeypatch):
     project = open_recipe(worked, ())
-    monkeypatch.setattr(engines, "_accelerator", lambda device: "some GPU")
-    project = replace(project, device=torch.device("cuda"))
-    assert profile._own_table(project) == profiled
-    table = profile.with_latency(project, profiled)
-    assert profile.is_here(table, table.times.device)
-    assert profile.measured_here(table, project.network.space.smallest) > 0
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
+    gpu = torch.device("cuda")
+    project = with_latency(replace(project, device=gpu), None)
+    assert project.latency_table == profiled == table_choice._own_table(project.directory, gpu)
+    device, network = read_table(profiled).device, project.network
+    assert is_local(device, gpu)
+    assert measuring.time_found(network.reading, network.space.smallest, device, gpu, project.reporter) > 0
 
 
 def test_engines_that_are_not_here_are_refused(worked, refuse, monkeypatch):
@@ -182,6 +190,53 @@ def test_engines_that_are_not_here_are_refused(worked, refuse, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", broken)
     assert "does not work here (no compiler)" in refuse(2, "profile", "--engine", "compile", "-r", worked)
+
+
+FULL = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 256 bytes."),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_out_of_memory_names_what_decides_how_much_is_needed(worked, refuse, monkeypatch, tmp_path, error):
+    def exhausted(*_, **__):
+        raise error
+
+    monkeypatch.setattr(measuring, "load", exhausted)
+    monkeypatch.setattr(suite_files, "onnx_bytes", exhausted)
+    monkeypatch.setattr(export, "onnx_bytes", exhausted)
+    of_recipes = [
+        refuse(1, "profile", "--batch", "7", "-r", worked),
+        refuse(1, "export", "--latency-suite", tmp_path / "suite", "--batch", "7", "-r", worked),
+    ]
+    of_a_file = refuse(1, "export", "--onnx", sorted(worked.glob("arch-*.json"))[0], "--batch", "7")
+    for line in (*of_recipes, of_a_file):
+        assert "out of memory" in line
+        assert "--batch 7" in line
+        named = re.findall(r"\b([a-z]+)\.([a-z_]+)\b", line)
+        assert sorted(named) == ([] if line == of_a_file else [("model", "input"), ("supernet", "width")])
+        for section, key in named:
+            assert key in Recipe.model_fields[section].annotation.model_fields
+
+
+def test_numbers_that_no_machine_has_are_refused(worked, refuse, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("threads were set"))
+    for command in (("profile",), ("export", "--latency-suite", worked / "suite")):
+        assert "--batch" in refuse(2, *command, "--batch", "1000000000000000000000", "-r", worked)
+    assert "--threads 100000" in refuse(2, "profile", "--threads", "100000", "-r", worked)
+
+
+def test_lines_tell_how_far_it_is(worked, quick, autoslim, monkeypatch, tmp_path):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    lines = autoslim("profile", "-r", worked).stderr
+    assert "layer shapes: 1/" in lines
+    assert "networks: 1/14" in lines
+    pytest.importorskip("onnxruntime")
+    lines = autoslim("export", "--latency-suite", tmp_path / "suite", "--networks", "4", "-r", worked).stderr
+    assert "layer shapes: 1/" in lines
+    assert "networks: 4/4" in lines
 
 
 def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, autoslim_json, autoslim):
@@ -274,12 +329,8 @@ def test_what_latency_needs(worked, synthetic, refuse, autoslim):
     line = refuse(4, "search", "--latency", "50%", "--latency-table", synthetic, "-r", worked, *other)
     assert "the table is of autoslim/cifar_resnet" in line or "trained for another" in line
     # A table of another machine does not pass for this one's.
-    synthetic.rename(worked / profile.table_file(engines.here(*_own())))
+    synthetic.rename(worked / table_name(local_device(torch.device("cpu"), "eager", "fp32", 1, True)))
     assert "not this machine" in refuse(4, "search", "--latency", "50%", "-r", worked)
-
-
-def _own():
-    return torch.device("cpu"), "eager", "fp32", 1, True
 
 
 @pytest.fixture

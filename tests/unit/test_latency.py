@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from conftest import Holding
 from hypothesis import given
@@ -13,19 +14,26 @@ from torch import fx
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
-from autoslim_cli.errors import UsageError
-from autoslim_cli.latency import engines
-from autoslim_cli.latency.engines import Run, time_all, time_cold
-from autoslim_cli.latency.grid import Times, channels_at, refined, shapes_of
-from autoslim_cli.latency.predictor import Grid, Latency, check, fit, share_cold
-from autoslim_cli.latency.table import Correction, Measured
-from autoslim_cli.network.pieces import Sized, alone, pieces
+from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.latency import timing
+from autoslim_cli.latency.building import build_piece
+from autoslim_cli.latency.correction import check, fit
+from autoslim_cli.latency.engines import DTYPES, Run, load
+from autoslim_cli.latency.grid import Timing, channels_at, layer_shapes, refined
+from autoslim_cli.latency.interpolation import Grid
+from autoslim_cli.latency.onnx_file import onnx_bytes
+from autoslim_cli.latency.pieces import pieces
+from autoslim_cli.latency.predictor import Latency, share_cold
+from autoslim_cli.latency.table import Correction, Device, Measured
+from autoslim_cli.latency.timing import time_cold, time_interleaved
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
+from autoslim_cli.network.table import Unit
+from autoslim_cli.network.tensors import TensorSize
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.slimming.space import Space
+from autoslim_cli.slimming.space import Space, UnitSpace
 from autoslim_cli.training.score import Score
 
 NETWORKS = ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small", "squeezenet1_1"]
@@ -46,7 +54,7 @@ def test_pieces_hold_every_operation_and_run_alone(name):
     assert sorted(held, key=str) == sorted(tensors, key=str)
     channels = _channels(reading.table, 0.5)
     for piece in {piece.shape: piece for piece in found}.values():
-        module, inputs = alone(reading, piece, channels, 1)
+        module, inputs = build_piece(reading, piece, channels, 1)
         with torch.no_grad():
             outputs = module(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -92,29 +100,29 @@ def test_grids_are_refined_where_interpolation_errs():
     reading = network("mobilenet_v2")
     space = Space.of(reading.table, width=1.5, min_width=0.15, groups=24, divisor=8)
     (wide,) = [piece.shape for piece in pieces(reading) if piece.name == "features.18.0"]
-    (shape,) = [shape for shape in shapes_of(pieces(reading), space) if shape.piece.shape == wide]
+    (shape,) = [shape for shape in layer_shapes(pieces(reading), space) if shape.piece.shape == wide]
     assert len(shape.counts) == 2
 
     def ms(a, b):
         return 0.1 * a * b * (2 if b > 900 else 1)
 
     def cliff(points):  # a kernel whose weights no longer fit into a cache beyond 900 output channels
-        return [Times(ms(*shape.piece.counts(channels)), 0.01) for channels in points]
+        return [Timing(ms(*shape.piece.counts(channels)), 0.01) for channels in points]
 
-    grid = refined(shape, space, cliff).grid()
+    grid = refined(shape, space, cliff).interpolated()
     for a, b in itertools.product(*shape.counts):
         beside = 800 < b < 1000
         assert beside or grid.at((a, b)) == pytest.approx(ms(a, b), rel=0.05)
     assert len(grid.ms) < 0.7 * len(shape.counts[0]) * len(shape.counts[1])
     assert len(grid.counts[0]) == 5 < len(grid.counts[1])  # even along one axis, not along the other
-    flat = refined(shape, space, lambda points: [Times(1.0, 0.01)] * len(points))
-    assert len(flat.times) == 25
+    flat = refined(shape, space, lambda points: [Timing(1.0, 0.01)] * len(points))
+    assert len(flat.timings) == 25
 
 
 def test_channels_at_the_points_of_a_grid():
     reading = network("densenet121")
     space = Space.of(reading.table, width=1.5, min_width=0.15, groups=6, divisor=4)
-    for shape in shapes_of(pieces(reading), space):
+    for shape in layer_shapes(pieces(reading), space):
         counts = tuple(axis[len(axis) // 2] for axis in shape.counts)
         got = shape.piece.counts(channels_at(shape.piece, counts, space))
         assert got == pytest.approx(counts, rel=0.1, abs=8)
@@ -125,8 +133,8 @@ def measured(latency, factors, constant, number, noise=0.0, cached=None):
     for place in range(number):
         channels = {"a": 10 + 37 * place % 91, "b": 10 + 53 * place % 83}
         sums = latency.sums(channels)
-        ms = factors[0] * sums.multiplying + factors[1] * sums.other + constant
-        ms += sums.cold * share_cold(sums.mweights, cached) if cached else 0.0
+        ms = factors[0] * sums.multiplying_ms + factors[1] * sums.other_ms + constant
+        ms += sums.cold_ms * share_cold(sums.mweights, cached) if cached else 0.0
         rows.append(Measured(channels=channels, ms=(ms * (1 + noise), ms * (1 - noise))))
     return rows
 
@@ -136,7 +144,7 @@ def latency_of(correction=None, cold=None):
         return SimpleNamespace(
             multiplies=multiplies,
             counts=lambda channels: (channels[unit],),
-            tensors=(Sized(1000, ()),),
+            tensors=(TensorSize(1000, ()),),
             weights=lambda channels: channels[unit] ** 2 * 1000 if multiplies else 0,
         )
 
@@ -169,7 +177,7 @@ def test_a_correction_finds_from_where_on_weights_are_cold():
 
 
 class Stopwatch:
-    """A clock that calls move on by what they take; it stands in for the engines' own."""
+    """A clock that calls move on by what they take; it stands in for the one that times them."""
 
     def __init__(self):
         self.now = 0.0
@@ -187,7 +195,7 @@ class Stopwatch:
 @pytest.fixture
 def stopwatch(monkeypatch):
     watch = Stopwatch()
-    monkeypatch.setattr(engines, "time", watch)
+    monkeypatch.setattr(timing, "time", watch)
     return watch
 
 
@@ -202,20 +210,50 @@ def test_cold_weights_take_longer(monkeypatch, stopwatch):
 
         return stopwatch.taking(milliseconds)
 
-    monkeypatch.setattr(engines, "_flusher", lambda place: cached.clear)
+    monkeypatch.setattr(timing, "_flusher", lambda place: cached.clear)
     none, some = time_cold([call("a", 5, 5), call("b", 5, 35)], torch.device("cpu"))
     assert (none, some) == pytest.approx((0, 30))
     monkeypatch.undo()
-    engines._flusher(torch.device("cpu"))()
+    timing._flusher(torch.device("cpu"))()
 
 
 def test_times_are_of_the_calls(stopwatch):
     """Medians of single calls in milliseconds, however often a sample repeats them; rare hiccups do not count."""
     hiccups = itertools.chain([5.0] * 7, [500.0], itertools.repeat(5.0))
     calls = [stopwatch.taking(lambda: 0.02), stopwatch.taking(lambda: 80.0), stopwatch.taking(lambda: next(hiccups))]
-    (few, steady), (many, _), (disturbed, _) = time_all(calls, torch.device("cpu"), rounds=9)
+    (few, steady), (many, _), (disturbed, _) = time_interleaved(calls, torch.device("cpu"), rounds=9)
     assert (few, many, disturbed) == pytest.approx((0.02, 80.0, 5.0))
     assert steady == pytest.approx(0, abs=1e-6)
+
+
+class Unpooling(torch.nn.Module):
+    """A network that hands on where its largest values were."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Linear(8, 4)
+
+    def forward(self, x):
+        x, places = F.max_pool2d(self.conv(x), 2, return_indices=True)
+        return self.fc(F.max_unpool2d(x, places, 2).mean((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_places_stay_whole_numbers_whatever_the_arithmetic(dtype):
+    reading, device = read(Unpooling(), (3, 16, 16)), Device(name="x", kind="cpu", dtype=dtype)
+    kinds = set()
+    for piece in pieces(reading):
+        run = load(*build_piece(reading, piece, reading.table.base, 1), device, torch.device("cpu"))
+        run()
+        kinds.update(tensor.dtype for tensor in run.inputs)
+    assert kinds == {DTYPES[dtype], torch.int64}
+
+
+def test_what_onnx_cannot_say_is_refused_in_one_line():
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(AutoslimError, match="cannot be written as ONNX") as error:
+        onnx_bytes(Unpooling(), [torch.rand(1, 3, 16, 16)])
+    assert "\n" not in str(error.value)
 
 
 # -- budgets -----------------------------------------------------------------------------------------------------------
@@ -247,16 +285,9 @@ def test_a_unit_of_something_else(measure, text):
 UNITS = ("a", "b", "c")
 
 
-@given(
-    st.sampled_from(["exact", "lazy"]),
-    st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=3, max_size=3),
-    st.floats(0.05, 0.95),
-    st.integers(0, 99),
-)
-def test_a_search_under_stairs_ends_and_holds(strategy, rises, share, seed):
-    """Latency of each unit is any function of its count, falling or rising or flat, with the least at the fewest."""
-    counts = range(1, 9)
-    units = {name: SimpleNamespace(counts=tuple(counts), largest=8, smallest=1, step=1, quantum=1) for name in UNITS}
+def under_stairs(strategy, rises, share, seed):
+    """Return a search in which latency is made of stairs, one for each unit: its space, cost, budget and events."""
+    units = {name: UnitSpace(Unit(name, (name,), 8), tuple(range(1, 9)), 1) for name in UNITS}
     space = Space(units, dict.fromkeys(units, 1))
     stairs = {name: [1, *(1 + rise for rise in own)] for name, own in zip(UNITS, rises, strict=True)}
 
@@ -269,16 +300,42 @@ def test_a_search_under_stairs_ends_and_holds(strategy, rises, share, seed):
     def ask(channels, candidates, draw):
         return {c: Score(hash((seed, *c.applied(channels).values())) % 97 / 10, 0.5) for c in candidates}
 
-    problem = Problem(space, cost, (budget,), SearchSettings(refresh=3))
-    events = list(STRATEGIES[strategy](problem, ask))
+    events = STRATEGIES[strategy](Problem(space, cost, (budget,), SearchSettings(refresh=3)), ask)
+    return space, cost, budget, list(itertools.islice(events, 1000))
+
+
+ROUND_IN_CIRCLES = [
+    ("exact", [[1, 0, 3, 3, 3, 1, 1], [3, 1, 0, 2, 2, 1, 3], [3, 2, 0, 0, 2, 1, 1]], 0.5048, 22),
+    ("exact", [[3, 3, 0, 2, 2, 1, 1], [0, 1, 0, 2, 2, 1, 3], [2, 1, 3, 3, 1, 1, 1]], 0.72083, 70),
+    ("lazy", [[2, 3, 0, 3, 0, 3, 2], [0, 0, 1, 0, 3, 3, 2], [0, 2, 0, 3, 3, 2, 2]], 0.908581, 9),
+]
+
+
+@pytest.mark.parametrize("search", ROUND_IN_CIRCLES)
+def test_filling_a_budget_ends_where_more_channels_are_faster(search):
+    """A unit that takes channels may save latency: what an exchange has used of the budget is then free again."""
+    _, cost, budget, events = under_stairs(*search)
+    assert isinstance(events[-1], Answer)
+    assert budget.holds(cost(events[-1].channels))
+
+
+@given(
+    st.sampled_from(["exact", "lazy"]),
+    st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=3, max_size=3),
+    st.floats(0.05, 0.95),
+    st.integers(0, 99),
+)
+def test_a_search_under_stairs_ends_and_holds(strategy, rises, share, seed):
+    """Latency of each unit is any function of its count, falling or rising or flat, with the least at the fewest."""
+    space, cost, budget, events = under_stairs(strategy, rises, share, seed)
     (answer,) = [event for event in events if isinstance(event, Answer)]
     assert budget.holds(cost(answer.channels))
     channels = space.largest
-    for step in (event for event in events if isinstance(event, Step)):
-        ((_, held, left),) = step.changes
+    for step in (event for event in events if isinstance(event, Step) and event.kind == "slim"):
+        ((_, before, after),) = step.changes
         saved = cost(channels)["latency"] - cost(step.channels)["latency"]
-        alone = [cost(channels)["latency"] - cost({**channels, name: n})["latency"]
-                 for name in UNITS for n in range(1, channels[name])]  # fmt: skip
-        assert saved > 0 or all(value <= 0 for value in alone)  # a step that saves nothing, only where none does
-        assert held > left
+        of_one_unit = [cost(channels)["latency"] - cost({**channels, name: n})["latency"]
+                       for name in UNITS for n in range(1, channels[name])]  # fmt: skip
+        assert saved > 0 or all(value <= 0 for value in of_one_unit)  # one that saves nothing, only where none does
+        assert before > after
         channels = step.channels

@@ -8,8 +8,9 @@ from torch import fx, nn
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.errors import UsageError
-from autoslim_cli.latency.grid import channels_at, shapes_of
-from autoslim_cli.network.pieces import alone, pieces
+from autoslim_cli.latency.building import build_piece
+from autoslim_cli.latency.grid import channels_at, layer_shapes
+from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
 from autoslim_cli.network.trace import read
@@ -91,7 +92,7 @@ def test_pieces_run_alone(name):
     reading = read(VIEWS[name](), SHAPE)
     channels = _channels(reading.table, 0.5)
     for piece in pieces(reading):
-        module, inputs = alone(reading, piece, channels, 1)
+        module, inputs = build_piece(reading, piece, channels, 1)
         outputs = module(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         assert [tuple(o.shape) for o in outputs] == [reading.shape(node, channels, 1) for node in piece.outputs]
@@ -130,7 +131,7 @@ def test_counts_are_those_that_were_measured():
     layers = {"b": conv(), "grouped": conv(groups=2), "c": conv(), "d": conv(26, 16), "e": conv(16, 10)}
     reading = read(Network(twins, **layers), SHAPE)
     space = Space.of(reading.table, width=1.5, min_width=0.25, groups=7, divisor=1)
-    shapes = shapes_of(pieces(reading), space)
+    shapes = layer_shapes(pieces(reading), space)
     assert any(len(layout) > 1 for shape in shapes for axis in shape.piece.axes for layout in axis)
     for shape in shapes:
         for axis, counts in enumerate(shape.counts):
@@ -152,7 +153,7 @@ def test_tensors_of_the_code_and_places_are_measured():
     network.shift = torch.tensor(0.1)
     reading = read(network, SHAPE)
     for piece in pieces(reading):
-        module, inputs = alone(reading, piece, reading.table.base, 1)
+        module, inputs = build_piece(reading, piece, reading.table.base, 1)
         module(*inputs)
 
 
