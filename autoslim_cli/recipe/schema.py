@@ -222,15 +222,24 @@ class EvaluateSettings(Settings):
     )
 
 
+Strategy = Literal["lazy", "exact", "paper", "magnitude", "random", "uniform"]
+
+
 class SearchSettings(Settings):
     """Say how channels are chosen, and how candidates are scored."""
 
-    strategy: Literal["lazy", "exact", "paper", "random", "uniform"] = Field(
+    strategy: Strategy = Field(
         default="lazy",
         description="`lazy`: score again only where the last scores promise little harm; `exact`: every candidate at "
-        "every step; `paper`: exact, by top-1, harm alone, nothing filled; `random`: the best of `draws`; `uniform`: "
-        "one width",
+        "every step; `paper`: exact, by top-1, harm alone, nothing filled; `magnitude`: the "
+        "smallest weights first, as pruning tools do; `random`: the best of `draws`; `uniform`: one width",
     )
+    rivals: tuple[Strategy, ...] = Field(
+        default=(),
+        description="Strategies whose channels compete with those of `strategy`: each is trained for `trial_epochs` as "
+        "`retrain` says, from what it starts from, and the best on the holdout is the answer",
+    )
+    trial_epochs: Positive = Field(default=1, description="Epochs of each trial of `rivals`, on the training images")
     images: Positive | None = Field(default=None, description="Holdout images per score; all of them by default")
     draw: Literal["fixed", "anew"] = Field(
         default="fixed", description="Score every step on the same `images`, or on others of the holdout at each step"

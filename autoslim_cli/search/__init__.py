@@ -3,12 +3,20 @@
 from collections.abc import Callable, Iterator
 
 from autoslim_cli.search.greedy import exact, lazy, paper
+from autoslim_cli.search.magnitude import magnitude
 from autoslim_cli.search.problem import Answer, Ask, Problem, Step
 from autoslim_cli.search.sampling import random, uniform
 
 Strategy = Callable[[Problem, Ask], Iterator[Step | Answer]]
 """Yield every step as it is decided, and one answer for each budget, largest first."""
 
-STRATEGIES: dict[str, Strategy] = {"exact": exact, "lazy": lazy, "paper": paper, "random": random, "uniform": uniform}
+STRATEGIES: dict[str, Strategy] = {
+    "exact": exact,
+    "lazy": lazy,
+    "magnitude": magnitude,
+    "paper": paper,
+    "random": random,
+    "uniform": uniform,
+}
 
 __all__ = ["STRATEGIES", "Answer", "Ask", "Problem", "Step", "Strategy"]

@@ -37,7 +37,7 @@ class Journal:
 
     def note(self, step: Step) -> None:
         """Log a step: slimming steps and draws are numbered, what follows at a met budget keeps the last number."""
-        self.number += step.kind in ("slim", "draw", "width")
+        self.number += step.kind in ("slim", "draw", "width", "prune")
         row: dict[str, Any] = {"step": self.number, "kind": step.kind}
         row |= {"budget": str(step.budget)} if step.budget else {}
         if len(step.changes) == 1:

@@ -38,6 +38,8 @@ class SearchLog:
     took: list[tuple[frozenset[Key], float, int]] = field(default_factory=list)
     continues: bool = False
     measured: dict[tuple[str, tuple[int, ...]], float] = field(default_factory=dict)
+    tried: dict[tuple[str, tuple[int, ...]], Score] = field(default_factory=dict)
+    """Scores after a short training, by what it depended on and the counts."""
 
     def cost_of(self, asked: set[Key]) -> tuple[float, int]:
         """Return the seconds and the multiply-adds of the scorings that gave some scores."""
@@ -71,10 +73,12 @@ class SearchLog:
                     self._learn(row, dict(zip(units, row["at"], strict=True)))
                 elif "measured" in row:
                     self.measured[str(row["table"]), tuple(row["measured"])] = float(row["ms"])
+                elif "trial" in row:
+                    self.tried[str(row["of"]), tuple(row["trial"])] = Score(float(row["loss"]), float(row["top1"]))
                 elif "step" in row or "answer" in row:
                     self.decided.add(_without_seconds(row))
                 else:
-                    raise ValueError("neither a run, a scoring, a step, an answer nor a measurement")
+                    raise ValueError("neither a run, a scoring, a step, an answer, a trial nor a measurement")
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise _damaged(self.path, place) from None
         if self.writing and not self.path.read_bytes().endswith(b"\n"):  # drop a line that a kill cut short
@@ -112,6 +116,11 @@ class SearchLog:
         row = {"draw": draw, "at": list(channels.values()), "scored": scored}
         self.add({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
         self._keep({key(channels, c, draw): score for c, score in scores.items()}, seconds, multiply_adds)
+
+    def add_trial(self, of: str, counts: tuple[int, ...], score: Score) -> None:
+        """Log the score of channels after a short training: a resumed search does not train them again."""
+        self.tried[of, counts] = score
+        self.add({"trial": list(counts), "of": of, "loss": score.loss, "top1": score.top1})
 
     def add_measured(self, table: str, counts: tuple[int, ...], ms: float) -> None:
         """Log a network's latency, measured as a table's device is: a resumed search does not measure it again."""

@@ -1,8 +1,8 @@
 """Say what a strategy is given, what it asks, and what it yields."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from autoslim_cli.cost.budget import Budget, Cost
 from autoslim_cli.network.table import Channels
@@ -31,7 +31,8 @@ Ask = Callable[[Channels, Sequence[Candidate], int], dict[Candidate, Score]]
 class Step:
     """One decision: which counts change, (unit, before, after), where that leads, and what it scores.
 
-    `slim` and `fill` take a group from a unit or give one back, `move` does both; `draw` and `width` try channels.
+    `slim` and `fill` take a group from a unit or give one back, `move` does both; `draw`, `width` and `prune`
+    try channels.
     """
 
     kind: str
@@ -62,6 +63,8 @@ class Problem:
     seed: int = 0
     higher_is_better: bool = True
     """Whether a greater score is a better one: `Task.higher_is_better`."""
+    importance: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Of every channel of each free unit of the supernet, for `magnitude`."""
 
     def fits(self, budget: Budget, channels: Channels) -> bool:
         """Tell whether a budget holds at some channels."""

@@ -15,6 +15,7 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
 from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.slimming.importance import importance
 
 
 def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tuple[nn.Module, list[str]]:
@@ -97,38 +98,19 @@ def _is_output(row: LayerRow, table: LayerTable) -> bool:
 def sort_channels(network: nn.Module, table: LayerTable) -> None:
     """Order every unit's channels by importance in place, so that the first ones are the best; the function is kept.
 
-    Importance: the sum of magnitudes of the weights that read a channel (once-for-all, section 3.3). Whole granules
-    move. Units whose channels some operation rearranges stay as they are.
+    Whole granules move. Units whose channels some operation rearranges stay as they are.
     """
+    scores = importance(network, table, table.base)
     for unit in table.free:
         if not unit.sortable:
             continue
-        scores = torch.zeros(unit.base)
-        for row in table.rows:
-            weight = row_tensors(network, row).get("weight")
-            if weight is not None and row.multiplies:
-                for dim, layout in axes(row, "weight", weight).items():
-                    if layout is not row.outputs:
-                        scores += _per_channel(
-                            weight.abs().transpose(0, dim).flatten(1).sum(1), layout, unit.name, unit.base
-                        )
-        granules = scores.view(-1, unit.granule).sum(1).argsort(descending=True, stable=True)
+        granules = scores[unit.name].view(-1, unit.granule).sum(1).argsort(descending=True, stable=True)
         order = (granules.unsqueeze(1) * unit.granule + torch.arange(unit.granule)).flatten()
         for row in table.rows:
             for name, tensor in row_tensors(network, row).items():
                 for dim, layout in axes(row, name, tensor).items():
                     if any(segment.unit == unit.name for segment in layout):
                         tensor.copy_(tensor.index_select(dim, _permuted(layout, unit.name, order)))
-
-
-def _per_channel(values: Tensor, layout: Layout, unit: str, base: int) -> Tensor:
-    """Return the sum of a dimension's values for each channel of one unit."""
-    total, start = torch.zeros(base), 0
-    for segment in layout:
-        if segment.unit == unit:
-            total += values[start : start + segment.base].view(base, segment.multiplicity).sum(1)
-        start += segment.base
-    return total
 
 
 def _permuted(layout: Layout, unit: str, order: Tensor) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
+from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.training.job import Job, Result, Training
+from autoslim_cli.training.job import Job, Result, Step, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, keeps_initial_statistics
-from autoslim_cli.training.task import task_of
+from autoslim_cli.training.task import Task, task_of
 from autoslim_cli.training.trained import trained
 
 
@@ -78,19 +79,9 @@ def _ends_in_calibration(project: Project) -> bool:
     return keeps_initial_statistics(project.network.reading.module, steps)
 
 
-def _training(project: Project, name: str, channels: dict[str, int], path: Path) -> Training:
-    """Build the network, and say how it is trained and measured."""
-    recipe, cost = project.recipe, project.costs(channels)
-    network, taught_by = start.started(project, channels), start.teacher(project)
-    config = config_of(project.network, project.costs, channels, built=network)
-    images, test = project.images.all_training, project.images.test
-    task = task_of(recipe.model, recipe.retrain.label_smoothing)
-    flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
-    words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
-    words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"
-    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")
-
-    weight, temperature = recipe.retrain.teacher_weight, recipe.retrain.temperature
+def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_by: nn.Module | None) -> Step:
+    """Return what one step of a plain network's training does: it learns from the labels and from a teacher."""
+    weight, temperature = settings.teacher_weight, settings.temperature
 
     def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
         # 1. What the labels say.
@@ -105,6 +96,23 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
             loss = (1 - weight) * loss + weight * distilled
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    return step
+
+
+def _training(project: Project, name: str, channels: dict[str, int], path: Path) -> Training:
+    """Build the network, and say how it is trained and measured."""
+    recipe, cost = project.recipe, project.costs(channels)
+    network, taught_by = start.started(project, channels), start.teacher(project)
+    config = config_of(project.network, project.costs, channels, built=network)
+    images, test = project.images.all_training, project.images.test
+    task = task_of(recipe.model, recipe.retrain.label_smoothing)
+    flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
+    words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
+    words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"
+    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")
+
+    step = learning(network, task, recipe.retrain, taught_by)
 
     def results() -> dict[Path, Result]:
         end_training(project, network)

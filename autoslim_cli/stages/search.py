@@ -1,5 +1,6 @@
 """Choose channels for every budget with the recipe's strategy, and write them (AutoSlim, section 3.2)."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -27,12 +28,18 @@ from autoslim_cli.search.journal import Journal
 from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log
 from autoslim_cli.search.scorer import Scorer, most_images
 from autoslim_cli.slimming.forks import ForkedEvaluator
+from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
+from autoslim_cli.stages.trial import conditions as trial_conditions
+from autoslim_cli.stages.trial import trial
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.task import task_of
 
-DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine")
+DECIDING = (
+    *("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine"),
+    *("rivals", "trial_epochs"),
+)
 """The settings that decide what is scored, not what its score is."""
 
 SMALL_BATCH = 256
@@ -58,55 +65,117 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     Under torchrun the ranks share the candidates of every scoring, with the result of one process of as many threads.
     Raises BudgetError with the reachable range if a budget is out of reach.
     """
-    recipe, network, costs, settings = project.recipe, project.network, project.costs, project.recipe.search
-    if network.switches:
+    settings, costs = project.recipe.search, project.costs
+    _refuse(project)
+    check_reach(project.network.space, costs, budgets)
+    # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
+    problem, scorer, log, begun = _opened(project, budgets, resume=resume)
+    ranks, journal = scorer.ranks, Journal(costs, scorer, log)
+    answers: list[tuple[Answer, int]] = []
+    # 2. Let the strategy ask and decide, and log every score and every decision.
+    with _threads_of(project, begun):
+        strategy = STRATEGIES[settings.strategy]
+        forecast = foresee(problem, strategy, scorer.images / scorer.images_of(1))
+        forward_rate = _say_plan(project, scorer, forecast, log)
+        result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
+
+        def write(answer: Answer, found_by: str, number: int) -> None:
+            result.configs.append(_write(project, answer, found_by, log, number, ranks))
+            log.add_decision({"answer": str(answer.budget), **costs(answer.channels), **asdict(answer.score)})
+
+        with project.reporter.bar("searching", forecast.steps) as bar:
+            for event in strategy(problem, journal.ask):
+                if isinstance(event, Step):
+                    journal.note(event)
+                    bar(min(journal.number, forecast.steps), partial(_progress, costs, event))
+                elif settings.rivals:
+                    answers.append((event, journal.number))
+                else:
+                    write(event, settings.strategy, journal.number)
+        # 3. Let rivals compete, if there are any: a short training decides.
+        rivals = _rivals(problem, journal)
+        for answer, number in answers:
+            found_by, best = _tried(project, {settings.strategy: answer, **rivals[answer.budget]}, log, ranks)
+            write(best, found_by, number)
+    ranks.leave()
+    # 4. Say what it took, before a kill or after.
+    result.evaluations = len(journal.asked)
+    result.seconds, result.multiply_adds = log.cost_of(journal.asked)
+    result.rate = result.multiply_adds / max(result.seconds, 1e-9)
+    return result
+
+
+def _refuse(project: Project) -> None:
+    """Raise UsageError for a supernet or settings that cannot be searched with."""
+    settings, data = project.recipe.search, project.recipe.data
+    if project.network.switches:
         raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
-    if settings.draw == "anew" and not (settings.images and settings.images < recipe.data.holdout):
+    if settings.draw == "anew" and not (settings.images and settings.images < data.holdout):
         raise UsageError(
             f"search.draw: anew draws search.images of the holdout at each step: set search.images below its "
-            f"{recipe.data.holdout} images"
+            f"{data.holdout} images"
         )
-    check_reach(network.space, costs, budgets)
-    # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
+
+
+def _opened(
+    project: Project, budgets: list[Budget], *, resume: bool
+) -> tuple[Problem, Scorer, SearchLog, dict[str, Any]]:
+    """Return the problem, what scores candidates, the log that goes on or begins, and the header it began with."""
+    recipe, network, settings = project.recipe, project.network, project.recipe.search
     path, task = project.directory / LOG_FILE, task_of(recipe.model)
     evaluator = ForkedEvaluator(load_supernet(project))
     ranks = join_ranks()
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
     begun = (rows or [{}])[0]
-    problem = Problem(network.space, costs, tuple(budgets), settings, recipe.seed, task.higher_is_better)
+    weighed: dict[str, list[float]] = {}
+    if "magnitude" in (settings.strategy, *settings.rivals):
+        found = importance(evaluator.supernet.body, network.reading.table, network.full)
+        weighed = {unit: values.tolist() for unit, values in found.items()}
+    problem = Problem(
+        network.space, project.costs, tuple(budgets), settings, recipe.seed, task.higher_is_better, weighed
+    )
     most = _most(project, problem, evaluator, ranks, begun)
     scorer = Scorer(evaluator, project.images.holdout, settings, task=task, seed=recipe.seed, ranks=ranks, most=most)
     log = SearchLog(path, _header(project, scorer), writing=ranks.first)
-    run = {"budgets": list(map(str, budgets)), **{name: getattr(settings, name) for name in DECIDING}}
+    run = {"budgets": list(map(str, budgets)), **settings.model_dump(mode="json", include=set(DECIDING))}
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
     if resume:
         log.replay(run, rows)
-    else:
-        if ranks.first and path.exists():
-            project.reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
-        log.start(run)
-    # 2. Let the strategy ask and decide, and log every score and every decision.
-    with _threads_of(project, begun):
-        strategy = STRATEGIES[settings.strategy]
-        whole = scorer.images / scorer.images_of(1)
-        forecast = foresee(problem, strategy, whole)
-        forward_rate = _say_plan(project, scorer, forecast, log)
-        journal = Journal(costs, scorer, log)
-        result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
-        with project.reporter.bar("searching", forecast.steps) as bar:
-            for event in strategy(problem, journal.ask):
-                if isinstance(event, Answer):
-                    result.configs.append(_write(project, event, log, journal.number, ranks))
-                    log.add_decision({"answer": str(event.budget), **costs(event.channels), **asdict(event.score)})
-                else:
-                    journal.note(event)
-                    bar(min(journal.number, forecast.steps), partial(_progress, costs, event))
-    ranks.leave()
-    # 3. Say what it took, before a kill or after.
-    result.evaluations = len(journal.asked)
-    result.seconds, result.multiply_adds = log.cost_of(journal.asked)
-    result.rate = result.multiply_adds / max(result.seconds, 1e-9)
-    return result
+        return problem, scorer, log, begun
+    if ranks.first and path.exists():
+        project.reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
+    log.start(run)
+    return problem, scorer, log, begun
+
+
+def _rivals(problem: Problem, journal: Journal) -> dict[Budget, dict[str, Answer]]:
+    """Return the answers of `search.rivals` to each budget, by strategy."""
+    answers: dict[Budget, dict[str, Answer]] = {budget: {} for budget in problem.budgets}
+    for name in problem.settings.rivals:
+        for event in STRATEGIES[name](problem, journal.ask):
+            if isinstance(event, Answer):
+                answers[event.budget][name] = event
+    return answers
+
+
+def _tried(project: Project, answers: dict[str, Answer], log: SearchLog, ranks: Ranks) -> tuple[str, Answer]:
+    """Return the answer, and its strategy, that is best after a short training; if there is one alone, that."""
+    if len(answers) == 1:
+        return next(iter(answers.items()))
+    ranks.gather(None)  # the first rank trains, the others wait
+    of, losses = trial_conditions(project), {}
+    for name, answer in answers.items():
+        counts = tuple(answer.channels.values())
+        if (of, counts) not in log.tried and log.writing:
+            log.add_trial(of, counts, trial(project, answer.channels))
+        score = log.tried.get((of, counts))
+        losses[name] = score.loss if score else math.inf
+        if score:
+            project.reporter.say(
+                f"{answer.budget}, {name}: loss {score.loss:.4f}, top-1 {score.top1:.1%} after a trial"
+            )
+    (best, *_) = ranks.gather(min(losses, key=losses.__getitem__))
+    return best, answers[best]
 
 
 def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
@@ -212,7 +281,9 @@ def _progress(costs: Costs, step: Step) -> str:
     return f"{short(costs['flops'](step.channels))} FLOPs  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
 
 
-def _write(project: Project, answer: Answer, log: SearchLog, number: int, ranks: Ranks) -> dict[str, Any]:
+def _write(
+    project: Project, answer: Answer, found_by: str, log: SearchLog, number: int, ranks: Ranks
+) -> dict[str, Any]:
     """Write the channel config of a budget that now holds."""
     path = project.directory / f"arch-{answer.budget.label}.json"
     cost, score = project.costs(answer.channels), answer.score
@@ -220,7 +291,7 @@ def _write(project: Project, answer: Answer, log: SearchLog, number: int, ranks:
     found = Found(
         budget=str(answer.budget),
         binding=binding.measure,
-        strategy=project.recipe.search.strategy,
+        strategy=found_by,
         holdout=Holdout(images=log.header["holdout"], seed=project.recipe.seed),
         loss=score.loss,
         top1=score.top1,

@@ -364,7 +364,7 @@ class Counted:
     def __len__(self):
         return self.count
 
-    def first(self, count):
+    def take(self, count):
         return Counted(count)
 
 

@@ -1,0 +1,63 @@
+"""Try channels by a short training: what a supernet believes of them, put to the test."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.provenance import decisive
+from autoslim_cli.network.table import Channels
+from autoslim_cli.stages import start
+from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.stages.retrain import learning
+from autoslim_cli.training.job import Job, Training
+from autoslim_cli.training.loop import fit
+from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
+from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import task_of
+
+STATE_FILE = "trial.resume.pt"
+
+
+def trial(project: Project, channels: Channels) -> Score:
+    """Return the holdout's score of a network after `search.trial_epochs` of the training that `retrain` says.
+
+    It trains on the training images alone, and starts as `retrain.start` says; where that is from scratch, an epoch
+    would tell nothing, and it starts from the supernet.
+    """
+    project, recipe = _starting(project), project.recipe
+    network, task = start.started(project, channels), task_of(recipe.model, recipe.retrain.label_smoothing)
+    step = learning(network, task, recipe.retrain, start.teacher(project))
+    images, state = project.images.training, project.directory / STATE_FILE
+    training = Training(network, images, step, lambda: network.zero_grad(set_to_none=True), dict)
+    job = Job(
+        section="retrain",
+        settings=recipe.retrain.model_copy(update={"epochs": recipe.search.trial_epochs}),
+        seed=recipe.seed,
+        made_from={},
+        format=checkpoint.MODEL,
+        channels={},
+        state=state,
+        build=lambda: training,
+    )
+    fit(job, training, project.reporter, resume=False)
+    state.unlink(missing_ok=True)
+    calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch))
+    return evaluate(network, project.images.holdout.evaluation(recipe.evaluate.batch), task)
+
+
+def conditions(project: Project) -> str:
+    """Return a digest of what a trial's score depends on beside the channels."""
+    project = _starting(project)
+    made = origin(project, "data", "retrain", "calibrate", parents=start.parents(project), also=["weights"])
+    text = json.dumps([decisive(made), project.recipe.search.trial_epochs], sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _starting(project: Project) -> Project:
+    """Return the project whose networks start from weights that are there."""
+    retrain = project.recipe.retrain
+    if retrain.start != "scratch":
+        return project
+    warm = retrain.model_copy(update={"start": "supernet"})
+    return replace(project, recipe=project.recipe.model_copy(update={"retrain": warm}))

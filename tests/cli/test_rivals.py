@@ -1,0 +1,63 @@
+"""Strategies that compete by a short training, and slimming by magnitude."""
+
+import json
+
+import torch
+
+from autoslim_cli.models.built_in import cifar_resnet
+from autoslim_cli.network.trace import read
+from autoslim_cli.slimming.importance import importance
+from autoslim_cli.slimming.trained_weights import sort_channels
+
+
+def config_of(result):
+    with open(result["configs"][0]["path"], encoding="utf-8") as file:
+        return json.load(file)
+
+
+def test_importance_is_large_where_weights_are():
+    network = cifar_resnet(5, depth=8, width=8)
+    table = read(network, (3, 8, 8)).table
+    with torch.no_grad():
+        network.layer1[0].conv1.weight[5] *= 100  # makes channel 5
+        network.layer2[0].conv2.weight[:, 3] *= 100  # reads channel 3 of layer2.0.conv1
+    found = importance(network, table, table.base)
+    assert found["layer1.0.conv1"].argmax() == 5
+    assert found["layer2.0.conv1"].argmax() == 3
+    for unit in table.free:
+        assert found[unit.name].shape == (unit.base,)
+        torch.testing.assert_close(found[unit.name].mean(), torch.tensor(1.0))
+    sort_channels(network, table)
+    for values in importance(network, table, table.base).values():
+        assert (values.diff() <= 1e-5).all()
+
+
+def test_magnitude_takes_small_weights_first(autoslim_json, worked):
+    found = autoslim_json("search", "--flops", "50%", "-r", worked, "search.strategy=magnitude", "search.fill=0")
+    config = config_of(found)
+    assert config["found"]["strategy"] == "magnitude"
+    assert found["evaluations"] == 1  # the answer's own score
+    assert config["channels"] != config_of(autoslim_json("search", "--flops", "50%", "-r", worked))["channels"]
+
+
+def test_the_best_after_a_trial_is_the_answer(autoslim, autoslim_json, worked):
+    settings = ("search.rivals=[magnitude,uniform]", "retrain.lr=0.01")
+    found = autoslim_json("search", "--flops", "50%", "-r", worked, *settings)
+    rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    trials = {tuple(row["trial"]): row["loss"] for row in rows if "trial" in row}
+    assert 2 <= len(trials) <= 3
+    config = config_of(found)
+    units = list(rows[0]["largest"]["channels"])
+    best = dict(zip(units, min(trials, key=trials.__getitem__), strict=True))
+    assert {name: config["channels"][name] for name in units} == best
+    assert config["found"]["strategy"] in ("lazy", "magnitude", "uniform")
+    # What was tried is not trained again, until what a trial depends on changes.
+    before = (worked / "search.jsonl").read_text()
+    again = autoslim("search", "--flops", "50%", "-r", worked, *settings, "--resume")
+    assert "training 1 epochs" not in again.stderr
+    assert (worked / "search.jsonl").read_text() == before
+    autoslim(
+        "search", "--flops", "50%", "-r", worked, "search.rivals=[magnitude,uniform]", "retrain.lr=0.02", "--resume"
+    )
+    assert (worked / "search.jsonl").read_text().count('"trial"') == 2 * before.count('"trial"')
+    assert not (worked / "trial.resume.pt").exists()
