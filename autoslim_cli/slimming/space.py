@@ -142,7 +142,7 @@ class Space:
     @property
     def widths(self) -> list[float]:
         """Return all widths, ascending, at which `uniform` has just changed a count."""
-        found: set[float] = set()
+        found = {1.0 + 1e-9}  # at 1 the base network, whose counts need be no multiples; behind it, multiples again
         for name, space in self.units.items():
             quantum = _quantum(space.unit, self.divisors[name])
             counts = range(_rounded_up(space.smallest, quantum), space.largest + 1, quantum)

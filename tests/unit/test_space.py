@@ -52,6 +52,7 @@ def test_slimming_ends_at_the_smallest(units, rng):
 @settings(deadline=None)  # it looks at hundreds of networks: a busy machine is no fault
 @given(units, st.integers(0, 99), st.floats(0.1, 0.9))
 @example((Unit("u0", ("u0",), 3),), 0, 0.5)
+@example((Unit("u0", ("u0",), 13),), 0, 0.5)  # 16 from width 0.92 on, 13 at 1, and 16 again
 def test_the_widest_uniform_network_is_found_where_cost_rises_and_falls(units, seed, share):
     space = space_of(units)
 
