@@ -1,6 +1,7 @@
 """Strategies that compete by a short training, and slimming by magnitude."""
 
 import json
+from pathlib import Path
 
 import torch
 
@@ -11,8 +12,7 @@ from autoslim_cli.slimming.trained_weights import sort_channels
 
 
 def config_of(result):
-    with open(result["configs"][0]["path"], encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(Path(result["configs"][0]["path"]).read_text())
 
 
 def test_importance_is_large_where_weights_are():

@@ -66,7 +66,8 @@ def problem_of(grids, shares, settings, measures=("flops",)):
         return Bound(measure, "x", int(low[measure] + share * (high[measure] - low[measure])))
 
     budgets = [Budget(tuple(bound(m, share) for m in measures)) for share in sorted(shares, reverse=True)]
-    return Problem(space, cost, tuple(budgets), settings)
+    importance = {name: [1 / place for place in range(1, unit.largest + 1)] for name, unit in space.units.items()}
+    return Problem(space, cost, tuple(budgets), settings, importance=importance)
 
 
 def arbitrary(seed):
