@@ -150,7 +150,8 @@ class CachedSource:
 
     @cached_property
     def _pixels(self) -> Tensor:
-        return torch.empty(len(self.source), *self.source.shape, dtype=torch.uint8, device=self.device)
+        with torch.inference_mode(False):  # a calibration may ask first, and a training writes into them after
+            return torch.empty(len(self.source), *self.source.shape, dtype=torch.uint8, device=self.device)
 
     def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield batches from memory; what is not there yet is decoded by threads."""

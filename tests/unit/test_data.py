@@ -164,6 +164,14 @@ def test_only_what_is_asked_for_is_decoded_and_that_once(noisy, monkeypatch):
     assert len(decoded) == len(set(decoded)) == 7
 
 
+def test_images_that_were_first_read_to_calibrate_or_evaluate_are_trained_on_after(noisy):
+    settings = DataSettings(name="image-folder", path="set", holdout=4)
+    images, _ = split(settings, model_of(3, 32, 32), 0, noisy)
+    with torch.inference_mode():
+        list(images.take(3).evaluation(2))
+    assert len(list(images.training(4, 1, 0))) == images.steps(4)
+
+
 # -- geometry -------------------------------------------------------------------------------------------------------
 
 
