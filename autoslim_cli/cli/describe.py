@@ -1,12 +1,13 @@
 """Define the commands that describe networks."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from autoslim_cli.cli.options import Json, Overrides, Recipe, open_recipe
-from autoslim_cli.cli.printing import print_json, print_table
+from autoslim_cli.cli.printing import print_json, print_markdown, print_table
 from autoslim_cli.errors import UsageError
 
 
@@ -75,6 +76,66 @@ def info(
         print(f"latency{latency['predicted_ms']:>15.4g} ms, predicted for {latency['device']}")
     for note in result["notes"]:
         print(f"pinned: {note}")
+
+
+def compare(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Channel configs and checkpoints: found, uniform, published, of any recipe."
+        ),
+    ],
+    latency_table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Predict their latency by a table of `autoslim profile`.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Set networks side by side: FLOPs, parameters, memory, latency, top-1, and the channels that differ.
+
+    Costs are recomputed and set against the base network's; top-1 is what each file records of the holdout or of the
+    test set.
+    """
+    from autoslim_cli.stages.compare import compare as stage
+
+    if markdown and as_json:
+        raise UsageError("--json and --markdown: name one")
+    result = stage(files, latency_table)
+    if as_json:
+        print_json(result)
+        return
+    show = print_markdown if markdown else print_table
+    networks = result["networks"]
+    measured = [where for where in ("holdout", "test") if any(where in row.get("top1", {}) for row in networks)]
+    latency = ["latency"] if latency_table else []
+    heads = ["network", "kind", "FLOPs", "params", "activations", *latency, *(f"{where} top-1" for where in measured)]
+    number = itertools.count(1)
+    columns = ["base" if row["kind"] == "base" else str(next(number)) for row in networks]
+    names = [
+        row["name"] if column == "base" else f"{column}  {row['name']}"
+        for column, row in zip(columns, networks, strict=True)
+    ]
+    show(heads, ([name, *_compared(row, networks, measured)] for name, row in zip(names, networks, strict=True)))
+    if result["differ"]:
+        rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
+        show(["unit", *columns], rows, title="Channels that differ")
+
+
+def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[str]) -> list[str]:
+    """Write what a row of a comparison says of its network; costs also as a share of the base network's."""
+    from autoslim_cli.cost.budget import MEASURES
+
+    base = next(other for other in networks if other["kind"] == "base" and other["model"] == row["model"])
+
+    def share(key: str, text: str) -> str:
+        return text if row is base else f"{text} ({row[key] / base[key]:.0%})"
+
+    cells = [row["kind"], *(share(key, f"{row[key]:,}") for key in ("flops", "params"))]
+    cells.append(share("activation_memory", MEASURES["activation_memory"].show(row["activation_memory"])))
+    if "latency_ms" in row:
+        cells.append(share("latency_ms", f"{row['latency_ms']:.4g} ms"))
+    scores = row.get("top1", {})
+    return [*cells, *(f"{scores[where]:.2%}" if where in scores else "" for where in measured)]
 
 
 def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:

@@ -28,6 +28,15 @@ def print_table(columns: list[str], rows: Iterable[Iterable[str]], *, title: str
     console.print(table)
 
 
+def print_markdown(columns: list[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> None:
+    """Print a table as Markdown; the first column is text, the others are figures."""
+    if title:
+        print(f"\n{title}:\n")
+    aligned = ["---", *["---:"] * (len(columns) - 1)]
+    for row in (columns, aligned, *rows):
+        print(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in row)} |")
+
+
 def figures(row: dict[str, Any]) -> tuple[str, ...]:
     """Write FLOPs, parameters, loss and top-1."""
     return (f"{row['flops']:,}", f"{row['params']:,}", f"{row['loss']:.4f}", f"{row['top1']:.2%}")

@@ -47,7 +47,9 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
     latency that a table predicts. Raises ArtifactError if the table does not hold its layers.
     """
     path = Path(what)
-    settings, channels, steering = (model, None, SpaceSettings()) if model else _from_file(path)
+    channels, steering, _ = (None, SpaceSettings(), {}) if model else network_in(path)
+    settings = channels.model if channels else model
+    assert settings is not None
     times = read_table(latency_table) if latency_table else None
     if latency_table and times:
         refuse_other_model(latency_table, times, settings)
@@ -94,19 +96,21 @@ def _latency(reading: Reading, channels: Channels, times: LatencyTable, name: st
     return {"latency": {"predicted_ms": latency(channels), "device": str(times.device)}}
 
 
-def _from_file(path: Path) -> tuple[ModelSettings, ChannelConfig, SpaceSettings]:
-    """Return the model and channels that a file holds, a channel config or a checkpoint, and how units are steered."""
+def network_in(path: Path) -> tuple[ChannelConfig, SpaceSettings, dict[str, Any]]:
+    """Return the model and channels that a file holds, how its units are steered, and a checkpoint's facts.
+
+    The file is a channel config or a checkpoint; of a supernet, its largest channels.
+    Raises UsageError for a path that is neither, ArtifactError for a file that is missing, damaged or foreign.
+    """
     if not path.exists() and path.suffix not in (".json", ".safetensors"):
         raise UsageError(
             f"{path}: neither a file nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
             f"package.module:factory or ./net.py:factory); did you mean torchvision/{path}?"
         )
     if path.suffix == ".json":
-        config = read_config(path)
-        return config.model, config, SpaceSettings()
+        return read_config(path), SpaceSettings(), {}
     facts = checkpoint.read_any(path)
     if facts["format"] == checkpoint.MODEL:
-        config = ChannelConfig.model_validate(facts["config"])
-        return config.model, config, SpaceSettings()
+        return ChannelConfig.model_validate(facts["config"]), SpaceSettings(), facts
     config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})
-    return config.model, config, SpaceSettings.model_validate(facts["made_from"]["recipe"]["space"])
+    return config, SpaceSettings.model_validate(facts["made_from"]["recipe"]["space"]), facts

@@ -1,0 +1,66 @@
+"""Networks side by side: costs, what was measured, and the channels that differ."""
+
+import json
+import re
+
+from autoslim_cli.files.channel_config import read_config
+from autoslim_cli.models.zoo import build
+from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import ModelSettings
+
+
+def test_files_of_one_recipe_stand_beside_their_base_network(worked, autoslim_json):
+    arch, model = worked / "arch-30pct.json", worked / "model-60pct.safetensors"
+    result = autoslim_json("compare", arch, model, worked / "supernet.safetensors")
+    base, found, retrained, supernet = result["networks"]
+    assert [row["kind"] for row in result["networks"]] == ["base", "config", "retrained", "supernet"]
+    config = read_config(arch)
+    assert (found["flops"], found["params"]) == (config.cost.flops, config.cost.params)
+    assert found["flops"] < retrained["flops"] < base["flops"] < supernet["flops"]
+    assert 0 < found["activation_memory"] < supernet["activation_memory"]
+    assert found["top1"] == {"holdout": config.found.top1}
+    assert set(retrained["top1"]) == {"test"}
+    assert set(supernet["top1"]) == {"holdout"}
+    assert found["source"].endswith(config.found.budget)
+    assert found["channels"] == config.channels
+    for unit, counts in result["differ"].items():
+        assert counts == [row["channels"][unit] for row in result["networks"]]
+        assert len(set(counts)) > 1
+    same = [unit for unit in base["channels"] if unit not in result["differ"]]
+    assert all(len({row["channels"][unit] for row in result["networks"]}) == 1 for unit in same)
+
+
+def test_the_tables_as_text_and_as_markdown(worked, autoslim, refuse):
+    arch = worked / "arch-30pct.json"
+    text = autoslim("compare", arch, worked / "arch-60pct.json").stdout
+    assert "Channels that differ" in text
+    assert "holdout top-1" in text
+    lines = autoslim("compare", arch, worked / "arch-60pct.json", "--markdown").stdout.splitlines()
+    tables = [line for line in lines if line]
+    assert tables[0].startswith("| network | kind | FLOPs | params | activations | holdout top-1 |")
+    assert tables[1] == "| --- |" + " ---: |" * 5
+    assert re.search(r"\| 1  .*arch-30pct\.json \| config \| [\d,]+ \(\d\d%\) \|", tables[3])
+    assert len({line.count("|") for line in tables[:5]}) == 1
+    assert "name one" in refuse(2, "compare", arch, "--json", "--markdown")
+
+
+def test_networks_of_two_models(worked, autoslim_json):
+    """Each model has a base network of its own; units that one of them lacks are left open."""
+    config = json.loads((worked / "arch-30pct.json").read_text())
+    deeper = {**config["model"], "args": {**config["model"]["args"], "depth": 14}}
+    settings = ModelSettings.model_validate(deeper)
+    base = read(build(settings, worked), settings.input).table.base
+    path = worked / "arch-deeper.json"
+    path.write_text(json.dumps({"format": config["format"], "model": deeper, "channels": base}))
+    result = autoslim_json("compare", worked / "arch-30pct.json", path)
+    assert [row["kind"] for row in result["networks"]] == ["base", "config", "base", "config"]
+    assert any(None in counts for counts in result["differ"].values())
+
+
+def test_what_cannot_be_compared_is_named(worked, refuse, tmp_path):
+    arch = worked / "arch-30pct.json"
+    config = json.loads(arch.read_text())
+    config["cost"]["flops"] += 1
+    (worked / "wrong.json").write_text(json.dumps(config))
+    assert "correct cost" in refuse(4, "compare", arch, worked / "wrong.json")
+    assert "no such channel config" in refuse(4, "compare", tmp_path / "none.json")
