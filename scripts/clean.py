@@ -42,6 +42,15 @@ def a_log(path: Path) -> bool:
         return str(as_object(file.readline(2**24)).get("format")).startswith("autoslim.search/")
 
 
+def a_page(path: Path) -> bool:
+    """Tell whether a page or a drawing is of `autoslim report`."""
+    with path.open(encoding="utf-8") as file:
+        start = file.read(4096)
+    return 'name="generator" content="autoslim ' in start or start.startswith(
+        '<svg xmlns="http://www.w3.org/2000/svg" data-by="autoslim"'
+    )
+
+
 def by_name(_path: Path) -> bool:
     """Trust a name that only autoslim gives."""
     return True
@@ -51,6 +60,7 @@ MADE: dict[str, Callable[[Path], bool]] = {
     "arch-*.json": found_by_search,
     "*.safetensors": a_checkpoint,
     **dict.fromkeys(("search.jsonl", "search.old-*.jsonl"), a_log),
+    **dict.fromkeys(("report.html", "report-*.svg"), a_page),
     **dict.fromkeys(("supernet.resume.pt", "joint.resume.pt", "model-*.resume.pt", ".*.part"), by_name),
     **dict.fromkeys((f"{name}.{kind}" for name in ("report", "spectrum") for kind in ("json", "png")), by_name),
 }

@@ -103,7 +103,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     searching.run,
     training.evaluate,
     *(device.profile, device.export),
-    *(describe.units, describe.info, describe.compare),
+    *(describe.units, describe.info, describe.compare, describe.report),
 )
 for _command in _COMMANDS:
     app.command()(_command)

@@ -138,6 +138,28 @@ def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: lis
     return [*cells, *(f"{scores[where]:.2%}" if where in scores else "" for where in measured)]
 
 
+def report(
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    latency_table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Predict latency by this table; by default by those in the recipe's directory."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write report.html: one page, without network or script, of everything in a recipe's directory.
+
+    Channels along the network, the search step by step, accuracy against cost, where FLOPs go, and what every file was
+    made from; the figures lie beside it as SVG.
+    """
+    from autoslim_cli.stages.report import report as stage
+
+    result = stage(open_recipe(recipe, [*(overrides or ()), "device=cpu"]), latency_table)
+    print_json(result) if as_json else print(result["page"])
+
+
 def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:
     """Return the model settings that a model name asks for; None for a file."""
     import yaml

@@ -75,7 +75,7 @@ def run(
         ((row["network"], *figures(row), row["path"]) for row in result["networks"]),
         title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}",
     )
-    for name in ("report", "plot"):
+    for name in ("report", "plot", "page"):
         if result[name]:
             print(f"{name}: {result[name]}")
 

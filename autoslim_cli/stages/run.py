@@ -13,6 +13,7 @@ from autoslim_cli.report.figures import Found, Search, write_report
 from autoslim_cli.search.log import LOG_FILE, read_steps
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.project import Project
+from autoslim_cli.stages.report import report
 from autoslim_cli.stages.retrain import retrain
 from autoslim_cli.stages.search import SearchResult, check_reach, search
 from autoslim_cli.stages.start import label
@@ -38,10 +39,17 @@ def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
         searched = retrain(project, name + label(project), channels, config=path, resume=True)
         rows.append({"network": "searched", **searched, "holdout_top1_without_retraining": subnet["top1"]})
         rows.append({"network": "uniform", **retrain(project, uniform_name + label(project), uniform, resume=True)})
-    report = write_report(project.directory, _drawn(project, found), rows)
-    if report["plot"] is None:
+    # 4. What was found, for people.
+    written = write_report(project.directory, _drawn(project, found), rows)
+    if written["plot"] is None:
         project.reporter.say("no plot: pip install 'autoslim[plot]' draws one")
-    return {"networks": rows, "search": {"evaluations": found.evaluations, "seconds": found.seconds}, **report}
+    page = report(project, project.latency_table)["page"]
+    return {
+        "networks": rows,
+        "search": {"evaluations": found.evaluations, "seconds": found.seconds},
+        **written,
+        "page": page,
+    }
 
 
 def uniform_channels(project: Project, limit: float, budget: Budget | None = None) -> tuple[str, dict[str, int]]:

@@ -1,0 +1,178 @@
+"""Write a report as one HTML page that needs nothing else: no script, no network, light and dark, on a phone too."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from xml.etree.ElementTree import Element
+
+from autoslim_cli.cost.budget import MEASURES
+from autoslim_cli.report.charts import STYLE, colour, said_of
+from autoslim_cli.report.facts import Artifact, Facts, Network
+from autoslim_cli.report.markup import element, html
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""The browser loads and runs nothing, whatever a name in the report may try."""
+
+PAGE_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2430; --soft: #667085; --line: #d6dae1; --ground: #fff; --card: #f6f7f9;
+  --base: #c3c9d4; --c1: #c2410c; --c2: #1d4ed8; --c3: #15803d; --c4: #9333ea; --c5: #0e7490; --c6: #be185d; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --soft: #98a2b3; --line: #343c4a; --ground: #14181f;
+  --card: #1b212b; --base: #4d5768; --c1: #fb923c; --c2: #7aa7ff; --c3: #4ade80; --c4: #c99bff; --c5: #4dd4e6;
+  --c6: #f98bbd; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1080px; padding: 16px; background: var(--ground); color: var(--ink);
+  font: 15px/1.45 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.5em; margin: .3em 0 0; } h2 { font-size: 1.05em; margin: 0 0 .2em; }
+p { margin: .2em 0 .7em; } .soft { color: var(--soft); }
+.cards { columns: 2 400px; column-gap: 16px; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px; min-width: 0;
+  margin: 0 0 16px; break-inside: avoid; }
+svg { display: block; width: 100%; height: auto; } section svg { --ground: var(--card); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .88em; overflow-wrap: normal; }
+th, td { text-align: right; padding: 4px 8px; border-bottom: 1px solid var(--line); white-space: nowrap;
+  vertical-align: top; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; color: var(--soft); }
+td.left, th.left { text-align: left; } td.wrap { white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
+code, pre { font: .9em ui-monospace, monospace; } pre { overflow-x: auto; white-space: pre-wrap; }
+.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em; }
+.name { margin-right: .9em; white-space: nowrap; }
+.changed { color: var(--c1); font-weight: 600; } summary { cursor: pointer; color: var(--soft); }
+details > * + * { margin-top: .5em; }
+""".strip()
+
+
+def page(facts: Facts, figures: Mapping[str, Element]) -> str:
+    """Write the page; `figures` are those of `charts.figures`."""
+    devices = [name for name in facts.base.costs if name.startswith("ms ")]
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="generator", content=f"autoslim {facts.version}"),
+        element("title", f"{facts.title}: autoslim report"),
+        element("style", PAGE_STYLE + "\n" + STYLE),
+    )
+    cards = [_section("Channels along the network", _CHANNELS, _legend(facts), figures["channels"], _units(facts))]
+    if "slimming" in figures:
+        cards.append(_section("Slimming", facts.search, None, figures["slimming"], _steps(facts)))
+    for name, title, text in (
+        ("accuracy", "Accuracy against FLOPs", "Test top-1 of retrained networks, by what chose their channels."),
+        *((f"accuracy-{name}", f"Accuracy against {name}", "As its latency table predicts it.") for name in devices),
+        ("subnetworks", "The supernet's sub-networks", "Holdout top-1 with BN calibrated, without training."),
+        ("flops", "Where FLOPs go", "Layer by layer."),
+        ("params", "Where parameters go", "Layer by layer."),
+        *((name, f"Where {name} go", "Layers timed alone; a network's sum is corrected.") for name in devices),
+    ):
+        if name in figures:
+            bars = name in ("flops", "params", *devices)
+            cards.append(_section(title, text, _legend(facts) if bars else None, figures[name]))
+    body = element(
+        "body",
+        element("h1", facts.title),
+        element("p", facts.about, class_="soft"),
+        _section("Networks", facts.model, None, _networks(facts, devices)),
+        element("div", *cards, class_="cards"),
+        _section("Where it comes from", _PROVENANCE, None, _provenance(facts.artifacts)),
+        _section("Left out", "", None, _list(facts.notes)) if facts.notes else None,
+        _section("Recipe", "", None, _folded("recipe.yaml with every default", element("pre", facts.recipe))),
+        element(
+            "p",
+            f"autoslim {facts.version}; FLOPs are multiply-adds of convolutions and linear layers, batch 1",
+            class_="soft",
+        ),
+    )
+    return html(element("html", head, body, lang="en"))
+
+
+_CHANNELS = (
+    "Grey: the base network; dashed: the supernet. Brackets join layers whose counts must be equal, as those that a "
+    "residual sum adds."
+)
+_PROVENANCE = "Every artifact records what it was made from; a parent that has changed since is marked."
+
+
+def _section(title: str, text: str, *parts: Element | None) -> Element:
+    """Return a card: a heading, a sentence, and what it shows."""
+    return element("section", element("h2", title), element("p", text, class_="soft") if text else None, *parts)
+
+
+def _legend(facts: Facts) -> Element:
+    """Name the colours of the networks that are drawn."""
+    colours = [("base", "base"), *((one.name, colour(number)) for number, one in enumerate(facts.found))]
+    keys = [
+        element("span", element("span", class_="key", style=f"background:var(--{variable})"), name, class_="name")
+        for name, variable in colours
+    ]
+    return element("p", *(part for key in keys for part in (key, " ")))
+
+
+def _table(heads: Sequence[str], rows: Iterable[Iterable[Element | str]], *, left: int = 1) -> Element:
+    """Return a table; the first `left` columns are text, the others figures."""
+    head = element("tr", *(element("th", text, class_="left" if n < left else None) for n, text in enumerate(heads)))
+    body = [
+        element("tr", *(element("td", cell, class_="left wrap" if n < left else None) for n, cell in enumerate(row)))
+        for row in rows
+    ]
+    table = element("table", element("thead", head), element("tbody", *body))
+    return element("div", table, class_="scroll")
+
+
+def _networks(facts: Facts, devices: Sequence[str]) -> Element:
+    """List the networks with their costs, and what was measured of them."""
+    networks = [facts.base, facts.supernet, *facts.found, *facts.others]
+    measured = [where for where in ("holdout", "test") if any(where in network.top1 for network in networks)]
+    memory = [name for name in ("activation_memory",) if name in facts.base.costs]
+    heads = ["network", "FLOPs", "params", *("activations" for _ in memory), *devices]
+    heads += [f"{where} top-1" for where in measured]
+
+    def row(network: Network) -> Iterable[Element | str]:
+        costs = network.costs
+        yield f"{network.name}{f' ({network.trained})' if network.trained else ''}"
+        yield f"{costs['flops']:,.0f} ({costs['flops'] / facts.base.costs['flops']:.0%})"
+        yield f"{costs['params']:,.0f}"
+        yield from (MEASURES[name].show(costs[name]) for name in memory)
+        yield from (f"{costs[name]:.4g}" for name in devices)
+        yield from (f"{network.top1[where]:.2%}" if where in network.top1 else "" for where in measured)
+
+    return _table(heads, map(row, networks))
+
+
+def _units(facts: Facts) -> Element:
+    """List the counts of every unit."""
+    networks = [facts.base, facts.supernet, *facts.found]
+    rows = ([unit, *(str(network.channels[unit]) for network in networks)] for unit in facts.base.channels)
+    return _folded("Counts of every unit", _table(["unit", *(network.name for network in networks)], rows))
+
+
+def _steps(facts: Facts) -> Element:
+    """List the steps of the search: what the pointer shows, for those who have none."""
+    return _folded(f"All {len(facts.steps)} steps", _list(said_of(step) for step in facts.steps if "flops" in step))
+
+
+def _provenance(artifacts: Sequence[Artifact]) -> Element:
+    """List artifacts, what they were made from, and all that they say of it."""
+
+    def row(artifact: Artifact) -> Iterable[Element | str]:
+        yield artifact.name
+        parents = element("span")
+        for parent in artifact.parents:
+            marked = "changed" if parent.now != "same" else None
+            text = parent.name if parent.now == "same" else f"{parent.name} ({parent.now})"
+            parents.append(element("div", element("span", text, class_=marked)))
+        yield parents
+        origin = json.dumps(artifact.origin, indent=1, ensure_ascii=False)
+        yield _folded(artifact.what, element("pre", origin)) if artifact.origin else artifact.what
+        yield ", ".join(f"{name} {version}" for name, version in artifact.versions.items())
+        yield element("code", artifact.digest.removeprefix("sha256:")[:12])
+
+    return _table(["file", "made from", "what it is", "versions", "sha256"], map(row, artifacts), left=4)
+
+
+def _folded(title: str, content: Element) -> Element:
+    """Return what opens at a click."""
+    return element("details", element("summary", title), content)
+
+
+def _list(lines: Iterable[str]) -> Element:
+    """Return lines one below the other."""
+    return element("ul", *(element("li", line) for line in lines))

@@ -1,0 +1,233 @@
+"""Show what lies in a recipe's directory: one HTML page, and its figures as SVG files."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoslim_cli import __version__
+from autoslim_cli.cost.configs import check_cost
+from autoslim_cli.errors import AutoslimError
+from autoslim_cli.files import checkpoint
+from autoslim_cli.files.atomic import file_name, sha256, write_text
+from autoslim_cli.files.channel_config import ChannelConfig, config_sha256, describe, read_config
+from autoslim_cli.latency.pieces import pieces
+from autoslim_cli.latency.predictor import Latency, predictor
+from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
+from autoslim_cli.network.table import Channels, LayerRow, features
+from autoslim_cli.report.charts import STYLE, figures
+from autoslim_cli.report.facts import Artifact, Facts, Kind, Layer, Network, Parent
+from autoslim_cli.report.markup import svg_file
+from autoslim_cli.report.page import page
+from autoslim_cli.search.log import LOG_FILE, read_log, read_steps
+from autoslim_cli.stages.compare import kind_of, top1_of
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
+
+PAGE_FILE = "report.html"
+
+
+def report(project: Project, latency_table: Path | None = None) -> dict[str, Any]:
+    """Write `report.html` and `report-<figure>.svg` of what lies in the recipe's directory; return their paths.
+
+    Latency is that of the tables that lie there, or of one that is named. Files that cannot be read, or are of another
+    network, are left out and named.
+    """
+    facts = gathered(project, latency_table)
+    drawn = figures(facts)
+    written = {}
+    for name, drawing in drawn.items():
+        path = project.directory / f"report-{file_name(name)}.svg"
+        write_text(path, svg_file(drawing, STYLE))
+        written[name] = str(path)
+    path = project.directory / PAGE_FILE
+    write_text(path, page(facts, drawn))
+    for note in facts.notes:
+        project.reporter.say(f"left out: {note}")
+    return {"page": str(path), "figures": written, "left_out": list(facts.notes)}
+
+
+def gathered(project: Project, latency_table: Path | None = None) -> Facts:
+    """Read everything that a report shows."""
+    recipe, directory, space = project.recipe, project.directory, project.network.space
+    project, notes = with_activation_memory(project), list[str]()
+    latencies = dict(_latencies(project, latency_table, notes))
+    for name, latency in latencies.items():
+        project = replace(project, costs=project.costs.also(name, latency))
+    rows = [row for row in project.network.reading.table.rows if row.multiplies]
+
+    def network(name: str, kind: Kind, channels: Channels, **more: Any) -> Network:
+        ms = {device: dict(_layer_ms(latency, channels)) for device, latency in latencies.items()}
+        return Network(
+            name=name,
+            kind=kind,
+            costs=project.costs(channels),
+            channels=dict(channels),
+            outputs={row.name: features(row.outputs, channels) for row in rows},
+            flops={row.name: row.flops(channels) for row in rows},
+            params={row.name: row.params(channels) for row in rows},
+            ms=ms,
+            **more,
+        )
+
+    # 1. Channel configs, then checkpoints: what a config says of its origin tells what chose a checkpoint's channels.
+    found, others, chosen_by = list[Network](), list[Network](), dict[str, str]()
+    supernet: dict[str, float] = {}
+    artifacts = []
+    for path in (*sorted(directory.glob("arch-*.json")), *sorted(directory.glob("*.safetensors"))):
+        try:
+            artifacts.append(_artifact(path))
+            config, facts = _opened(path)
+            if config is None:
+                supernet = (
+                    top1_of(ChannelConfig(model=recipe.model, channels={}), facts)
+                    if path.name == SUPERNET_FILE
+                    else supernet
+                )
+                continue
+            if config.model != recipe.model.architecture:
+                raise AutoslimError(f"{path}: of {describe(config.model)}, which is not the recipe's model")
+            channels = space.check(config.channels, str(path), bounded=False)
+            check_cost(path, config, project.costs, channels)
+        except AutoslimError as error:
+            notes.append(str(error))
+            continue
+        top1 = top1_of(config, facts)
+        if not facts:
+            chosen_by[path.name] = _chosen_by(config)
+            found.append(network(path.stem.removeprefix("arch-"), "found", channels, top1=top1))
+            continue
+        parents = facts.get("made_from", {}).get("parents", {})
+        by = next((chosen_by.get(name, "searched") for name in parents if name.endswith(".json")), "one width")
+        kind: Kind = "retrained" if kind_of(facts) == "retrained" else "subnet"
+        by = (
+            by
+            if kind == "retrained"
+            else ("one width" if channels in map(space.uniform, _widths(path)) else "searched")
+        )
+        trained = _training(facts) if kind == "retrained" else ""
+        others.append(network(path.stem, kind, channels, top1=top1, channels_by=by, trained=trained))
+    # 2. The search.
+    steps, search = list[dict[str, Any]](), ""
+    try:
+        steps = read_steps(directory / LOG_FILE)
+        search = _search(directory)
+    except AutoslimError as error:
+        notes.append(str(error))
+    found.sort(key=lambda one: -one.costs["flops"])
+    others.sort(key=lambda one: (one.kind, -one.costs["flops"]))
+    return Facts(
+        title=directory.resolve().name,
+        about=recipe.about,
+        model=describe(recipe.model),
+        layers=[_layer(row) for row in rows],
+        base=network("base", "base", project.network.base),
+        supernet=network("supernet", "supernet", space.largest, top1=supernet),
+        found=found,
+        others=others,
+        steps=[step for step in steps if {"step", "kind", "flops", "loss", "top1"} <= step.keys()],
+        search=search,
+        artifacts=artifacts,
+        notes=notes,
+        recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        version=__version__,
+    )
+
+
+def _opened(path: Path) -> tuple[ChannelConfig | None, dict[str, Any]]:
+    """Return the channel config that a file holds, None for a supernet's, and a checkpoint's facts."""
+    if path.suffix == ".json":
+        return read_config(path), {}
+    facts = checkpoint.read_any(path)
+    return (ChannelConfig.model_validate(facts["config"]) if facts["format"] == checkpoint.MODEL else None), facts
+
+
+def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterator[tuple[str, Latency]]:
+    """Yield what predicts latency, by `ms on DEVICE`. A table that is named must do; others that do not are noted."""
+    network = project.network
+    for path in [named] if named else sorted(project.directory.glob("latency-*.json")):
+        try:
+            table = read_table(path)
+            refuse_other_model(path, table, network.model)
+            refuse_incomplete(path, table)
+            latency = predictor(table, pieces(network.reading), *network.space.ends, str(path))
+        except AutoslimError as error:
+            if named:
+                raise
+            notes.append(str(error))
+            continue
+        yield f"ms on {path.stem.removeprefix('latency-')}", latency
+
+
+def _layer_ms(latency: Latency, channels: Channels) -> Iterator[tuple[str, float]]:
+    """Yield the ms of each convolution or linear layer with what is run along with it, as it was measured alone."""
+    for piece, grid, _ in latency.layers:
+        if piece.multiplies:
+            name = next(row.name for row in piece.rows if row.multiplies)
+            yield name, grid.at(piece.counts(channels))
+
+
+def _layer(row: LayerRow) -> Layer:
+    """Return what is drawn of a layer."""
+    units = tuple(dict.fromkeys(segment.unit for segment in row.outputs if segment.unit is not None))
+    inputs = {segment.unit for segment in row.inputs}
+    return Layer(row.name, units, depthwise=bool(row.group_inputs) and set(units) == inputs)
+
+
+def _chosen_by(config: ChannelConfig) -> str:
+    """Say what chose a config's channels."""
+    names = {"random": "random", "uniform": "one width"}
+    return names.get((config.found.strategy or "") if config.found else "", "searched")
+
+
+def _widths(path: Path) -> Iterator[float]:
+    """Yield the width that a sub-network's file is called after, if it is."""
+    with suppress(ValueError):
+        yield float(path.stem.removeprefix("subnet-width-"))
+
+
+def _training(facts: dict[str, Any]) -> str:
+    """Say how a network was trained."""
+    retrain = facts.get("made_from", {}).get("recipe", {}).get("retrain", {})
+    start = retrain.get("start", "scratch")
+    return f"{retrain['epochs']} epochs from {start}" if "epochs" in retrain else ""
+
+
+def _search(directory: Path) -> str:
+    """Say what the last search of a directory was."""
+    rows = read_log(directory / LOG_FILE) or []
+    run = next((row["run"] for row in reversed(rows) if isinstance(row.get("run"), dict)), None)
+    if run is None:
+        return ""
+    scored = sum(len(row["scored"]) for row in rows if isinstance(row.get("scored"), list))
+    return f"{run.get('strategy')} search for {', '.join(map(str, run.get('budgets', [])))}: {scored} scores in its log"
+
+
+def _artifact(path: Path) -> Artifact:
+    """Return what a file says of its origin, and whether what it was made from is still there."""
+    digest = sha256(path)
+    if path.suffix == ".json":
+        config = read_config(path)
+        if not config.found:
+            return Artifact(path.name, "channel config, by hand", digest)
+        parents = [_parent(path.parent, SUPERNET_FILE, config.found.supernet)]
+        origin = config.found.model_dump(mode="json", exclude_none=True)
+        return Artifact(path.name, f"channel config, {config.found.budget}", digest, parents, {}, origin)
+    facts = checkpoint.read_any(path)
+    made_from = facts.get("made_from", {})
+    parents = [_parent(path.parent, name, before) for name, before in made_from.get("parents", {}).items()]
+    what = {"supernet": "supernet", "retrained": "retrained network", "subnet": "sub-network"}[kind_of(facts)]
+    return Artifact(path.name, what, digest, parents, made_from.get("versions", {}), made_from)
+
+
+def _parent(directory: Path, name: str, before: str) -> Parent:
+    """Tell whether what an artifact was made from is still there as it was."""
+    path = directory / name
+    if not path.is_file():
+        return Parent(name, before, "missing")
+    with suppress(AutoslimError):
+        now = config_sha256(path) if path.suffix == ".json" else sha256(path)
+        return Parent(name, before, "same" if now == before else "changed")
+    return Parent(name, before, "changed")

@@ -1,0 +1,122 @@
+"""The report: one page of everything in a recipe's directory, whatever names and texts lie in it."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from autoslim_cli.files.channel_config import read_config
+
+HOSTILE = "\"><svg onload=alert(1)><img src=x onerror='alert(2)'>&amp;\x07"
+ELEMENTS = {
+    *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "section", "div", "span"),
+    *("table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "code", "ul", "li"),
+    *("svg", "g", "rect", "line", "circle", "path", "polyline", "text"),
+}
+"""What a report is made of: nothing that runs, loads or sends."""
+
+
+class Page(HTMLParser):
+    """Collect a page's elements, their attributes, its text and what opens without closing."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.attributes, self.words = set(), {}, []
+        self.open = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.add(tag)
+        for name, value in attrs:
+            self.attributes.setdefault(name, set()).add(value)
+        self.open += [] if tag == "meta" else [tag]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def page_of(directory):
+    page = Page((directory / "report.html").read_text(encoding="utf-8"))
+    assert page.elements <= ELEMENTS
+    assert not [name for name in page.attributes if name.startswith("on") or name in ("src", "href", "action")]
+    assert "default-src 'none'; style-src 'unsafe-inline'" in page.attributes["content"]
+    for file in directory.glob("report-*.svg"):
+        names = {one.tag.rpartition("}")[2] for one in ElementTree.parse(file).iter()}
+        assert names <= ELEMENTS
+    return page
+
+
+def test_the_page_shows_what_lies_in_the_directory(worked, autoslim, autoslim_json):
+    autoslim("calibrate-bn", "--widths", "0.5,1.0", "-r", worked)
+    autoslim("retrain", "--width", "0.5", "-r", worked, "retrain.epochs=1")
+    result = autoslim_json("report", "-r", worked)
+    assert result["page"] == str(worked / "report.html")
+    assert set(result["figures"]) == {"channels", "slimming", "accuracy", "subnetworks", "flops", "params"}
+    assert result["left_out"] == []
+    page = page_of(worked)
+    text = " ".join(page.words)
+    for path in (*worked.glob("arch-*.json"), *worked.glob("*.safetensors")):
+        assert path.name in page.words, path
+    config = read_config(worked / "arch-30pct.json")
+    assert f"{config.cost.flops:,}" in text
+    assert "searched" in page.words
+    assert "one width" in page.words
+    # Every step of the search says its units under the pointer, and the ties of residual sums are drawn.
+    said = [word for word in page.words if word.startswith("step ")]
+    steps = [line for line in (worked / "search.jsonl").read_text().splitlines() if line.startswith('{"step"')]
+    assert len(said) == 2 * len(steps)  # in the figure, and in a list for those without a pointer
+    assert "conv1: 2 layers whose counts are equal (tied by a sum or a recipe)" in page.words
+    assert "changed" not in page.attributes["class"]
+    # One that was made from something else since is marked.
+    (worked / "arch-60pct.json").write_text(json.dumps(json.loads((worked / "arch-60pct.json").read_text())))
+    autoslim("report", "-r", worked)
+    assert "arch-60pct.json (changed)" in page_of(worked).words
+
+
+def test_nothing_in_a_name_or_a_text_runs(worked, autoslim):
+    directory = worked.rename(worked.with_name(HOSTILE.replace("\x07", "")))
+    recipe = directory / "recipe.yaml"
+    about = json.dumps("</style><script>alert(3)</script>" + HOSTILE.replace("\x07", ""))
+    recipe.write_text(recipe.read_text() + f"\nabout: {about}\n")
+    config = json.loads((directory / "arch-30pct.json").read_text())
+    config["found"] |= {"budget": f"flops<=1{HOSTILE}", "strategy": HOSTILE}
+    (directory / f"arch-{HOSTILE}.json").write_text(json.dumps(config))
+    rows = (directory / "search.jsonl").read_text().splitlines()
+    rows = [row.replace('"unit": "conv1"', f'"unit": {json.dumps(HOSTILE)}') for row in rows]
+    (directory / "search.jsonl").write_text("\n".join(rows) + "\n")
+    autoslim("report", "-r", directory)
+    page = page_of(directory)
+    assert any("<script>alert(3)</script>" in word for word in page.words)
+    assert any("<svg onload=alert(1)>" in word for word in page.words)
+    assert not any("\x07" in word for word in page.words)
+
+
+def test_what_cannot_be_shown_is_named(worked, autoslim_json, tmp_path):
+    """A directory with little in it has a report, too; files that are damaged or foreign are left out."""
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(worked / "recipe.yaml", alone)
+    assert set(autoslim_json("report", "-r", alone)["figures"]) == {"channels", "flops", "params"}
+    (alone / "arch-half.json").write_text("{ half")
+    (alone / "foreign.safetensors").write_text("not even one")
+    (alone / "search.jsonl").write_text('{"format": 1}\nnot a line\n')
+    result = autoslim_json("report", "-r", alone)
+    assert [note.partition(":")[0].rpartition("/")[2] for note in result["left_out"]] == [
+        "arch-half.json", "foreign.safetensors", "search.jsonl",
+    ]  # fmt: skip
+    assert "Left out" in page_of(alone).words
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.0, 0.0], [1e-9, 2e-9], [3e9, 3.1e9]])
+def test_ticks_lie_on_the_axis(values):
+    from autoslim_cli.report.charts import _scale
+
+    place, ticks = _scale(values, 10.0, 90.0)
+    assert 1 <= len(ticks) <= 12
+    assert all(10 <= place(tick) <= 90 for tick in (*ticks, *values))
