@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from autoslim_cli.latency.summary import Summary
+    from autoslim_cli.stages.export import Exported
 
 Batch = Annotated[int, typer.Option(min=1, max=2**20, help="Images in one forward.")]
 
@@ -76,40 +77,77 @@ def export(
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A model-*.safetensors, or an arch-*.json with random weights.")
     ] = None,
+    torch_export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same as a program of torch.export: FILE.pt2.")
+    ] = None,
+    state_dict: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The same as a dict of tensors: FILE.state.pt.")
+    ] = None,
+    fold_bn: Annotated[
+        bool, typer.Option("--fold-bn", help="Fold BN into the layers before it; not in a suite, where it always is.")
+    ] = False,
     latency_suite: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the recipe's layer shapes go, a small file each.")
     ] = None,
     networks: Annotated[
         int, typer.Option(min=4, help="Whole networks of a suite: half correct predictions, half check them.")
     ] = 20,
-    batch: Batch = 1,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Images in one forward; a network takes any number by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a network as FILE.onnx, checked against PyTorch; or all layer shapes, to be timed on another device."""
-    if (onnx is None) == (latency_suite is None):
-        raise UsageError("name one: --onnx FILE writes a network, --latency-suite DIR the layers of a search space")
-    if onnx is not None:
-        if overrides or recipe is not None:
-            raise UsageError("--onnx takes the network from FILE: leave --recipe and KEY=VALUE out")
-        if str(ctx.get_parameter_source("networks")).endswith("COMMANDLINE"):
-            raise UsageError("--networks is for --latency-suite: leave it out with --onnx")
-        from autoslim_cli.stages.export import export_onnx
+    """Write a network for deployment, checked against PyTorch; or all layer shapes, to be timed on another device.
 
-        result = export_onnx(onnx, batch=batch)
-        if as_json:
-            print_json(result)
-            return
-        shape, weights = "x".join(map(str, result["input"])), "" if result["trained"] else ", random weights"
-        print(f"{result['path']}: input {shape}{weights}; within {result['difference']:.1e} of PyTorch's outputs")
+    What is written needs no autoslim: the lines that load it are printed with it.
+    """
+    forms = {"onnx": onnx, "torch-export": torch_export, "state-dict": state_dict}
+    named = [(form, path) for form, path in forms.items() if path is not None]
+    if len(named) + (latency_suite is not None) != 1:
+        raise UsageError(
+            "name one: --onnx FILE, --torch-export FILE or --state-dict FILE writes a network, --latency-suite DIR the "
+            "layers of a search space"
+        )
+    if named:
+        ((form, path),) = named
+        if overrides or recipe is not None:
+            raise UsageError(f"--{form} takes the network from FILE: leave --recipe and KEY=VALUE out")
+        if str(ctx.get_parameter_source("networks")).endswith("COMMANDLINE"):
+            raise UsageError(f"--networks is for --latency-suite: leave it out with --{form}")
+        from autoslim_cli.stages import export as stage
+
+        result = stage.export(path, cast("stage.Form", form), batch=batch, fold_bn=fold_bn)
+        print_json(result) if as_json else print_exported(result)
         return
+    if fold_bn:
+        raise UsageError("--fold-bn is for a network: a suite's layers have their BN folded always")
     assert latency_suite is not None
     from autoslim_cli.stages.latency_suite import export_suite
 
-    written = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch)
+    written = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch or 1)
     if as_json:
         print_json(written)
         return
     print(f"{written['manifest']}: {written['shapes']} layer shapes, {written['files']} files")
+
+
+def print_exported(result: "Exported") -> None:
+    """Print what was written, how close it is, what it costs, and how it loads."""
+    before, after = result["before"], result["after"]
+    shape = "x".join(str(size or "any") for size in result["input"])
+    weights = "" if result["trained"] else ", random weights"
+    print(
+        f"{result['path']}: input {shape}{weights}; largest difference from PyTorch's outputs "
+        f"{result['largest_difference']:.1e}, {result['difference']:.1e} of the largest"
+    )
+    folded = f", {result['folded']} BN layers folded" if result["folded"] else ""
+    print(
+        f"{after['flops']:,} FLOPs and {after['params']:,} parameters{folded}; the base network has "
+        f"{before['flops']:,} and {before['params']:,}"
+    )
+    print(f"{result['bytes']:,} bytes, from {result['source_bytes']:,}; it loads without autoslim:")
+    for line in result["loads"]:
+        print(f"    {line}")
 
 
 def print_summary(result: "Summary") -> None:

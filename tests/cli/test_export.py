@@ -1,0 +1,166 @@
+"""What is exported computes what the network computed, and loads where autoslim is not installed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import randomise_norms
+from torch import nn
+
+from autoslim_cli import load_model
+from autoslim_cli.network.fold_bn import with_bn_folded
+from autoslim_cli.network.trace import read
+from autoslim_cli.stages import export
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+ALONE = """
+import importlib.abc, json, sys
+class NoAutoslim(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "autoslim_cli":
+            raise ImportError("autoslim is not installed here")
+        return None
+sys.meta_path.insert(0, NoAutoslim())
+exec(sys.stdin.read())
+import numpy
+print(json.dumps(numpy.asarray(logits.detach() if hasattr(logits, "detach") else logits).tolist()))
+"""
+
+
+def loaded_alone(lines):
+    """Run the lines that load a file in a process that cannot import autoslim; return its logits."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], check=False, capture_output=True, text=True, input="\n".join(lines)
+    )
+    assert done.returncode == 0, done.stderr
+    return torch.tensor(json.loads(done.stdout.splitlines()[-1]))
+
+
+def nodes_of(path):
+    import onnx
+
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_a_retrained_network_loads_without_autoslim(worked, autoslim_json, form):
+    (model,) = worked.glob("model-*.safetensors")
+    network, config = load_model(model)
+    with torch.inference_mode():
+        wanted = network(torch.zeros(1, *config.model.input))
+    result = autoslim_json("export", f"--{form}", model)
+    assert result["input"] == [0, *config.model.input]
+    assert result["trained"] is True
+    assert 0 <= result["difference"] < 1e-4
+    assert result["after"] == {"flops": config.cost.flops, "params": config.cost.params}
+    assert result["before"]["flops"] > result["after"]["flops"]
+    assert len(result["loads"]) == 3
+    torch.testing.assert_close(loaded_alone(result["loads"]), wanted, rtol=1e-3, atol=1e-4)
+    if form == "onnx":
+        assert "BatchNormalization" in nodes_of(result["path"])
+
+
+def test_batch_normalisation_is_folded_on_request(worked, autoslim_json):
+    (model,) = worked.glob("model-*.safetensors")
+    network, config = load_model(model)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    result = autoslim_json("export", "--onnx", model, "--fold-bn", "--batch", "3")
+    assert result["input"] == [3, *config.model.input]
+    assert result["folded"] == len(norms)
+    assert "BatchNormalization" not in nodes_of(result["path"])
+    # A scale and a shift of each channel become one bias.
+    channels = sum(norm.num_features for norm in norms)
+    assert result["after"] == {"flops": config.cost.flops, "params": config.cost.params - channels}
+
+
+def test_a_state_dict_holds_plain_tensors(worked, autoslim_json, refuse):
+    (model,) = worked.glob("model-*.safetensors")
+    result = autoslim_json("export", "--state-dict", model)
+    assert result["largest_difference"] == 0.0
+    assert result["path"].endswith(".state.pt")
+    widths = loaded_alone([*result["loads"], "logits = list(widths.values())"])
+    network, _ = load_model(model)
+    state = network.state_dict()
+    assert widths.tolist() == [len(tensor) for tensor in state.values() if tensor.dim() > 1]
+    assert "--batch is for" in refuse(2, "export", "--state-dict", model, "--batch", "2")
+
+
+def test_a_found_config_is_written_untrained(worked, autoslim):
+    config = sorted(worked.glob("arch-*.json"))[0]
+    said = autoslim("export", "--onnx", config).stdout
+    assert "random weights" in said
+    assert "import numpy, onnxruntime" in said
+    assert config.with_suffix(".onnx").exists()
+
+
+def test_a_file_that_computes_something_else_is_not_written(worked, refuse, monkeypatch):
+    (model,) = worked.glob("model-*.safetensors")
+    true = export.onnx_outputs
+    monkeypatch.setattr(export, "onnx_outputs", lambda *args: [1.01 * values for values in true(*args)])
+    assert "differ from the network's by 1.0%" in refuse(1, "export", "--onnx", model)
+    assert not model.with_suffix(".onnx").exists()
+
+
+def test_what_a_format_cannot_hold_is_one_line(worked, refuse, monkeypatch):
+    (model,) = worked.glob("model-*.safetensors")
+
+    def cannot(*_):
+        raise ValueError("no such operation\nand so on")
+
+    monkeypatch.setitem(export._WRITTEN, "torch-export", cannot)
+    said = refuse(1, "export", "--torch-export", model)
+    assert "cannot be written as torch-export (ValueError: no such operation)" in said
+
+
+class Mixed(nn.Module):
+    """BN after a linear layer, a transposed and a grouped convolution; two that cannot be folded."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.grouped_norm = nn.BatchNorm2d(8)
+        self.up = nn.ConvTranspose2d(8, 6, 2, stride=2)
+        self.up_norm = nn.BatchNorm2d(6)
+        self.shared = nn.Conv2d(6, 6, 1)
+        self.shared_norm = nn.BatchNorm2d(6)
+        self.first = nn.BatchNorm2d(3)
+        self.linear = nn.Linear(6, 5)
+        self.linear_norm = nn.BatchNorm1d(5)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, images):
+        maps = self.norm(self.conv(self.first(images))).relu()
+        maps = self.up_norm(self.up(self.grouped_norm(self.grouped(maps)).relu()))
+        before = self.shared(maps)
+        maps = self.shared_norm(before) + before  # the convolution's output is used twice
+        return self.head(self.linear_norm(self.linear(maps.mean((2, 3)))))
+
+
+def test_folding_keeps_the_function():
+    network = Mixed().eval()
+    randomise_norms(network)
+    folded, count = with_bn_folded(read(network, (3, 8, 8), 4))
+    assert count == 4
+    assert isinstance(folded.shared_norm, nn.BatchNorm2d)
+    assert isinstance(folded.first, nn.BatchNorm2d)
+    images = torch.rand(5, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_no_network_is_refused(worked, refuse, tmp_path):
+    (model,) = worked.glob("model-*.safetensors")
+    assert "no such" in refuse(4, "export", "--onnx", tmp_path / "model-none.safetensors").lower()
+    refuse(4, "export", "--onnx", worked / "supernet.safetensors")
+    assert "name one" in refuse(2, "export")
+    assert "name one" in refuse(2, "export", "--onnx", model, "--latency-suite", tmp_path / "suite")
+    assert "name one" in refuse(2, "export", "--onnx", model, "--state-dict", model)
+    assert "leave --recipe" in refuse(2, "export", "--onnx", model, "-r", worked)
+    assert "--networks is for" in refuse(2, "export", "--onnx", model, "--networks", "4")
+    assert "--fold-bn is for" in refuse(2, "export", "--latency-suite", tmp_path / "suite", "--fold-bn", "-r", worked)
