@@ -6,12 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
+from autoslim_cli import __version__
 from autoslim_cli.recipe import catalogue
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +94,41 @@ def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):
     done = process("recipes", "list", "--json", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
     listed = {row["name"] for row in json.loads(done.stdout)["recipes"]}
     assert listed == set(catalogue.shipped())
+
+
+def test_the_sdist_holds_what_a_wheel_and_the_tests_need(tmp_path):
+    """A wheel that is built from the sdist is the wheel that is built here, with one version for all."""
+    build = [sys.executable, "-m", "hatchling", "build", "--directory"]
+    subprocess.run(
+        [*build, tmp_path, "--target", "sdist", "--target", "wheel"], check=True, capture_output=True, cwd=ROOT
+    )
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    (wheel,) = tmp_path.glob("*.whl")
+    assert f"-{__version__}" in sdist.name
+    assert f"-{__version__}-" in wheel.name
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    (root,) = (tmp_path / "unpacked").iterdir()
+    names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    kept = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "CONTRIBUTING.md", "Makefile")
+    assert {*kept, "pyproject.toml", "autoslim_cli/py.typed", "autoslim_cli/data/digits.npz"} <= names
+    assert {"docs/guide.md", "tests/conftest.py", "scripts/clean.py"} <= names
+    assert {f"recipes/{name}/recipe.yaml" for name in catalogue.shipped()} <= names
+    assert not [name for name in names if name.endswith((".safetensors", ".jsonl", ".pyc")) or name.startswith("data")]
+    subprocess.run([*build, tmp_path / "again", "--target", "wheel"], check=True, capture_output=True, cwd=root)
+    with zipfile.ZipFile(wheel) as here, zipfile.ZipFile(tmp_path / "again" / wheel.name) as again:
+        assert {one.filename: one.CRC for one in here.infolist()} == {one.filename: one.CRC for one in again.infolist()}
+        assert "autoslim_cli/py.typed" in here.namelist()
+
+
+def test_the_version_is_said_in_one_place():
+    assert process("--version").stdout == f"autoslim {__version__}\n"
+    assert __version__ not in (ROOT / "pyproject.toml").read_text()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert "version" not in citation
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    for path in (*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"):
+        assert yaml.safe_load(path.read_text()), path
 
 
 def test_the_command_reference_is_fresh():
