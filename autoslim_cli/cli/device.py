@@ -47,7 +47,7 @@ def profile(
             f"--import reads what the device's runner wrote: leave --{given[0].replace('_', '-')} out, which is for "
             "measuring this machine"
         )
-    project = open_recipe(recipe, overrides)
+    project = open_recipe(recipe, overrides, shared=False)
     if suite is not None:
         from autoslim_cli.stages.latency_suite import import_suite
 
@@ -105,7 +105,7 @@ def export(
     assert latency_suite is not None
     from autoslim_cli.stages.latency_suite import export_suite
 
-    written = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch)
+    written = export_suite(open_recipe(recipe, overrides, shared=False), latency_suite, networks=networks, batch=batch)
     if as_json:
         print_json(written)
         return

@@ -38,7 +38,9 @@ def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
         searched = retrain(project, name + label(project), channels, config=path, resume=True)
         rows.append({"network": "searched", **searched, "holdout_top1_without_retraining": subnet["top1"]})
         rows.append({"network": "uniform", **retrain(project, uniform_name + label(project), uniform, resume=True)})
-    report = write_report(project.directory, _drawn(project, found), rows)
+    report: dict[str, Any] = {"report": None, "plot": None}
+    if project.ranks.first:
+        report = write_report(project.directory, _drawn(project, found), rows)
     if report["plot"] is None:
         project.reporter.say("no plot: pip install 'autoslim[plot]' draws one")
     return {"networks": rows, "search": {"evaluations": found.evaluations, "seconds": found.seconds}, **report}

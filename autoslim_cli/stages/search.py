@@ -29,7 +29,7 @@ from autoslim_cli.search.scorer import Scorer, most_images
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
-from autoslim_cli.training.distributed import Ranks, join_ranks
+from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.task import task_of
 
 DECIDING = ("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine")
@@ -70,7 +70,7 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
     path, task = project.directory / LOG_FILE, task_of(recipe.model)
     evaluator = ForkedEvaluator(load_supernet(project))
-    ranks = join_ranks()
+    ranks = project.ranks
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
     begun = (rows or [{}])[0]
     problem = Problem(network.space, costs, tuple(budgets), settings, recipe.seed, task.higher_is_better)
@@ -101,7 +101,7 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
                 else:
                     journal.note(event)
                     bar(min(journal.number, forecast.steps), partial(_progress, costs, event))
-    ranks.leave()
+    ranks.wait()
     # 3. Say what it took, before a kill or after.
     result.evaluations = len(journal.asked)
     result.seconds, result.multiply_adds = log.cost_of(journal.asked)
