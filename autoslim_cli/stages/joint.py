@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from autoslim_cli.cost.configs import config_of, read_channels
+from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.slimming.supernet import Supernet, largest
@@ -83,4 +84,9 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
         return ended
 
     statistics = running_averages(slimmable.private)
-    return Training(slimmable, images, step, slimmable.zero_gradients, results, statistics=statistics)
+    needs = StepMemory.of(network.reading)
+
+    def memory(count: int) -> int:
+        return needs(full, count, recipe.retrain)
+
+    return Training(slimmable, images, step, slimmable.zero_gradients, results, statistics=statistics, memory=memory)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.cost.configs import config_of
+from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
 from autoslim_cli.stages import start
@@ -128,6 +129,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
         facts = {"config": config.model_dump(mode="json", exclude_none=True), "test": asdict(score)}
         return {path: Result(network.state_dict(), facts)}
 
+    needs = StepMemory.of(project.network.reading)
     return Training(
         network,
         images,
@@ -135,4 +137,5 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
         lambda: network.zero_grad(set_to_none=True),
         results,
         statistics=running_averages(network),
+        memory=lambda count: needs(channels, count, recipe.retrain),
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import CostOf
+from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
@@ -92,7 +93,12 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     task = task_of(recipe.model, recipe.train.label_smoothing)
     step = _step(recipe, network, costs["flops"], supernet, task)
     statistics = running_averages(supernet.private)
-    return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch, statistics)
+    needs, largest = StepMemory.of(network.reading), network.full
+
+    def memory(count: int) -> int:
+        return needs(largest, count, recipe.train)
+
+    return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch, statistics, memory)
 
 
 def _step(recipe: Recipe, network: BaseNetwork, flops: CostOf, supernet: Supernet, task: Task) -> Step:

@@ -34,7 +34,8 @@ class Training:
     """What is trained, and on what.
 
     `after_epoch` returns a few words for the epoch's line; `results` measures what was trained, and gives each file's
-    content. `statistics` are BN's running averages, which processes average after every step.
+    content. `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
+    of a step over a number of images at a time, about.
     """
 
     network: nn.Module
@@ -44,6 +45,7 @@ class Training:
     results: Callable[[], Mapping[Path, Result]]
     after_epoch: Callable[[], str] = str
     statistics: Sequence[Tensor] = ()
+    memory: Callable[[int], int] | None = None
 
 
 @dataclass(frozen=True)

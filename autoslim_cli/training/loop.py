@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.seeds import seed_from
@@ -40,6 +41,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     optimizer = sgd(network, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     state = State(network, optimizer, schedule(optimizer, settings, total), scaler)
+    _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
     network.train()
     saved_at = time.monotonic()
@@ -86,6 +88,29 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             saved_at = time.monotonic()
             if ranks.size == 1 and stop:
                 _stop(done, total, reporter, ranks)
+
+
+def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) -> None:
+    """Say what a step takes. Raises UsageError if that is not free, with what would be."""
+    if training.memory is None:
+        return
+    share = len(training.images.part(job.settings.batch, ranks.rank, ranks.size))
+    images = min(job.settings.micro_batch or share, share)
+    needed, free = training.memory(images), min(ranks.gather(free_memory(training.images.device)))
+    reporter.say(f"a step takes about {_size(needed)}, {images} images at a time; {_size(free)} are free")
+    if needed > free:
+        fixed = training.memory(0)
+        most = (free - fixed) // max(1, training.memory(1) - fixed)
+        fits = f"set {job.section}.micro_batch={2 ** (most.bit_length() - 1)}" if most > 0 else "take a smaller network"
+        raise UsageError(
+            f"{job.section}.batch: a step over {images} images at a time takes about {_size(needed)} of memory, and "
+            f"{_size(free)} are free; {fits}, or share the batch among more processes"
+        )
+
+
+def _size(count: int) -> str:
+    """Write bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
 
 
 def _begin(job: Job, training: Training, state: State, reporter: Reporter, ranks: Ranks, *, resume: bool) -> int:
