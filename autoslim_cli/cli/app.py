@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from autoslim_cli import __version__
 from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, training
+from autoslim_cli.cli.processes import fail_together, shared_work
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 
 INTERRUPTED = 130
@@ -32,7 +33,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command with the exit codes that docs/guide.md lists."""
-        with _one_line():
+        with _one_line(), shared_work():
             return super().invoke(ctx)
 
 
@@ -64,8 +65,8 @@ def _one_line() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print one line and exit."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print one line and exit; of the processes of a job, the first that fails prints it."""
+    fail_together(f"error: {message}", code)
     raise SystemExit(code)
 
 

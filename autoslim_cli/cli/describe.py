@@ -15,7 +15,7 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
     from autoslim_cli.stages.inspect import units as stage
 
-    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"])  # wherever the recipe's device is
+    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"], shared=False)  # wherever the recipe's device is
     rows = stage(project)
     if as_json:
         print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})

@@ -48,7 +48,7 @@ def profile(
             f"--import reads what the device's runner wrote: leave --{given[0].replace('_', '-')} out, which is for "
             "measuring this machine"
         )
-    project = open_recipe(recipe, overrides)
+    project = open_recipe(recipe, overrides, shared=False)
     if suite is not None:
         from autoslim_cli.stages.latency_suite import import_suite
 
@@ -124,7 +124,8 @@ def export(
     assert latency_suite is not None
     from autoslim_cli.stages.latency_suite import export_suite
 
-    written = export_suite(open_recipe(recipe, overrides), latency_suite, networks=networks, batch=batch or 1)
+    project = open_recipe(recipe, overrides, shared=False)
+    written = export_suite(project, latency_suite, networks=networks, batch=batch or 1)
     if as_json:
         print_json(written)
         return

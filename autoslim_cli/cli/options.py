@@ -41,14 +41,14 @@ From = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 
 
-def open_recipe(recipe: str | Path | None, overrides: Iterable[str] | None, *, shared: bool = False) -> "Project":
+def open_recipe(recipe: str | Path | None, overrides: Iterable[str] | None, *, shared: bool = True) -> "Project":
     """Open a recipe for work. Of the processes of a torchrun job only the first talks.
 
     Raises UsageError if there are several and the command is not one that they share.
     """
     launch = launched()
     if launch.size > 1 and not shared:
-        raise UsageError("under torchrun only `autoslim search` shares its work among processes; run this one alone")
+        raise UsageError("under torchrun this command has no work to share among processes; run it without")
     from autoslim_cli.progress import Reporter
     from autoslim_cli.recipe import catalogue
     from autoslim_cli.recipe.loading import load_recipe

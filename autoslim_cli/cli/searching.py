@@ -6,7 +6,6 @@ from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, boun
 from autoslim_cli.cli.options import From, Json, Overrides, Recipe, Resume, open_recipe, starting_from
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.errors import UsageError
-from autoslim_cli.launch import launched
 
 
 def search(
@@ -29,10 +28,8 @@ def search(
     from autoslim_cli.stages.search import search as stage
 
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    project = measuring(open_recipe(recipe, overrides, shared=True), texts, latency_table)
+    project = measuring(open_recipe(recipe, overrides), texts, latency_table)
     result = asdict(stage(project, budgets(project, texts, latency_table), resume=resume))
-    if not launched().first:
-        return
     if as_json:
         print_json(result)
         return

@@ -35,7 +35,8 @@ def calibrate_bn(
     project = open_recipe(recipe or recipe_of(configs[0] if configs else None), overrides)
     wanted = stage.parse_widths(widths) if widths else []
     rows = stage.calibrate_bn(project, wanted, configs, compare=compare, resume=resume)
-    spectrum = write_spectrum(project.directory, project.recipe.model.name, rows) if len(rows) > 2 else {}
+    drawn = len(rows) > 2 and project.ranks.first
+    spectrum = write_spectrum(project.directory, project.recipe.model.name, rows) if drawn else {}
     if as_json:
         print_json({"subnetworks": rows, **spectrum})
         return
@@ -60,7 +61,7 @@ def extract(
     """Cut one switch out of a slimmable network with switchable BN, as a plain network."""
     from autoslim_cli.stages.calibrate_bn import extract as stage
 
-    row = stage(open_recipe(recipe, overrides), width)
+    row = stage(open_recipe(recipe, overrides, shared=False), width)
     if as_json:
         print_json(row)
         return

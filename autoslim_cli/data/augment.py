@@ -20,13 +20,14 @@ _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
-def vary(images: Tensor, augment: AugmentSettings, seed: int) -> Tensor:
+def vary(images: Tensor, augment: AugmentSettings, seed: int, first: int = 0) -> Tensor:
     """Return uint8 images (batch, channels, height, width) of equal size, varied at random on their device.
 
-    An image's draws depend on the seed and on its place in the batch alone.
+    An image's draws depend on the seed and on its place in the batch alone. `first` is that of the first image here,
+    where they are a part of a batch.
     """
     random = torch.Generator().manual_seed(seed)
-    table = torch.rand(len(images), len(_DRAWS), generator=random, dtype=torch.float64)
+    table = torch.rand(first + len(images), len(_DRAWS), generator=random, dtype=torch.float64)[first:]
     draws = dict(zip(_DRAWS, table.unbind(1), strict=True))
     if augment.crop == "pad" or augment.flip:
         images = _crop_and_mirror(images, augment, draws)

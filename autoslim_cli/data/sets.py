@@ -57,24 +57,39 @@ class Images:
         """Return the full batches of one epoch; one if there are fewer images than that."""
         return max(1, len(self) // batch)
 
-    def training(self, batch: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def part(self, batch: int, rank: int, size: int) -> range:
+        """Return the places of a batch that one of `size` processes takes."""
+        batch = min(batch, len(self))
+        return range(batch * rank // size, batch * (rank + 1) // size)
+
+    def training(
+        self, batch: int, seed: int, epoch: int, start: int = 0, *, rank: int = 0, size: int = 1
+    ) -> Iterator[Batch]:
         """Yield the augmented full batches of one epoch from step `start`: float images and labels on the device.
 
         Order and augmentation depend on (seed, epoch, step) alone, an image's draws on its place in the batch as well.
+        So `size` processes, each of which gets its part of every batch, see what one would.
         """
         order = self.indices[torch.randperm(len(self), generator=generator(seed, "order", epoch))]
-        steps = range(start, self.steps(batch))
-        batches = [order[step * batch : (step + 1) * batch] for step in steps]
+        steps, part = range(start, self.steps(batch)), self.part(batch, rank, size)
+        batches = [order[step * batch + part.start : step * batch + part.stop] for step in steps]
         seeds = [seed_from(seed, "augment", epoch, step) for step in steps]
         resized = self.augment.crop == "resized"
-        loaded = self.source.cropped(batches, seeds, self.augment.scale) if resized else self.source.fitted(batches)
+        loaded = (
+            self.source.cropped(batches, seeds, self.augment.scale, part.start)
+            if resized
+            else self.source.fitted(batches)
+        )
         for (images, labels), batch_seed in zip(loaded, seeds, strict=True):
-            varied = vary(images.to(self.device, non_blocking=True), self.augment, batch_seed)
+            varied = vary(images.to(self.device, non_blocking=True), self.augment, batch_seed, part.start)
             yield self._normalised((varied, labels))
 
-    def evaluation(self, batch: int) -> Iterator[Batch]:
-        """Yield all images in order with evaluation transforms; the last batch may be smaller."""
-        yield from map(self._normalised, self.source.fitted(torch.split(self.indices, batch)))
+    def evaluation(self, batch: int, *, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+        """Yield all images in order with evaluation transforms; the last batch may be smaller.
+
+        Each of `size` processes gets every `size`-th batch.
+        """
+        yield from map(self._normalised, self.source.fitted(torch.split(self.indices, batch)[rank::size]))
 
     def _normalised(self, batch: Batch) -> Batch:
         """Return a batch on the device, its images as floats of the recipe's mean and deviation."""

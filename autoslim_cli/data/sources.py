@@ -37,8 +37,13 @@ class Source(Protocol):
         """Yield batches of images (uint8) resized and cropped at the centre, as `transforms.fit` does."""
         ...
 
-    def cropped(self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float]) -> Iterator[Batch]:
-        """Yield batches of images (uint8) of which each is a random part, drawn by its batch's seed and its place."""
+    def cropped(
+        self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float], first: int = 0
+    ) -> Iterator[Batch]:
+        """Yield batches of images (uint8) of which each is a random part, drawn by its batch's seed and its place.
+
+        `first` is the place of each batch's first image.
+        """
         ...
 
 
@@ -61,11 +66,13 @@ class ArraySource:
         for indices in batches:
             yield fit(self._originals(indices), height, width).contiguous(), self.labels[indices]
 
-    def cropped(self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float]) -> Iterator[Batch]:
+    def cropped(
+        self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float], first: int = 0
+    ) -> Iterator[Batch]:
         """Yield batches of random parts."""
         _, height, width = self.shape
         for indices, seed in zip(batches, seeds, strict=True):
-            images = enumerate(self._originals(indices))
+            images = enumerate(self._originals(indices), first)
             parts = [resized_crop(image, height, width, scale, seed_from(seed, n)) for n, image in images]
             yield torch.stack(parts), self.labels[indices]
 
@@ -102,10 +109,12 @@ class FileSource(Dataset[tuple[Tensor, int]]):
         """Yield batches as `transforms.fit` makes them."""
         return self._load(map(_fitted_keys, batches))
 
-    def cropped(self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float]) -> Iterator[Batch]:
+    def cropped(
+        self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float], first: int = 0
+    ) -> Iterator[Batch]:
         """Yield batches of random parts."""
         return self._load(
-            [(index, (seed_from(seed, n), scale)) for n, index in enumerate(indices.tolist())]
+            [(index, (seed_from(seed, n), scale)) for n, index in enumerate(indices.tolist(), first)]
             for indices, seed in zip(batches, seeds, strict=True)
         )
 

@@ -157,7 +157,12 @@ class TrainSettings(Settings):
     """Say how weights are trained: SGD with the authors' weight-decay groups."""
 
     epochs: Positive
-    batch: Positive = 256
+    batch: Positive = Field(default=256, description="Images of one optimizer step, of all processes together")
+    micro_batch: Positive | None = Field(
+        default=None,
+        description="Most images of one forward pass, whose gradients add up to the batch's; BN takes its statistics "
+        "from them. By default a process's whole share of the batch",
+    )
     lr: PositiveFloat = 0.1
     momentum: Fraction = 0.9
     nesterov: bool = True
@@ -171,7 +176,10 @@ class TrainSettings(Settings):
     warmup: Fraction = Field(default=0.0, description="Fraction of the run over which the rate rises linearly")
     label_smoothing: Fraction = 0.0
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Arithmetic of forward and backward")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="Arithmetic of forward passes, and so of backward ones; `fp16` scales the loss. Weights are fp32",
+    )
     save_minutes: PositiveFloat = Field(
         default=10.0, description="Minutes between saved training states within an epoch"
     )

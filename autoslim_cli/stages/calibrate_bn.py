@@ -64,13 +64,15 @@ def calibrate_bn(
         wanted[path.stem.removeprefix("arch-")] = read_channels(path, network, costs, bounded=True)
     supernet = load_supernet(project)
     made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
-    settings, task, rows = recipe.calibrate, task_of(recipe.model), []
+    settings, task, ranks, rows = recipe.calibrate, task_of(recipe.model), project.ranks, list[dict[str, Any]]()
 
     def calibrated(plain: nn.Module) -> None:
-        calibrate(plain, calibration_batches(project.images.training, settings.images, settings.batch))
+        batches = calibration_batches(project.images.training, settings.images, settings.batch, ranks)
+        calibrate(plain, batches, ranks)
 
     def score(plain: nn.Module) -> Score:
-        return evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), task)
+        batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+        return evaluate(plain, batches, task, ranks)
 
     if compare:
         calibrated(supernet.eval().body)
@@ -84,9 +86,12 @@ def calibrate_bn(
                 before = {"uncalibrated_top1": score(plain).top1} if compare else {}
                 calibrated(plain)
                 facts = {"made_from": made_from, "holdout": {**asdict(score(plain)), **before}}
-                save_model(path, plain, config_of(network, costs, channels, built=plain), facts)
+                config = config_of(network, costs, channels, built=plain)
+                if ranks.first:
+                    save_model(path, plain, config, facts)
             rows.append({"name": name, "path": str(path), **costs(channels), **facts["holdout"]})
             bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
+    ranks.wait()
     return rows
 
 

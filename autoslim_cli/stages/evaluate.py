@@ -60,8 +60,9 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
 
     def score(network: nn.Module) -> dict[str, float]:
         with project.reporter.doing("measuring on the test images"):
-            batches = project.images.test.evaluation(recipe.evaluate.batch)
-            return asdict(measure.evaluate(network, batches, task_of(recipe.model)))
+            ranks = project.ranks
+            batches = project.images.test.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+            return asdict(measure.evaluate(network, batches, task_of(recipe.model), ranks))
 
     if width is not None:
         name = switch_name(project, width)

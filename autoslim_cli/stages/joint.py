@@ -7,13 +7,15 @@ from typing import Any
 from torch import Tensor
 
 from autoslim_cli.cost.configs import config_of, read_channels
+from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.stages.retrain import end_training, sections
-from autoslim_cli.training.job import Job, Result, Training
-from autoslim_cli.training.measure import evaluate
+from autoslim_cli.stages.retrain import end_training, on_test_images, sections
+from autoslim_cli.training.job import Job, Losses, Result, Training
+from autoslim_cli.training.measure import running_averages
+from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
 from autoslim_cli.training.task import task_of
 from autoslim_cli.training.trained import trained
@@ -46,7 +48,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         state=project.directory / STATE_FILE,
         build=lambda: _training(project, switches, paths),
     )
-    facts = trained(job, project.reporter, resume=resume)
+    facts = trained(job, project.reporter, project.ranks, resume=resume)
     return [
         {"name": name, "path": str(paths[name]), **costs(channels), **facts[paths[name]]["test"]}
         for name, channels in switches.items()
@@ -59,23 +61,32 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
     full = largest(switches)
     slimmable = Supernet(network.fresh(full), network.reading, full, switches)
     configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
-    images, test = project.images.all_training, project.images.test
+    images = project.images.all_training
+    assert len(project.images.test)  # before any work
     task = task_of(recipe.model, recipe.retrain.label_smoothing)
     (first, *others), distill = switches, recipe.retrain.distill
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in switches.items())
     project.reporter.say(f"retraining jointly: FLOPs {text}")
 
-    def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        return sandwich_step(run_switches(slimmable), batch, labels, first, others, task=task, distill=distill)
+    def step(batch: Tensor, labels: Tensor, over: Pass) -> Losses:
+        run = run_switches(slimmable)
+        losses = sandwich_step(run, batch, labels, first, others, task=task, distill=distill, over=over)
+        return dict(zip(switches, losses, strict=True))
 
     def results() -> dict[Path, Result]:
         ended = {}
         for name, channels in switches.items():
             plain = slimmable.extract(channels, name)
             end_training(project, plain)
-            score = evaluate(plain, test.evaluation(recipe.evaluate.batch), task)
+            score = on_test_images(project, plain, task)
             facts = {"config": configs[name].model_dump(mode="json", exclude_none=True), "test": asdict(score)}
             ended[paths[name]] = Result(plain.state_dict(), facts)
         return ended
 
-    return Training(slimmable, images, step, slimmable.zero_gradients, results)
+    statistics = running_averages(slimmable.private)
+    needs = StepMemory.of(network.reading)
+
+    def memory(count: int) -> int:
+        return needs(full, count, recipe.retrain)
+
+    return Training(slimmable, images, step, slimmable.zero_gradients, results, statistics=statistics, memory=memory)

@@ -21,6 +21,7 @@ from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import weights_digest
+from autoslim_cli.training.distributed import Ranks, join_ranks
 
 SUPERNET_FILE = "supernet.safetensors"
 
@@ -36,17 +37,25 @@ class Project:
     images: ImageSets
     costs: Costs
     reporter: Reporter
+    ranks: Ranks
+    """The processes that share the work."""
     latency_table: Path | None = None
     """What latency is predicted by, where it is among the costs."""
 
 
 def open_project(recipe: Recipe, directory: Path, reporter: Reporter) -> Project:
-    """Choose the device, and read the recipe's network; images are opened when they are first used."""
+    """Join the job if there is one, choose the device, and read the network; images are opened when first used."""
     keep_freed_memory()
+    ranks = join_ranks()
     device = choose_device(recipe.device)
     network = BaseNetwork.of(recipe, directory, device)
     images = ImageSets(recipe.data, recipe.model, recipe.seed, directory, device)
-    return Project(recipe, directory, device, network, images, Costs.closed_form(network.reading.table), reporter)
+    if ranks.size > 1 and recipe.data.download and recipe.data.name not in ("digits", "image-folder"):
+        if ranks.first:  # one process downloads for all
+            assert images.digest
+        ranks.wait()
+    costs = Costs.closed_form(network.reading.table)
+    return Project(recipe, directory, device, network, images, costs, reporter, ranks)
 
 
 def load_supernet(project: Project, path: Path | None = None, *, same_holdout: bool = True) -> Supernet:

@@ -8,13 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.cost.configs import config_of
+from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.training.job import Job, Result, Step, Training
-from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, keeps_initial_statistics
+from autoslim_cli.training.job import Job, Losses, Result, Step, Training
+from autoslim_cli.training.measure import (
+    calibrate,
+    calibration_batches,
+    evaluate,
+    keeps_initial_statistics,
+    running_averages,
+)
+from autoslim_cli.training.passes import Pass
+from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task, task_of
 from autoslim_cli.training.trained import trained
 
@@ -50,7 +59,7 @@ def retrain(
         state=project.directory / f"{stem}.resume.pt",
         build=build,
     )
-    (facts,) = trained(job, project.reporter, resume=resume).values()
+    (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
     return {"name": name, "path": str(path), **project.costs(channels), **facts["test"], **from_}
 
@@ -63,8 +72,15 @@ def sections(project: Project) -> tuple[str, ...]:
 def end_training(project: Project, network: nn.Module) -> None:
     """Measure the BN statistics of a network that was trained, where its recipe asks for that or they need it."""
     if _ends_in_calibration(project):
-        settings = project.recipe.calibrate
-        calibrate(network, calibration_batches(project.images.training, settings.images, settings.batch))
+        settings, ranks = project.recipe.calibrate, project.ranks
+        calibrate(network, calibration_batches(project.images.training, settings.images, settings.batch, ranks), ranks)
+
+
+def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
+    """Score a network on the test images."""
+    ranks = project.ranks
+    batches = project.images.test.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+    return evaluate(network, batches, task, ranks)
 
 
 def _ends_in_calibration(project: Project) -> bool:
@@ -83,19 +99,19 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
     """Return what one step of a plain network's training does: it learns from the labels and from a teacher."""
     weight, temperature = settings.teacher_weight, settings.temperature
 
-    def step(batch: Tensor, labels: Tensor, _number: int) -> Tensor:
-        # 1. What the labels say.
-        outputs = network(batch)
-        task.check(outputs)
-        loss = task.loss(outputs, labels)
-        # 2. What the teacher says, if there is one.
-        if taught_by is not None:
-            with torch.no_grad():
-                target = task.target(taught_by(batch) / temperature)
-            distilled = task.distillation(outputs / temperature, target) * temperature**2
-            loss = (1 - weight) * loss + weight * distilled
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    def step(batch: Tensor, labels: Tensor, over: Pass) -> Losses:
+        with over.forward():
+            # 1. What the labels say.
+            outputs = network(batch)
+            task.check(outputs)
+            loss = task.loss(outputs, labels)
+            # 2. What the teacher says, if there is one.
+            if taught_by is not None:
+                with torch.no_grad():
+                    target = task.target(taught_by(batch) / temperature)
+                distilled = task.distillation(outputs / temperature, target) * temperature**2
+                loss = (1 - weight) * loss + weight * distilled
+        return {"loss": over.backward(loss)}
 
     return step
 
@@ -105,7 +121,8 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
     recipe, cost = project.recipe, project.costs(channels)
     network, taught_by = start.started(project, channels), start.teacher(project)
     config = config_of(project.network, project.costs, channels, built=network)
-    images, test = project.images.all_training, project.images.test
+    images = project.images.all_training
+    assert len(project.images.test)  # before any work
     task = task_of(recipe.model, recipe.retrain.label_smoothing)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
     words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
@@ -116,8 +133,17 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
 
     def results() -> dict[Path, Result]:
         end_training(project, network)
-        score = evaluate(network, test.evaluation(recipe.evaluate.batch), task)
+        score = on_test_images(project, network, task)
         facts = {"config": config.model_dump(mode="json", exclude_none=True), "test": asdict(score)}
         return {path: Result(network.state_dict(), facts)}
 
-    return Training(network, images, step, lambda: network.zero_grad(set_to_none=True), results)
+    needs = StepMemory.of(project.network.reading)
+    return Training(
+        network,
+        images,
+        step,
+        lambda: network.zero_grad(set_to_none=True),
+        results,
+        statistics=running_averages(network),
+        memory=lambda count: needs(channels, count, recipe.retrain),
+    )

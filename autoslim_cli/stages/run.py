@@ -40,10 +40,13 @@ def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
         rows.append({"network": "searched", **searched, "holdout_top1_without_retraining": subnet["top1"]})
         rows.append({"network": "uniform", **retrain(project, uniform_name + label(project), uniform, resume=True)})
     # 4. What was found, for people.
-    written = write_report(project.directory, _drawn(project, found), rows)
+    page: str | None = None
+    written: dict[str, str | None] = {"report": None, "plot": None}
+    if project.ranks.first:
+        written = write_report(project.directory, _drawn(project, found), rows)
+        page = report(project, project.latency_table)["page"]
     if written["plot"] is None:
         project.reporter.say("no plot: pip install 'autoslim[plot]' draws one")
-    page = report(project, project.latency_table)["page"]
     return {
         "networks": rows,
         "search": {"evaluations": found.evaluations, "seconds": found.seconds},

@@ -1,6 +1,5 @@
 """Choose channels for every budget with the recipe's strategy, and write them (AutoSlim, section 3.2)."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,7 +32,7 @@ from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial
-from autoslim_cli.training.distributed import Ranks, join_ranks
+from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.task import task_of
 
 DECIDING = (
@@ -95,9 +94,9 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
         # 3. Let rivals compete, if there are any: a short training decides.
         rivals = _rivals(problem, journal)
         for answer, number in answers:
-            found_by, best = _tried(project, {settings.strategy: answer, **rivals[answer.budget]}, log, ranks)
+            found_by, best = _tried(project, {settings.strategy: answer, **rivals[answer.budget]}, log)
             write(best, found_by, number)
-    ranks.leave()
+    ranks.wait()
     # 4. Say what it took, before a kill or after.
     result.evaluations = len(journal.asked)
     result.seconds, result.multiply_adds = log.cost_of(journal.asked)
@@ -124,7 +123,7 @@ def _opened(
     recipe, network, settings = project.recipe, project.network, project.recipe.search
     path, task = project.directory / LOG_FILE, task_of(recipe.model)
     evaluator = ForkedEvaluator(load_supernet(project))
-    ranks = join_ranks()
+    ranks = project.ranks
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
     begun = (rows or [{}])[0]
     weighed: dict[str, list[float]] = {}
@@ -158,23 +157,19 @@ def _rivals(problem: Problem, journal: Journal) -> dict[Budget, dict[str, Answer
     return answers
 
 
-def _tried(project: Project, answers: dict[str, Answer], log: SearchLog, ranks: Ranks) -> tuple[str, Answer]:
+def _tried(project: Project, answers: dict[str, Answer], log: SearchLog) -> tuple[str, Answer]:
     """Return the answer, and its strategy, that is best after a short training; if there is one alone, that."""
     if len(answers) == 1:
         return next(iter(answers.items()))
-    ranks.gather(None)  # the first rank trains, the others wait
     of, losses = trial_conditions(project), {}
     for name, answer in answers.items():
         counts = tuple(answer.channels.values())
-        if (of, counts) not in log.tried and log.writing:
+        if (of, counts) not in log.tried:
             log.add_trial(of, counts, trial(project, answer.channels))
-        score = log.tried.get((of, counts))
-        losses[name] = score.loss if score else math.inf
-        if score:
-            project.reporter.say(
-                f"{answer.budget}, {name}: loss {score.loss:.4f}, top-1 {score.top1:.1%} after a trial"
-            )
-    (best, *_) = ranks.gather(min(losses, key=losses.__getitem__))
+        score = log.tried[of, counts]
+        losses[name] = score.loss
+        project.reporter.say(f"{answer.budget}, {name}: loss {score.loss:.4f}, top-1 {score.top1:.1%} after a trial")
+    best = min(losses, key=losses.__getitem__)
     return best, answers[best]
 
 

@@ -88,7 +88,8 @@ def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.M
                 "scratch, or train a wider supernet"
             )
     plain, settings = supernet.extract(channels), project.recipe.calibrate
-    calibrate(plain, calibration_batches(project.images.training, settings.images, settings.batch))
+    ranks = project.ranks
+    calibrate(plain, calibration_batches(project.images.training, settings.images, settings.batch, ranks), ranks)
     return plain
 
 

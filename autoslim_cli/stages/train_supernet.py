@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import CostOf
+from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
@@ -19,9 +20,17 @@ from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
-from autoslim_cli.training.job import Job, Result, Step, Training
-from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
-from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, run_switches, sandwich_step
+from autoslim_cli.training.distributed import Ranks
+from autoslim_cli.training.job import Job, Losses, Result, Step, Training
+from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
+from autoslim_cli.training.passes import Pass
+from autoslim_cli.training.sandwich import (
+    draw_subnetworks,
+    run_channels,
+    run_switches,
+    sandwich_step,
+    subnetwork_names,
+)
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task, task_of
 from autoslim_cli.training.trained import trained
@@ -51,7 +60,7 @@ def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
         state=project.directory / STATE_FILE,
         build=lambda: _training(project, _widths(network, recipe.supernet)),
     )
-    (facts,) = trained(job, project.reporter, resume=resume).values()
+    (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
     return {"supernet": str(path), "widths": facts["holdout"]}
 
 
@@ -71,11 +80,11 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
 
     def after_epoch() -> str:
-        scores = _scores(supernet, widths, glance, calibration, recipe)
+        scores = _scores(supernet, widths, glance, calibration, recipe, project.ranks)
         return "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
 
     def results() -> dict[Path, Result]:
-        scores = _scores(supernet, widths, holdout, calibration, recipe)
+        scores = _scores(supernet, widths, holdout, calibration, recipe, project.ranks)
         figures = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
         facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
         facts |= {"switches": network.switches} if network.switches else {}
@@ -83,23 +92,31 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
 
     task = task_of(recipe.model, recipe.train.label_smoothing)
     step = _step(recipe, network, costs["flops"], supernet, task)
-    return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch)
+    statistics = running_averages(supernet.private)
+    needs, largest = StepMemory.of(network.reading), network.full
+
+    def memory(count: int) -> int:
+        return needs(largest, count, recipe.train)
+
+    return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch, statistics, memory)
 
 
 def _step(recipe: Recipe, network: BaseNetwork, flops: CostOf, supernet: Supernet, task: Task) -> Step:
     """Return what one step does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
     settings = recipe.supernet
 
-    def switches(images: Tensor, labels: Tensor, _number: int) -> Tensor:
-        first, *others = network.switches
-        run = run_switches(supernet)
-        return sandwich_step(run, images, labels, first, others, task=task, distill=settings.distill)
+    def switches(images: Tensor, labels: Tensor, over: Pass) -> Losses:
+        first, *others = names = list(network.switches)
+        run, distill = run_switches(supernet), settings.distill
+        losses = sandwich_step(run, images, labels, first, others, task=task, distill=distill, over=over)
+        return dict(zip(names, losses, strict=True))
 
-    def sandwich(images: Tensor, labels: Tensor, number: int) -> Tensor:
-        random = python_random(recipe.seed, "subnetworks", number)
+    def sandwich(images: Tensor, labels: Tensor, over: Pass) -> Losses:
+        random = python_random(recipe.seed, "subnetworks", over.number)  # the same for all images of a step
         first, *others = draw_subnetworks(network.space, settings, flops, random)
-        distill = settings.distill and settings.sandwich
-        return sandwich_step(run_channels(supernet), images, labels, first, others, task=task, distill=distill)
+        run, distill = run_channels(supernet), settings.distill and settings.sandwich
+        losses = sandwich_step(run, images, labels, first, others, task=task, distill=distill, over=over)
+        return dict(zip(subnetwork_names(settings), losses, strict=True))
 
     return switches if network.switches else sandwich
 
@@ -111,13 +128,19 @@ def _widths(network: BaseNetwork, settings: SupernetSettings) -> dict[str, dict[
 
 
 def _scores(
-    supernet: Supernet, widths: dict[str, dict[str, int]], holdout: Images, calibration: Images, recipe: Recipe
+    supernet: Supernet,
+    widths: dict[str, dict[str, int]],
+    holdout: Images,
+    calibration: Images,
+    recipe: Recipe,
+    ranks: Ranks,
 ) -> dict[str, Score]:
     """Score sub-networks on the holdout: switches with their own BN, others calibrated on a few training images."""
     task, scores = task_of(recipe.model), {}
     for name, channels in widths.items():
         network = supernet.extract(channels, name if supernet.switches else None)
         if not supernet.switches:
-            calibrate(network, calibration_batches(calibration, GLANCE_IMAGES, recipe.calibrate.batch))
-        scores[name] = evaluate(network, holdout.evaluation(recipe.evaluate.batch), task)
+            calibrate(network, calibration_batches(calibration, GLANCE_IMAGES, recipe.calibrate.batch, ranks), ranks)
+        batches = holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+        scores[name] = evaluate(network, batches, task, ranks)
     return scores

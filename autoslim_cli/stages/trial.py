@@ -12,7 +12,7 @@ from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.stages.retrain import learning
 from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.loop import fit
-from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
+from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import task_of
 
@@ -29,7 +29,14 @@ def trial(project: Project, channels: Channels) -> Score:
     network, task = start.started(project, channels), task_of(recipe.model, recipe.retrain.label_smoothing)
     step = learning(network, task, recipe.retrain, start.teacher(project))
     images, state = project.images.training, project.directory / STATE_FILE
-    training = Training(network, images, step, lambda: network.zero_grad(set_to_none=True), dict)
+    training = Training(
+        network,
+        images,
+        step,
+        lambda: network.zero_grad(set_to_none=True),
+        dict,
+        statistics=running_averages(network),
+    )
     job = Job(
         section="retrain",
         settings=recipe.retrain.model_copy(update={"epochs": recipe.search.trial_epochs}),
@@ -40,10 +47,13 @@ def trial(project: Project, channels: Channels) -> Score:
         state=state,
         build=lambda: training,
     )
-    fit(job, training, project.reporter, resume=False)
-    state.unlink(missing_ok=True)
-    calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch))
-    return evaluate(network, project.images.holdout.evaluation(recipe.evaluate.batch), task)
+    ranks = project.ranks
+    fit(job, training, project.reporter, ranks, resume=False)
+    if ranks.first:
+        state.unlink(missing_ok=True)
+    calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
+    batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+    return evaluate(network, batches, task, ranks)
 
 
 def conditions(project: Project) -> str:

@@ -1,19 +1,34 @@
 """Share work among the processes of a torchrun job; one process alone is a job of one."""
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from autoslim_cli.errors import AutoslimError, is_out_of_memory
 from autoslim_cli.launch import launched
 
 Value = TypeVar("Value")
 
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for another that works alone, as one that decodes a whole data set."""
+BUCKET = 25 * 2**20
+"""Bytes that are summed at a time: enough to fill a network's bandwidth, little beside the gradients themselves."""
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those of the job."""
+    """This process's place among those of the job.
+
+    All processes call the same methods in the same order. Each raises AutoslimError if another process has gone.
+    """
 
     rank: int = 0
     size: int = 1
@@ -28,14 +43,63 @@ class Ranks:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        with _others():
+            dist.all_gather_object(values, value)
         return values
 
-    def leave(self) -> None:
-        """Leave the job, once no process needs another."""
-        if self.size > 1:
-            dist.barrier()
-            dist.destroy_process_group()
+    def agreed(self, value: Value, what: str) -> Value:
+        """Return a value that all processes have found. Raises AutoslimError if they differ: they see other files."""
+        if any(other != value for other in self.gather(value)):
+            raise AutoslimError(
+                f"the processes of this job find different {what}: the recipe's directory must be on a disk that all "
+                "machines share"
+            )
+        return value
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one device and type by their sums over all processes, in buckets."""
+        if self.size == 1:
+            return
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _others():
+                dist.all_reduce(flat)
+            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+            for tensor, part in zip(bucket, parts, strict=True):
+                tensor.copy_(part.view(tensor.shape))
+
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by those of the first process."""
+        if self.size == 1:
+            return
+        for tensor in (tensor.detach() for tensor in tensors):
+            whole = tensor.contiguous()
+            with _others():
+                dist.broadcast(whole, 0)
+            tensor.copy_(whole)
+
+    def wait(self) -> None:
+        """Wait for all processes: what the first one wrote is there then."""
+        self.gather(None)
+
+
+class Poll:
+    """Ask at every step whether any process says yes. Several learn it at the next step, so that none waits for it."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.asked: tuple[Tensor, Any] | None = None
+
+    def __call__(self, yes: bool) -> bool:
+        """Tell whether any process said yes: now if there is one, else at the last call."""
+        if self.ranks.size == 1:
+            return yes
+        before, votes = self.asked, torch.tensor([int(yes)])
+        with _others():
+            if before is not None:
+                before[1].wait()
+            self.asked = votes, dist.all_reduce(votes, async_op=True)
+        return before is not None and bool(before[0])
 
 
 def join_ranks() -> Ranks:
@@ -44,6 +108,52 @@ def join_ranks() -> Ranks:
     if launch.size == 1:
         return Ranks()
     if not dist.is_initialized():
-        # Objects are gathered, not tensors of the device: gloo does it without NCCL's device memory.
-        dist.init_process_group("gloo", timeout=timedelta(hours=2))
+        gpus = torch.cuda.device_count()
+        if gpus:
+            torch.cuda.set_device(launch.local_rank % gpus)
+        # NCCL has no two processes on one GPU. What lies in main memory goes through gloo in either case.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus >= launch.local_size else "gloo", timeout=PATIENCE)
     return Ranks(launch.rank, launch.size)
+
+
+def leave_ranks() -> None:
+    """Leave the job, if this process joined one, once no process needs another."""
+    if dist.is_initialized():
+        with _others():
+            dist.barrier()
+        dist.destroy_process_group()
+
+
+def first_to_fail() -> bool:
+    """Tell whether no other process of the job has said yet why the job fails: one line is enough."""
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*place, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"autoslim/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
+    except (KeyError, ValueError, RuntimeError):  # no store, or it went with the first process
+        return True
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """Say in one line that work with other processes fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise AutoslimError(
+            "another process of this torchrun job has gone or cannot be reached; start the job again with --resume"
+        ) from error
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield tensors in runs of some megabytes."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        bucket.append(tensor)
+        if sum(t.nbytes for t in bucket) >= BUCKET:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket

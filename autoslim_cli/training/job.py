@@ -1,6 +1,6 @@
 """Say what a training is: its settings and files, and how it is built, stepped and ended."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from autoslim_cli.data.sets import Images
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.recipe.schema import TrainSettings
+from autoslim_cli.training.passes import Pass
 
 Facts = dict[str, Any]
 
-Step = Callable[[Tensor, Tensor, int], Tensor]
-"""Given images, labels and the step's number, leave gradients and return the loss."""
+Losses = dict[str, Tensor]
+"""What a pass adds to the mean losses of its step, by name: (). The first is the one that progress shows."""
+
+Step = Callable[[Tensor, Tensor, Pass], Losses]
+"""Given the images and labels of a pass, add gradients and return the losses."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Training:
     """What is trained, and on what.
 
     `after_epoch` returns a few words for the epoch's line; `results` measures what was trained, and gives each file's
-    content.
+    content. `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
+    of a step over a number of images at a time, about.
     """
 
     network: nn.Module
@@ -39,6 +44,8 @@ class Training:
     zero_gradients: Callable[[], None]
     results: Callable[[], Mapping[Path, Result]]
     after_epoch: Callable[[], str] = str
+    statistics: Sequence[Tensor] = ()
+    memory: Callable[[int], int] | None = None
 
 
 @dataclass(frozen=True)

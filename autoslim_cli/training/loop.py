@@ -4,89 +4,168 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
 
-from autoslim_cli.errors import ArtifactError, AutoslimError
-from autoslim_cli.files.checkpoint import fill, load_state, save_state
-from autoslim_cli.files.provenance import difference
+from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import without_strided_pointwise
-from autoslim_cli.training.job import Job, Training
+from autoslim_cli.training.distributed import Poll, Ranks
+from autoslim_cli.training.job import Job, Losses, Training
 from autoslim_cli.training.optimiser import schedule, sgd
+from autoslim_cli.training.passes import Pass
+from autoslim_cli.training.state import State
 
 CHECK_EVERY = 20
 """Steps between two looks at the loss: on a GPU a look waits for the work in flight."""
 
 
-def fit(job: Job, training: Training, reporter: Reporter, *, resume: bool) -> None:
+def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resume: bool) -> None:
     """Train to the end, saving a state after each epoch, every few minutes, and when interrupted.
 
-    Every random draw depends on (seed, step) alone, so a run that resumes ends as an uninterrupted one ends: to the
-    bit on the CPU. Raises AutoslimError on a loss that is not finite, KeyboardInterrupt after saving at Ctrl-C.
+    The processes of a job share every batch. Every random draw depends on (seed, step, place in the batch) alone, so a
+    run that resumes ends as an uninterrupted one ends: to the bit on the CPU with as many processes. Raises
+    AutoslimError on a loss that is not finite, KeyboardInterrupt after saving at Ctrl-C.
     """
-    settings, network = job.settings, training.network
+    settings, network, device = job.settings, training.network, training.images.device
     per_epoch = training.images.steps(settings.batch)
     total = settings.epochs * per_epoch
     optimizer = sgd(network, settings)
-    scheduler = schedule(optimizer, settings, total)
-    done = _restore(job, training, optimizer, scheduler, reporter) if resume else 0
-    amp = torch.autocast(training.images.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    state = State(network, optimizer, schedule(optimizer, settings, total), scaler)
+    _say_memory(job, training, reporter, ranks)
+    done = _begin(job, training, state, reporter, ranks, resume=resume)
     network.train()
     saved_at = time.monotonic()
     with (
-        without_strided_pointwise(network),
-        _stop_signals() as stop,
+        without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
+        _stop_signals(ranks) as stop,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
+        poll = Poll(ranks)
         while done < total:
             epoch = done // per_epoch
             started, losses = time.monotonic(), list[Tensor]()
-            for images, labels in training.images.training(settings.batch, job.seed, epoch, done % per_epoch):
-                # 1. One optimizer step on the gradients that the step function leaves.
-                torch.manual_seed(seed_from(job.seed, "step", done))
+            for images, labels in training.images.training(
+                settings.batch, job.seed, epoch, done % per_epoch, rank=ranks.rank, size=ranks.size
+            ):
+                # 1. The gradients of all images of the step, summed over micro-batches and processes.
                 training.zero_gradients()
-                with amp:
-                    losses.append(training.step(images, labels, done))
-                if settings.clip is not None:
-                    nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
-                rate = float(scheduler.get_last_lr()[0])
-                optimizer.step()
-                scheduler.step()
+                parts = _gradients(job, training, scaler, ranks, images, labels, done)
+                losses.append(next(iter(parts.values())))
+                # 2. One optimizer step.
+                rate = float(state.scheduler.get_last_lr()[0])
+                state.step(settings.clip)
                 done += 1
-                speed = len(losses) * len(labels) / (time.monotonic() - started)
+                speed = len(losses) * min(settings.batch, len(training.images)) / (time.monotonic() - started)
                 bar(done, partial(_progress, speed, rate, losses[-1]))
-                # 2. Refuse to go on from a broken loss; the state on disk is still a sound one.
-                saving = bool(stop) or time.monotonic() - saved_at > settings.save_minutes * 60
+                # 3. Refuse to go on from a broken loss; the state on disk is still a sound one.
+                stopping = poll(bool(stop))
+                saving = stopping or time.monotonic() - saved_at > settings.save_minutes * 60
                 if saving or len(losses) % CHECK_EVERY == 0 or done % per_epoch == 0:
                     _check(losses, done, epoch, rate, job.section)
-                # 3. Keep what was done.
-                if saving:
-                    _save(job, training.network, optimizer, scheduler, done)
+                # 4. Keep what was done.
+                if saving and ranks.first:
+                    state.save(job, done)
                     saved_at = time.monotonic()
-                if stop:
-                    _stop(done, total, reporter)
+                if stopping:
+                    _stop(done, total, reporter, ranks)
             outcome = training.after_epoch()
             network.train()
             mean = torch.stack(losses).mean().item()
             line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
             bar.passed(line.rstrip())
-            _save(job, training.network, optimizer, scheduler, done)
+            if ranks.first:
+                state.save(job, done)
             saved_at = time.monotonic()
-            if stop:
-                _stop(done, total, reporter)
+            if ranks.size == 1 and stop:
+                _stop(done, total, reporter, ranks)
 
 
-def _stop(done: int, total: int, reporter: Reporter) -> NoReturn:
+def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) -> None:
+    """Say what a step takes. Raises UsageError if that is not free, with what would be."""
+    if training.memory is None:
+        return
+    share = len(training.images.part(job.settings.batch, ranks.rank, ranks.size))
+    images = min(job.settings.micro_batch or share, share)
+    needed, free = training.memory(images), min(ranks.gather(free_memory(training.images.device)))
+    reporter.say(f"a step takes about {_size(needed)}, {images} images at a time; {_size(free)} are free")
+    if needed > free:
+        fixed = training.memory(0)
+        most = (free - fixed) // max(1, training.memory(1) - fixed)
+        fits = f"set {job.section}.micro_batch={2 ** (most.bit_length() - 1)}" if most > 0 else "take a smaller network"
+        raise UsageError(
+            f"{job.section}.batch: a step over {images} images at a time takes about {_size(needed)} of memory, and "
+            f"{_size(free)} are free; {fits}, or share the batch among more processes"
+        )
+
+
+def _size(count: int) -> str:
+    """Write bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.0f} MiB"
+
+
+def _begin(job: Job, training: Training, state: State, reporter: Reporter, ranks: Ranks, *, resume: bool) -> int:
+    """Restore what was saved, if that is asked for, and give all processes the same weights; return the steps done."""
+    batch = min(job.settings.batch, len(training.images))
+    if batch < ranks.size:
+        raise UsageError(f"{job.section}.batch: {batch} images a step cannot be shared by {ranks.size} processes")
+    done = ranks.agreed(state.restore(job) if resume else 0, f"steps done in {job.state.name}")
+    if resume:
+        reporter.say(f"resuming after step {done}" if done else "starting from the beginning")
+    ranks.copy_from_first([*training.network.parameters(), *training.network.buffers()])
+    return done
+
+
+def _gradients(
+    job: Job,
+    training: Training,
+    scaler: torch.amp.GradScaler,
+    ranks: Ranks,
+    images: Tensor,
+    labels: Tensor,
+    number: int,
+) -> Losses:
+    """Leave the gradients of a step's mean losses over the images of all processes; return these losses."""
+    settings, losses = job.settings, Losses()
+    whole = min(settings.batch, len(training.images))
+    place = training.images.part(settings.batch, ranks.rank, ranks.size).start
+    # 1. Those of this process's images, a micro-batch at a time: equal parts, to an image.
+    pieces = -(-len(images) // (settings.micro_batch or len(images)))
+    for some, their_labels in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
+        torch.manual_seed(seed_from(job.seed, "step", number, place))  # what dropout draws
+        arithmetic = partial(_arithmetic, settings, images.device)
+        over = Pass(number, len(some) / whole, arithmetic, scaler.scale)
+        for name, part in training.step(some, their_labels, over).items():
+            losses[name] = losses[name] + part if name in losses else part
+        place += len(some)
+    # 2. Those of the others'. BN's running averages become the mean of all.
+    if ranks.size > 1:
+        for average in training.statistics:
+            average.div_(ranks.size)
+        gradients = [p.grad for p in training.network.parameters() if p.grad is not None]
+        ranks.sum([*gradients, *training.statistics, *losses.values()])
+    return losses
+
+
+def _arithmetic(settings: TrainSettings, device: torch.device) -> torch.autocast:
+    """Return the context of forward passes."""
+    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, kinds[settings.precision], enabled=settings.precision != "fp32")
+
+
+def _stop(done: int, total: int, reporter: Reporter, ranks: Ranks) -> NoReturn:
     """End the command; what was done is on the disk."""
     reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
+    ranks.wait()
     raise KeyboardInterrupt
 
 
@@ -104,44 +183,13 @@ def _check(losses: list[Tensor], done: int, epoch: int, rate: float, section: st
         )
 
 
-def _save(job: Job, network: nn.Module, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, done: int) -> None:
-    """Write the state that `--resume` continues from."""
-    state = {
-        "decisive": job.decisive,
-        "done": done,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-    }
-    save_state(job.state, state)
-
-
-def _restore(
-    job: Job, training: Training, optimizer: torch.optim.Optimizer, scheduler: LambdaLR, reporter: Reporter
-) -> int:
-    """Load the saved state if there is one; return the number of steps already done."""
-    if not job.state.exists():
-        reporter.say("starting from the beginning")
-        return 0
-    state = load_state(job.state)
-    if why := difference(state.get("decisive"), job.decisive):
-        raise ArtifactError(
-            f"{job.state}: a training with other settings ({why}); restore them, or remove it to start anew"
-        )
-    fill(training.network, state["network"], job.state)
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.load_state_dict(state["scheduler"])
-    reporter.say(f"resuming after step {state['done']}")
-    return int(state["done"])
-
-
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def _stop_signals(ranks: Ranks) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step ends before the command does."""
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if received:  # asked twice: stop now
+        if received and ranks.size == 1:  # asked twice: stop now; torchrun passes on what the terminal sent already
             raise KeyboardInterrupt
         received.append(number)
 

@@ -1,6 +1,7 @@
 """Measure a network: post-training BN statistics, loss and score."""
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -8,8 +9,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoslim_cli.data.sets import Images
 from autoslim_cli.data.sources import Batch
+from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
+
+ONE = Ranks()
 
 
 def sum_of(values: Tensor) -> Tensor:
@@ -17,11 +21,14 @@ def sum_of(values: Tensor) -> Tensor:
     return values.float().sum() if values.device.type == "mps" else values.double().sum()
 
 
-def calibration_batches(images: Images, count: int, batch: int) -> Iterator[Batch]:
-    """Yield the first `count` images with evaluation transforms, in equal batches of `batch` or fewer."""
+def calibration_batches(images: Images, count: int, batch: int, ranks: Ranks = ONE) -> Iterator[Batch]:
+    """Yield the first `count` images with evaluation transforms, in equal batches of `batch` or fewer.
+
+    Each process of a job gets its share of the batches.
+    """
     some = images.take(count)
     batch = min(batch, len(some))
-    return some.take(len(some) // batch * batch).evaluation(batch)
+    return some.take(len(some) // batch * batch).evaluation(batch, rank=ranks.rank, size=ranks.size)
 
 
 INITIAL_SHARE = 0.01
@@ -39,12 +46,19 @@ def _norms(network: nn.Module) -> list[_BatchNorm]:
     return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
+def running_averages(network: nn.Module) -> list[Tensor]:
+    """Return the running means and variances of a network."""
+    both = [(norm.running_mean, norm.running_var) for norm in _norms(network)]
+    return [tensor for pair in both for tensor in pair if tensor is not None]
+
+
 @torch.inference_mode()
-def calibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
+def calibrate(network: nn.Module, batches: Iterable[Batch], ranks: Ranks = ONE) -> None:
     """Measure the BN statistics of a plain network with all weights frozen (US-Nets, section 3.3).
 
     The statistics are reset, then become the exact cumulative average over batches of equal weight.
-    Everything but BN stays in eval mode: dropout and stochastic depth are off.
+    Everything but BN stays in eval mode: dropout and stochastic depth are off. The processes of a job average over the
+    batches of all of them: what one process would measure, to rounding.
     """
     norms = _norms(network)
     momenta = [norm.momentum for norm in norms]
@@ -53,22 +67,39 @@ def calibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # PyTorch's cumulative moving average
         norm.train()
+    count = 0
     for images, _ in batches:
         network(images)
+        count += 1
+    if ranks.size > 1:
+        total = sum(ranks.gather(count))
+        averages = running_averages(network)
+        for average in averages:
+            average.mul_(count / total)
+        ranks.sum(averages)
+        for norm in norms:
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(total)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, batches: Iterable[Batch], task: Task) -> Score:
-    """Return the mean loss and score of a network in eval mode; losses are summed in double precision."""
+def evaluate(network: nn.Module, batches: Iterable[Batch], task: Task, ranks: Ranks = ONE) -> Score:
+    """Return the mean loss and score of a network in eval mode; losses are summed in double precision.
+
+    The processes of a job each pass every n-th batch; all return the score over all batches.
+    """
     network.eval()
-    loss, score, count = 0.0, 0.0, 0
+    sums, counts = list[Tensor](), list[int]()
     for images, labels in batches:
         outputs = network(images)
         task.check(outputs)
-        loss += sum_of(task.losses(outputs, labels)).item()
-        score += sum_of(task.scores(outputs, labels)).item()
-        count += len(labels)
-    return Score(loss / count, score / count)
+        sums.append(torch.stack([sum_of(task.losses(outputs, labels)), sum_of(task.scores(outputs, labels))]))
+        counts.append(len(labels))
+    # Added up in the order of batches: the result does not depend on how many processes there are.
+    parts = ranks.gather((torch.stack(sums).tolist() if sums else [], counts))
+    rows = [row for turn in zip_longest(*(rows for rows, _ in parts)) for row in turn if row is not None]
+    count = sum(sum(counts) for _, counts in parts)
+    return Score(sum(loss for loss, _ in rows) / count, sum(score for _, score in rows) / count)

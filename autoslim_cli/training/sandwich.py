@@ -12,10 +12,13 @@ from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.sampling import near_budget
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.task import Task
 
 Key = TypeVar("Key")
 """What names a sub-network: its channels, or a switch."""
+
+WHOLE = Pass()
 
 
 def draw_subnetworks(
@@ -35,6 +38,12 @@ def draw_subnetworks(
     return [space.largest, *drawn, space.smallest] if settings.sandwich else drawn
 
 
+def subnetwork_names(settings: SupernetSettings) -> list[str]:
+    """Return what the sub-networks of a step are called, in the order in which they are drawn."""
+    drawn = [f"random {n + 1}" for n in range(settings.samples - 2 if settings.sandwich else settings.samples)]
+    return ["largest", *drawn, "smallest"] if settings.sandwich else drawn
+
+
 def sandwich_step(
     run: Callable[[Tensor, Key], Tensor],
     images: Tensor,
@@ -44,8 +53,9 @@ def sandwich_step(
     *,
     task: Task,
     distill: bool,
-) -> Tensor:
-    """Leave the summed gradients of the first and the other sub-networks; return the first one's loss.
+    over: Pass = WHOLE,
+) -> list[Tensor]:
+    """Add the gradients of the first and the other sub-networks; return their losses, each ().
 
     `run` gives the outputs of a sub-network on images (batch, channels, height, width). Inplace distillation (US-Nets,
     section 3.2): the first, the largest, learns from the labels, and the others from it alone.
@@ -54,15 +64,18 @@ def sandwich_step(
         # Gradients are views of the full-size ones: strided, as they are meant to be.
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
         # 1. The first sub-network learns from the labels.
-        outputs = run(images, first)
-        task.check(outputs)
-        loss = task.loss(outputs, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        learn, target = (task.distillation, task.target(outputs)) if distill else (task.loss, labels)
+        with over.forward():
+            outputs = run(images, first)
+            task.check(outputs)
+            loss = task.loss(outputs, labels)
+            learn, target = (task.distillation, task.target(outputs)) if distill else (task.loss, labels)
+        losses = [over.backward(loss)]
         # 2. The others learn from it; their gradients add up in place.
         for key in others:
-            learn(run(images, key), target).backward()  # type: ignore[no-untyped-call]
-    return loss.detach()
+            with over.forward():
+                loss = learn(run(images, key), target)
+            losses.append(over.backward(loss))
+    return losses
 
 
 def run_channels(supernet: Supernet) -> Callable[[Tensor, Channels], Tensor]:

@@ -5,42 +5,52 @@ from pathlib import Path
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import current_facts, refuse_to_lose, set_aside
 from autoslim_cli.progress import Reporter
+from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Facts, Job
 from autoslim_cli.training.loop import fit
 
 
-def trained(job: Job, reporter: Reporter, *, resume: bool) -> dict[Path, Facts]:
+def trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict[Path, Facts]:
     """Return the facts of each of a training's files, which are written unless they are there and current.
 
     `resume` continues a stopped training, and keeps what is current; what is not, or is trained anew without it, is
-    kept under another name. Raises UsageError if a stopped training would be lost, AutoslimError on a loss that is not
-    finite.
+    kept under another name. The processes of a job share the work, and the first one writes. Raises UsageError if a
+    stopped training would be lost, AutoslimError on a loss that is not finite.
     """
     # 1. Keep what is there and current, and lose nothing.
     if not resume:
         refuse_to_lose(job.state)
         for path in filter(Path.exists, job.channels):
             reporter.say(f"{path} is there: without --resume it is made anew, and the old one kept")
-    elif current := _current(job, reporter):
+    elif current := ranks.agreed(_current(job, reporter), "files made by training"):
         for path in current:
             reporter.say(f"{path} is there and current")
-        job.state.unlink(missing_ok=True)
+        _clean_up(job, ranks)
         return current
     # 2. Build, and train to the end.
     with reporter.doing("opening the images and building the network"):
         training = job.build()
-    fit(job, training, reporter, resume=resume)
+    fit(job, training, reporter, ranks, resume=resume)
     # 3. Measure, and write; what it could be continued from goes last.
     with reporter.doing("measuring what was trained"):
         results = training.results()
     facts = {}
     for path, result in results.items():
         facts[path] = {**result.facts, "made_from": job.made_from}
+        if not ranks.first:
+            continue
         if path.exists():
             reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
         checkpoint.save(path, job.format, result.tensors, facts[path])
-    job.state.unlink(missing_ok=True)
+    _clean_up(job, ranks)
     return facts
+
+
+def _clean_up(job: Job, ranks: Ranks) -> None:
+    """Remove what a training that is over could be continued from; all processes see the same files then."""
+    if ranks.first:
+        job.state.unlink(missing_ok=True)
+    ranks.wait()
 
 
 def _current(job: Job, reporter: Reporter) -> dict[Path, Facts]:

@@ -1,10 +1,16 @@
-"""Two processes share a search and find what one finds; both are real processes over gloo."""
+"""Two processes share the work of every stage and do what one does; both are real processes over gloo."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 
@@ -51,6 +57,119 @@ def test_processes_share_a_search(worked, autoslim_json):
     assert [(worked / f"arch-{name}.json").read_bytes() for name in ("60pct", "30pct")] == configs
 
 
+NO_NORMS = """
+from torch import nn
+
+
+def make(num_classes, width=8):
+    layers = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Dropout(0.0), nn.Linear(2 * width, num_classes))
+"""
+
+
+@pytest.fixture
+def one_thread():
+    """Compute with one thread, as torchrun's processes do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def assert_close(one, other, **tolerance):
+    one, other = safetensors.torch.load_file(one), safetensors.torch.load_file(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(
+                one[name], other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def test_two_processes_train_what_one_does(recipe, tmp_path, autoslim_json, one_thread):
+    """Without BN nothing depends on who computes which image: sums differ by their order alone."""
+    text = (recipe / "recipe.yaml").read_text()
+    model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
+    (recipe / "recipe.yaml").write_text(text.replace(model, 'name: "./net.py:make"'))
+    (recipe / "net.py").write_text(NO_NORMS)
+    alone = shutil.copytree(recipe, tmp_path / "alone")
+    settings = ("train.batch=63", "train.lr=0.05", "data.augment.color_jitter=0.2")  # 31 and 32 images
+    done = torchrun(2, "train-supernet", "-r", recipe, *settings, "--json")
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)  # one object: the second process prints nothing
+    expected = autoslim_json("train-supernet", "-r", alone, *settings)
+    assert_close(recipe / "supernet.safetensors", alone / "supernet.safetensors", rtol=1e-3, atol=1e-5)
+    for name, row in expected["widths"].items():
+        assert together["widths"][name] == pytest.approx(row, rel=1e-3)
+    assert not (recipe / "supernet.resume.pt").exists()
+
+
+def test_two_processes_do_all_stages(recipe, tmp_path, autoslim_json, one_thread):
+    """With BN two processes are one that takes its batches in two parts: each part has its own statistics."""
+    alone = shutil.copytree(recipe, tmp_path / "alone")
+    settings = ("--flops", "50%", "retrain.calibrate=true", "retrain.epochs=1")
+    done = torchrun(2, "run", "-r", recipe, *settings, "--json")
+    assert done.returncode == 0, done.stderr
+    together = json.loads(done.stdout)
+    parts = ("train.micro_batch=32", "retrain.micro_batch=32")
+    expected = autoslim_json("run", "-r", alone, *settings, *parts)
+    for name in ("supernet", "model-50pct", "subnet-50pct"):
+        assert_close(recipe / f"{name}.safetensors", alone / f"{name}.safetensors", rtol=1e-2, atol=1e-3)
+    for row, other in zip(together["networks"], expected["networks"], strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-2)
+    assert done.stderr.count("retraining 50pct") == 1
+    # Any number of processes measures the same, to the last bit.
+    model = recipe / "model-50pct.safetensors"
+    done = torchrun(2, "evaluate", model, "evaluate.batch=100", "--json")
+    assert json.loads(done.stdout) == autoslim_json("evaluate", model, "evaluate.batch=100")
+
+
+def test_two_processes_train_jointly(worked, tmp_path, autoslim_json, one_thread):
+    alone = shutil.copytree(worked, tmp_path / "alone")
+    settings = ("arch-60pct.json", "arch-30pct.json", "--joint", "retrain.epochs=1", "retrain.calibrate=true")
+    together = torchrun(2, "retrain", *(worked / name for name in settings[:2]), *settings[2:], "--json")
+    assert together.returncode == 0, together.stderr
+    parts = (*(alone / name for name in settings[:2]), *settings[2:], "retrain.micro_batch=32")
+    expected = autoslim_json("retrain", *parts)["networks"]
+    for row, other in zip(json.loads(together.stdout)["networks"], expected, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-2)
+    for name in ("model-60pct.safetensors", "model-30pct.safetensors"):
+        assert_close(worked / name, alone / name, rtol=1e-2, atol=1e-3)
+
+
+def test_a_process_that_dies_ends_the_job_in_one_line(recipe, tmp_path, autoslim):
+    """What it had saved another number of processes goes on from."""
+    settings = ("-r", recipe, "train.epochs=4", "train.save_minutes=0.00001", "train.lr=0.01")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "autoslim_cli", "train-supernet", *map(str, settings)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    state = recipe / "supernet.resume.pt"
+    deadline = time.monotonic() + 90
+    while not state.exists():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(rank_of(running.pid, 1), signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "another process of this torchrun job has gone" in lines[0]
+    assert "Traceback" not in said.split("torch/distributed")[0]
+    assert "resuming after step" in autoslim("train-supernet", *settings, "--resume").stderr
+    assert not state.exists()
+    assert (recipe / "supernet.safetensors").exists()
+
+
+def rank_of(parent, rank):
+    """Return the process of a rank among the children of torchrun."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        if f"\0RANK={rank}\0".encode() in b"\0" + Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise AssertionError("no such process")
+
+
 @pytest.mark.parametrize(
     ("environment", "alone"),
     [
@@ -66,6 +185,5 @@ def test_other_commands_run_alone(refuse, autoslim_json, worked, monkeypatch, en
     if alone:
         assert autoslim_json("evaluate", worked / "model-60pct.safetensors")["top1"] > 0
     else:
-        line = refuse(2, "train-supernet", "-r", worked)
-        assert "only `autoslim search` shares its work" in line
+        assert "has no work to share" in refuse(2, "units", "-r", worked)
         assert "recipes copy digits" in refuse(2, "search", "--flops", "50%", "-r", "digits")

@@ -26,6 +26,52 @@ def test_bf16_trains_fp32_weights_to_as_good_a_network(retrained):
     assert abs(half["top1"] - full["top1"]) < 0.2
 
 
+def test_fp16_scales_its_loss(retrained):
+    settings = ["retrain.epochs=6", "retrain.schedule=linear", "retrain.clip=5"]
+    full, _ = retrained(*settings)
+    half, weights = retrained(*settings, "retrain.precision=fp16")
+    assert weights["conv1.weight"].dtype == torch.float32
+    assert abs(half["top1"] - full["top1"]) < 0.2
+
+
+def test_micro_batches_add_up_to_the_batch(autoslim_json, recipe):
+    """Without BN parts of a batch are the batch. Parts are of equal size, to an image: none is left over."""
+    text = (recipe / "recipe.yaml").read_text()
+    model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
+    (recipe / "recipe.yaml").write_text(text.replace(model, 'name: "./net.py:make"'))
+    (recipe / "net.py").write_text(NO_NORMS)
+    command = ("retrain", "--width", "1", "-r", recipe, "retrain.lr=0.05")
+    whole, parts = (
+        safetensors.torch.load_file(autoslim_json(*command, *more)["path"])
+        for more in ((), ("retrain.micro_batch=15",))
+    )
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-5)
+
+
+NO_NORMS = """
+from torch import nn
+
+
+def make(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(16, num_classes))
+"""
+
+
+def test_a_step_that_does_not_fit_is_refused(autoslim, refuse, recipe, monkeypatch):
+    command = ("retrain", "--width", "1", "-r", recipe)
+    assert "a step takes about" in autoslim(*command, "retrain.epochs=1").stderr
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**20)
+    line = refuse(2, *command)
+    assert "retrain.batch: a step over 64 images at a time takes about" in line
+    fits = line.split("set ")[1].split(",")[0]
+    assert fits.startswith("retrain.micro_batch=")
+    autoslim(*command, fits, "retrain.epochs=1")
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**10)
+    assert "take a smaller network" in refuse(2, *command, "retrain.epochs=2")
+
+
 def test_bf16_trains_a_supernet(autoslim_json, recipe):
     made = autoslim_json("train-supernet", "-r", recipe, "train.precision=bf16", "train.epochs=6")
     assert made["widths"]["base"]["top1"] > 0.3
