@@ -25,7 +25,7 @@ from contextlib import redirect_stdout
 from commands import installed
 from final import final
 from found import arms
-from plan import ARMS, BASES, HERE, TOOLS, Chosen, rows_of
+from plan import ARMS, BASES, HERE, PROVEN, TOOLS, Chosen, rows_of
 from report import report
 from speed import report_speed, speed
 from trained import train
@@ -86,7 +86,7 @@ def main() -> None:
     seeds = given.seeds or list(BASES[given.base].seeds)
     chosen = Chosen(given.base, seeds, given.arms, given.shard, given.shards)
     if given.stage == "report":
-        report([name for name in BASES if name != "quick"])
+        report(PROVEN if given.base in PROVEN else [given.base])
         report_speed(chosen)
     elif given.stage == "speed":
         speed(chosen, given.repeats)

@@ -61,6 +61,29 @@ BASES = {
         (0, 1, 2),
         (0,),
     ),
+    # Those of benchmarks/study, which settings were tuned on: for trials, not for the proof.
+    "flat": Base(
+        "ResNet-14 with a stem of stride 2, 24 channels at every stage (7.2M FLOPs)",
+        {"name": "autoslim/cifar_resnet", "args": {"depth": 14, "stem_stride": 2, "width": 24, "growth": 1}},
+        {"groups": 12, "divisor": 2},
+        (26, 12),
+        (0, 1, 2),
+        (0,),
+        epochs=12,
+        base_epochs=12,
+        warm_epochs=4,
+    ),
+    "doubling": Base(
+        "ResNet-14 with a stem of stride 2 (6.7M FLOPs)",
+        {"name": "autoslim/cifar_resnet", "args": {"depth": 14, "stem_stride": 2}},
+        {"groups": 12, "divisor": 2},
+        (25, 12),
+        (0, 1, 2),
+        (0,),
+        epochs=12,
+        base_epochs=12,
+        warm_epochs=4,
+    ),
     "quick": Base(
         "ResNet-8 with a stem of stride 2, a few images: whether everything runs",
         {"name": "autoslim/cifar_resnet", "args": {"depth": 8, "stem_stride": 2}},
@@ -80,6 +103,9 @@ BASES = {
         steps=100,
     ),
 }
+
+PROVEN = ["resnet20", "mobilenet"]
+"""The base networks of docs/proof.md."""
 
 
 @dataclass(frozen=True)
