@@ -167,7 +167,7 @@ ARMS = (
     Arm("torch-pruning", "torch-pruning-taylor", "pruned", teacher=True),
     Arm(OURS, "warm", "supernet"),
     Arm(OURS, "warm", "supernet", teacher=True),
-    Arm("one width", "one-width", all_compute=True),
+    Arm("one width, all our compute", "one-width", all_compute=True),
 )
 """The most wanted first."""
 DEAREST = Arm(OURS, "ours", "supernet", teacher=True)
