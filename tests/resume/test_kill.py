@@ -105,7 +105,7 @@ def test_search_from_any_line(worked, autoslim, settings):
     autoslim(*command)
     log = worked / "search.jsonl"
     whole, expected = log.read_text(), decided(log)
-    configs = {path: path.read_bytes() for path in worked.glob("arch-*.json")}
+    configs = {path: path.read_bytes() for path in worked.glob("arch-*pct.json")}
     assert len(configs) == 2
     lines = whole.splitlines(keepends=True)
     for count in range(1, len(lines), max(1, len(lines) // 5)):
@@ -114,7 +114,7 @@ def test_search_from_any_line(worked, autoslim, settings):
         for path in configs:
             path.unlink()
         autoslim(*command, "--resume")
-        assert {path: path.read_bytes() for path in worked.glob("arch-*.json")} == configs
+        assert {path: path.read_bytes() for path in worked.glob("arch-*pct.json")} == configs
         assert decided(log) == expected
 
 
