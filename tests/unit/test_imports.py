@@ -51,3 +51,25 @@ def test_the_readme_draws_the_layers_in_this_order():
 def test_rules_know_nothing_that_changes(path):
     known = {"rules", "facts", "layouts", "table"}
     assert {names[2] for names in imported(path) if names[1] == "network"} <= known
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    from graphlib import CycleError, TopologicalSorter
+
+    names = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in ROOT.rglob("*.py")}
+    names = {name.removesuffix(".__init__") for name in names}
+    graph = {}
+    for path in ROOT.rglob("*.py"):
+        own = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("autoslim_cli."):
+                module = node.module.removeprefix("autoslim_cli.")
+                submodules = {f"{module}.{one.name}" for one in node.names} & names
+                found |= submodules or {module}
+        graph[own] = found - {own}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+    assert len(order) >= len(graph)
