@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,6 +35,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command with the exit codes that docs/guide.md lists."""
         with _one_line(), shared_work():
+            _refuse_a_directory_that_is_gone()
             return super().invoke(ctx)
 
 
@@ -62,6 +64,14 @@ def _one_line() -> Iterator[None]:
         if is_out_of_memory(error):
             _fail(_MEMORY, 1)
         raise
+
+
+def _refuse_a_directory_that_is_gone() -> None:
+    """Raise UsageError where the current directory was removed: libraries end the process there, or worse."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current directory was removed: change to one that is there") from None
 
 
 def _fail(message: str, code: int) -> NoReturn:

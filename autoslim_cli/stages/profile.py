@@ -3,6 +3,7 @@
 from functools import partial
 
 from autoslim_cli.errors import advice_on_memory
+from autoslim_cli.files.lock import locked
 from autoslim_cli.latency.correction import corrected
 from autoslim_cli.latency.grid import layer_shapes
 from autoslim_cli.latency.local_device import local_device
@@ -26,21 +27,22 @@ def profile(
     found, reporter = pieces(reading), project.reporter
     device = local_device(place, engine, dtype, batch, channels_last)
     path, shapes = project.directory / table_name(device), layer_shapes(found, space)
-    table = LatencyTable(model=recipe.model.architecture, tie=recipe.space.tie, device=device, layers=[])
-    if not resume:
-        refuse_to_replace(path, device)
-    elif path.exists():
-        table = resumed(path, table, shapes, space)
-    reporter.say(
-        f"{device}: {len(shapes)} layer shapes, {len(table.layers)} of them measured; {FITTED + CHECKED} networks"
-    )
-    with advice_on_memory(f"--batch {batch} is too much for this network: lower it, model.input or supernet.width"):
-        # 1. Every layer shape, on as fine a grid as it needs.
-        table = measure_shapes(path, table, shapes, reading, space, place, reporter)
-        # 2. Networks as a whole, twice over.
-        draw = partial(random_channels, space, recipe.supernet, recipe.seed)
-        table = measure_networks(path, table, draw, reading, place, reporter)
-    # 3. A correction fitted on some of them, checked by the others.
-    table = corrected(table, found, space, str(path))
-    write_table(path, table)
+    with locked(path):
+        table = LatencyTable(model=recipe.model.architecture, tie=recipe.space.tie, device=device, layers=[])
+        if not resume:
+            refuse_to_replace(path, device)
+        elif path.exists():
+            table = resumed(path, table, shapes, space)
+        reporter.say(
+            f"{device}: {len(shapes)} layer shapes, {len(table.layers)} of them measured; {FITTED + CHECKED} networks"
+        )
+        with advice_on_memory(f"--batch {batch} is too much for this network: lower it, model.input or supernet.width"):
+            # 1. Every layer shape, on as fine a grid as it needs.
+            table = measure_shapes(path, table, shapes, reading, space, place, reporter)
+            # 2. Networks as a whole, twice over.
+            draw = partial(random_channels, space, recipe.supernet, recipe.seed)
+            table = measure_networks(path, table, draw, reading, place, reporter)
+        # 3. A correction fitted on some of them, checked by the others.
+        table = corrected(table, found, space, str(path))
+        write_table(path, table)
     return summary(path, table, found, space)

@@ -15,6 +15,7 @@ from autoslim_cli.cost.costs import Costs
 from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, LatencyFacts, read_config, write_config
+from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.latency.measuring import time_found
 from autoslim_cli.latency.table import read_table
@@ -62,8 +63,15 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     """Write `arch-<budget>.json` for every budget, largest first, in one pass.
 
     Under torchrun the ranks share the candidates of every scoring, with the result of one process of as many threads.
-    Raises BudgetError with the reachable range if a budget is out of reach.
+    Raises BudgetError with the reachable range if a budget is out of reach, UsageError if another command searches
+    here.
     """
+    with locked(project.directory / LOG_FILE):
+        return _searched(project, budgets, resume=resume)
+
+
+def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> SearchResult:
+    """Search while the log is locked."""
     settings, costs = project.recipe.search, project.costs
     _refuse(project)
     check_reach(project.network.space, costs, budgets)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import current_facts, refuse_to_lose, set_aside
 from autoslim_cli.progress import Reporter
 from autoslim_cli.training.distributed import Ranks
@@ -15,8 +16,14 @@ def trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict
 
     `resume` continues a stopped training, and keeps what is current; what is not, or is trained anew without it, is
     kept under another name. The processes of a job share the work, and the first one writes. Raises UsageError if a
-    stopped training would be lost, AutoslimError on a loss that is not finite.
+    stopped training would be lost or another command makes one of the files, AutoslimError on a loss that is not finite.
     """
+    with locked(*job.channels):
+        return _trained(job, reporter, ranks, resume=resume)
+
+
+def _trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict[Path, Facts]:
+    """Do a training while its files are locked."""
     # 1. Keep what is there and current, and lose nothing.
     if not resume:
         refuse_to_lose(job.state)

@@ -1,0 +1,131 @@
+"""Two commands at once, and streams and directories that are gone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.lock import locked
+
+HOLD = "import sys, time\nfrom pathlib import Path\nfrom autoslim_cli.files.lock import locked\n"
+HOLD += "with locked(Path(sys.argv[1])):\n    print('mine', flush=True)\n    time.sleep(60)\n"
+
+CONTEND = """
+import sys, time
+from pathlib import Path
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.lock import locked
+
+mine, got, end = Path(sys.argv[1]), 0, time.monotonic() + 1.5
+while time.monotonic() < end:
+    try:
+        with locked(mine):
+            (mine.parent / "in").mkdir()  # fails if another is in
+            (mine.parent / "in").rmdir()
+            got += 1
+    except UsageError:
+        pass
+print(got)
+"""
+
+
+def holding(path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_a_file_is_made_by_one_command_at_a_time(recipe, refuse, autoslim):
+    other = holding(recipe / "supernet.safetensors")
+    said = refuse(2, "train-supernet", "-r", recipe)
+    assert f"process {other.pid} on {socket.gethostname()} is making it" in said
+    assert "retrain" not in said
+    autoslim("units", "-r", recipe)  # what only reads needs no lock
+    # A process that was killed leaves its file behind, and not its lock.
+    other.kill()
+    other.communicate()
+    assert (recipe / ".supernet.safetensors.lock").exists()
+    autoslim("train-supernet", "-r", recipe, "train.epochs=1")
+    assert not list(recipe.glob(".*.lock"))
+
+
+def test_searches_and_trainings_are_locked_one_by_one(worked, refuse, autoslim):
+    other = holding(worked / "search.jsonl")
+    assert "is making it" in refuse(2, "search", "--flops", "60%", "-r", worked)
+    autoslim("retrain", worked / "arch-30pct.json", "retrain.epochs=1")
+    other.send_signal(signal.SIGKILL)
+    other.communicate()
+    autoslim("search", "--flops", "60%", "-r", worked, "search.strategy=uniform")
+
+
+def test_a_lock_of_another_host_is_not_taken_over(tmp_path):
+    lock = tmp_path / ".one.lock"
+    lock.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    with (
+        pytest.raises(UsageError, match=r"process 1 on elsewhere .* remove .*\.one\.lock if it has ended"),
+        locked(tmp_path / "one"),
+    ):
+        pass
+    assert lock.exists()
+    lock.write_text("[" * 100_000)  # what no autoslim wrote
+    with locked(tmp_path / "one"):
+        assert json.loads(lock.read_text()) == {"pid": os.getpid(), "host": socket.gethostname()}
+    assert not lock.exists()
+
+
+def test_a_lock_is_handed_on_under_contention(tmp_path):
+    """Of many that take and release it without pause no two are in at once."""
+    command = [sys.executable, "-c", CONTEND, str(tmp_path / "one")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    ended = [(process.communicate(timeout=60), process.returncode) for process in both]
+    assert all(code == 0 for _, code in ended), ended
+    assert sum(int(out) for (out, _), _ in ended) > 0
+
+
+def shell(command, **options):
+    text = command.replace("autoslim", f"{sys.executable} -m autoslim_cli")
+    return subprocess.run(["bash", "-c", text], check=False, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    done = shell("autoslim recipes show digits | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (0, 1)
+    assert done.stderr == ""
+
+
+def test_closed_streams(tmp_path):
+    done = shell("autoslim recipes list >&-")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = shell("autoslim recipes show none 2>&-")  # errors do not go to stdout instead
+    assert (done.returncode, done.stdout) == (2, "")
+    done = shell("autoslim units -r digits --json >&- 2>&- <&-", cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "recipes/digits/recipe.yaml").read_text().startswith("#")  # nothing was printed into a file
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")  # noqa: PTH110
+def test_a_full_disk_is_one_line():
+    done = shell("autoslim recipes list > /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no space left")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_directory_that_was_removed(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = shell(f"cd {gone} && rmdir {gone} && autoslim units -r digits")
+    assert done.returncode == 2
+    assert done.stderr == "error: the current directory was removed: change to one that is there\n"
+
+
+def test_no_home(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = shell("autoslim units -r digits --json", cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["units"]
