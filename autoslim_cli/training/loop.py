@@ -20,9 +20,9 @@ from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.training.distributed import Poll, Ranks
 from autoslim_cli.training.job import Job, Losses, Training
-from autoslim_cli.training.optimiser import schedule, sgd
+from autoslim_cli.training.optimiser import optimizer_of, schedule
 from autoslim_cli.training.passes import Pass
-from autoslim_cli.training.state import State
+from autoslim_cli.training.state import Averaged, State
 
 CHECK_EVERY = 20
 """Steps between two looks at the loss: on a GPU a look waits for the work in flight."""
@@ -38,9 +38,10 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     settings, network, device = job.settings, training.network, training.images.device
     per_epoch = training.images.steps(settings.batch)
     total = settings.epochs * per_epoch
-    optimizer = sgd(network, settings)
+    optimizer = optimizer_of(network, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    state = State(network, optimizer, schedule(optimizer, settings, total), scaler)
+    averaged = Averaged([*network.parameters(), *training.statistics], settings.ema) if settings.ema else None
+    state = State(network, optimizer, schedule(optimizer, settings, total), scaler, averaged)
     _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
     network.train()
@@ -51,7 +52,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
         poll = Poll(ranks)
-        while done < total:
+        while done < total and not _is_over(settings, state, done / per_epoch):
             epoch = done // per_epoch
             started, losses = time.monotonic(), list[Tensor]()
             for images, labels in training.images.training(
@@ -78,16 +79,41 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                     saved_at = time.monotonic()
                 if stopping:
                     _stop(done, total, reporter, ranks)
-            outcome = training.after_epoch()
-            network.train()
+            # 5. Look at the holdout.
             mean = torch.stack(losses).mean().item()
-            line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
-            bar.passed(line.rstrip())
+            line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s"
+            bar.passed(f"{line}  {_look(settings, training, state, epoch + 1)}".rstrip())
             if ranks.first:
                 state.save(job, done)
             saved_at = time.monotonic()
             if ranks.size == 1 and stop:
                 _stop(done, total, reporter, ranks)
+    _end(settings, state, done // per_epoch, reporter)
+
+
+def _look(settings: TrainSettings, training: Training, state: State, epochs: int) -> str:
+    """Score the network on the holdout after some epochs, where that is known; return a few words."""
+    if training.after_epoch is None:
+        return ""
+    with state.as_kept():
+        glance = training.after_epoch()
+    training.network.train()
+    state.note(epochs, glance.loss, keep=settings.keep == "best")
+    return glance.words
+
+
+def _end(settings: TrainSettings, state: State, epochs: int, reporter: Reporter) -> None:
+    """Give the network the weights that it ends with, and say which where it is not clear."""
+    if epochs < settings.epochs:
+        reporter.say(f"stopped after epoch {epochs}: no lower holdout loss in {settings.patience} epochs")
+    if state.best.tensors:
+        reporter.say(f"kept the weights of epoch {state.best.epoch}, of holdout loss {state.best.loss:.4f}")
+    state.end()
+
+
+def _is_over(settings: TrainSettings, state: State, epochs: float) -> bool:
+    """Tell whether the holdout's loss has not fallen for so many epochs that more are not worth it."""
+    return settings.patience is not None and 0 < state.best.epoch <= epochs - settings.patience
 
 
 def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) -> None:
