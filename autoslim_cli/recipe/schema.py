@@ -64,6 +64,26 @@ class AugmentSettings(Settings):
         default=0.0,
         description="AlexNet's noise along the principal colours of ImageNet, as a deviation; usual is 0.1",
     )
+    policy: Literal["none", "randaugment", "trivial"] = Field(
+        default="none",
+        description="torchvision's RandAugment or TrivialAugmentWide, one image at a time: for image folders with "
+        "`crop: resized`, whose workers do it; elsewhere the main process does",
+    )
+    erase: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Share of the images of which a random rectangle is erased, as RandomErasing"
+    )
+    mixup: Strength = Field(
+        default=0.0, description="MixUp of neighbours in a batch, by Beta(this, this); usual is 0.2"
+    )
+    cutmix: Strength = Field(
+        default=0.0,
+        description="CutMix, by Beta(this, this); usual is 1. With `mixup`, each batch draws one of the two",
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Tell whether images of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @property
     def jitter(self) -> tuple[float, float, float]:

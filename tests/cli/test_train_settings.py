@@ -99,6 +99,7 @@ RESUMED = {
     "adamw, averaged": ("optimizer=adamw", "lr=0.01", "ema=0.9", "schedule=one-cycle", "warmup=0.3"),
     "the best epoch": ("keep=best", "lr=1.5", "epochs=4"),
     "until it is no better": ("patience=1", "keep=best", "lr=1.5", "epochs=20", "ema=0.5"),
+    "mixed": ("schedule=cosine",),
     "fp16, in parts": ("precision=fp16", "micro_batch=20"),
 }
 
@@ -110,6 +111,8 @@ def test_a_resumed_training_ends_in_the_same_bytes(autoslim, recipe, tmp_path, m
     killed = shutil.copytree(recipe, tmp_path / "killed")
     command = ["train-supernet"] if section == "train" else ["retrain", "--width", "0.5"]
     more = [f"{section}.{setting}" for setting in (*settings, "save_minutes=0.00001")]
+    if settings == RESUMED["mixed"]:
+        more += [f"data.augment.{setting}" for setting in ("mixup=0.2", "cutmix=1", "erase=0.5", "policy=trivial")]
     said = autoslim(*command, "-r", recipe, *more).stderr
     name = "supernet" if section == "train" else "model-width-0.5"
     save, saves = State.save, []
