@@ -52,6 +52,7 @@ MADE: dict[str, Callable[[Path], bool]] = {
     "*.safetensors": a_checkpoint,
     **dict.fromkeys(("search.jsonl", "search.old-*.jsonl"), a_log),
     **dict.fromkeys(("supernet.resume.pt", "joint.resume.pt", "model-*.resume.pt", ".*.part"), by_name),
+    **dict.fromkeys(("supernet.metrics.jsonl", "joint.metrics.jsonl", "model-*.metrics.jsonl"), by_name),
     **dict.fromkeys((f"{name}.{kind}" for name in ("report", "spectrum") for kind in ("json", "png")), by_name),
 }
 """What autoslim writes into a recipe directory, and how it is told from what others write."""

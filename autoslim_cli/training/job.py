@@ -74,6 +74,11 @@ class Job:
     build: Callable[[], Training]
 
     @property
+    def metrics(self) -> Path:
+        """Return the file that says how the training goes: `<name>.metrics.jsonl`."""
+        return self.state.with_name(self.state.name.removesuffix(".resume.pt") + ".metrics.jsonl")
+
+    @property
     def decisive(self) -> dict[str, Any]:
         """Return what the result depends on: a state of anything else is refused."""
         return {**decisive(self.made_from), "channels": {path.name: counts for path, counts in self.channels.items()}}
