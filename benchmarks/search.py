@@ -88,7 +88,7 @@ class Bench:
         data = DataSettings(name="digits", holdout=1)
         model = ModelSettings(name=f"torchvision/{name}", input=self.shape, classes=10)
         torch.manual_seed(0)
-        images = all_images(open_source("train", data, model, 0, None, DEVICE), data, DEVICE)  # type: ignore[arg-type]
+        images = all_images(open_source("train", data, model, 0, None, DEVICE), data, model, DEVICE)  # type: ignore[arg-type]
         return images.select(images.indices[torch.randperm(len(images))])
 
     def train(self, steps: int, rate: float = 0.2) -> None:

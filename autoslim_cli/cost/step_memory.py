@@ -21,8 +21,8 @@ _NOTHING = (
 )
 
 _VALUE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-_OPTIMIZER_TENSORS = 1
-"""Tensors of the weights' size that SGD keeps."""
+_OPTIMIZER_TENSORS = {"sgd": 1, "adamw": 2}
+"""Tensors of the weights' size that an optimizer keeps."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StepMemory:
         sizes = sorted((tensor.values(channels) for tensor in self.saved), reverse=True)
         values = (sum(sizes) + sum(sizes[:2])) * images
         weights = sum(row.params(channels) for row in self.reading.table.rows)
-        copies = 2 + _OPTIMIZER_TENSORS  # the weights and their gradients
+        copies = 2 + _OPTIMIZER_TENSORS[settings.optimizer] + (settings.ema is not None)  # 2: weights, gradients
         return values * _VALUE_BYTES[settings.precision] + weights * _VALUE_BYTES["fp32"] * copies
 
 

@@ -1,12 +1,15 @@
 """Vary a batch of images, each by draws of its own: crop, mirroring, colours."""
 
 import itertools
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.recipe.schema import AugmentSettings
+from autoslim_cli.seeds import seed_from
 
 _DRAWS = ("row", "column", "mirror", "order", "brightness", "contrast", "saturation", "first", "second", "third")
 """What an image draws, whatever the settings: turning one on leaves the draws of the others as they are."""
@@ -20,14 +23,15 @@ _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
-def vary(images: Tensor, augment: AugmentSettings, seed: int, first: int = 0) -> Tensor:
+def vary(images: Tensor, augment: AugmentSettings, seed: int, places: Sequence[int] | None = None) -> Tensor:
     """Return uint8 images (batch, channels, height, width) of equal size, varied at random on their device.
 
-    An image's draws depend on the seed and on its place in the batch alone. `first` is that of the first image here,
-    where they are a part of a batch.
+    An image's draws depend on the seed and on its place in the batch alone; `places` are given where the images are a
+    part of a batch.
     """
     random = torch.Generator().manual_seed(seed)
-    table = torch.rand(first + len(images), len(_DRAWS), generator=random, dtype=torch.float64)[first:]
+    places = range(len(images)) if places is None else places
+    table = torch.rand(max(places) + 1, len(_DRAWS), generator=random, dtype=torch.float64)[list(places)]
     draws = dict(zip(_DRAWS, table.unbind(1), strict=True))
     if augment.crop == "pad" or augment.flip:
         images = _crop_and_mirror(images, augment, draws)
@@ -40,6 +44,42 @@ def vary(images: Tensor, augment: AugmentSettings, seed: int, first: int = 0) ->
     if augment.lighting:
         _light(colours, augment.lighting, draws)
     return colours.round_().to(torch.uint8)
+
+
+def erase(images: Tensor, share: float, seed: int, places: Sequence[int]) -> Tensor:
+    """Return normalised images (batch, channels, height, width), a share of them with a rectangle set to the mean.
+
+    The rectangle is RandomErasing's: 2 to 33 % of the area, sides 0.3 to 3.3 to one, anywhere that it fits.
+    """
+    random = torch.Generator().manual_seed(seed_from(seed, "erase"))
+    draws = torch.rand(max(places) + 1, 5, generator=random, dtype=torch.float64)[list(places)]
+    *_, height, width = images.shape
+    area = height * width * (0.02 + 0.31 * draws[:, 1])
+    ratio = torch.exp(math.log(0.3) + (math.log(3.3) - math.log(0.3)) * draws[:, 2])
+    rows = (area * ratio).sqrt().round().clamp(1, height)
+    columns = (area / ratio).sqrt().round().clamp(1, width)
+    top = ((height - rows + 1) * draws[:, 3]).floor()
+    left = ((width - columns + 1) * draws[:, 4]).floor()
+    below, across = torch.arange(height), torch.arange(width)
+    is_row = (below >= top[:, None]) & (below < (top + rows)[:, None])
+    is_column = (across >= left[:, None]) & (across < (left + columns)[:, None])
+    erased = is_row[:, :, None] & is_column[:, None, :] & (draws[:, 0] < share)[:, None, None]
+    return images.masked_fill_(erased.unsqueeze(1).to(images.device), 0.0)
+
+
+def mix(images: Tensor, labels: Tensor, augment: AugmentSettings, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return images, each mixed with the one before it by MixUp or CutMix, and soft labels (batch, classes).
+
+    What is mixed how is drawn once for a batch: its parts, given with the image before each, are mixed as the whole is.
+    """
+    from torchvision.transforms import v2
+
+    kinds = ((v2.MixUp, augment.mixup), (v2.CutMix, augment.cutmix))
+    mixers = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from(seed, "mix"))
+        mixed: tuple[Tensor, Tensor] = v2.RandomChoice(mixers)(images, labels)
+    return mixed
 
 
 def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, Tensor]) -> Tensor:

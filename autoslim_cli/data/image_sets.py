@@ -32,7 +32,7 @@ class ImageSets:
 
     @cached_property
     def _split(self) -> tuple[Images, Images]:
-        return sets.split_holdout(self._training_source, self.data, self.seed, self.device)
+        return sets.split_holdout(self._training_source, self.data, self.model, self.seed, self.device)
 
     @property
     def digest(self) -> str:
@@ -52,9 +52,9 @@ class ImageSets:
     @cached_property
     def all_training(self) -> Images:
         """Return all training images, the holdout's among them."""
-        return sets.all_images(self._training_source, self.data, self.device)
+        return sets.all_images(self._training_source, self.data, self.model, self.device)
 
     @cached_property
     def test(self) -> Images:
         """Return the test images."""
-        return sets.all_images(self._source("test"), self.data, self.device)
+        return sets.all_images(self._source("test"), self.data, self.model, self.device)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoslim_cli.data.augment import vary
+from autoslim_cli.data.augment import erase, mix, vary
 from autoslim_cli.data.folder import ImageFiles, Part, list_images
 from autoslim_cli.data.sources import ArraySource, Batch, CachedSource, FileSource, Source
+from autoslim_cli.data.transforms import by_policy
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
 from autoslim_cli.seeds import generator, seed_from
@@ -33,6 +34,7 @@ class Images:
     std: Tensor
     augment: AugmentSettings
     device: torch.device
+    classes: int
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -71,18 +73,32 @@ class Images:
         So `size` processes, each of which gets its part of every batch, see what one would.
         """
         order = self.indices[torch.randperm(len(self), generator=generator(seed, "order", epoch))]
-        steps, part = range(start, self.steps(batch)), self.part(batch, rank, size)
-        batches = [order[step * batch + part.start : step * batch + part.stop] for step in steps]
+        whole, part = min(batch, len(self)), self.part(batch, rank, size)
+        # An image is mixed with the one before it in the whole batch: that one comes along.
+        places = [*([(part.start - 1) % whole] if self.augment.mixes else []), *part]
+        steps = range(start, self.steps(batch))
+        batches = [order[[step * batch + place for place in places]] for step in steps]
         seeds = [seed_from(seed, "augment", epoch, step) for step in steps]
         resized = self.augment.crop == "resized"
-        loaded = (
-            self.source.cropped(batches, seeds, self.augment.scale, part.start)
-            if resized
-            else self.source.fitted(batches)
-        )
+        loaded = self.source.cropped(batches, seeds, self.augment, places) if resized else self.source.fitted(batches)
         for (images, labels), batch_seed in zip(loaded, seeds, strict=True):
-            varied = vary(images.to(self.device, non_blocking=True), self.augment, batch_seed, part.start)
-            yield self._normalised((varied, labels))
+            yield self._varied((images, labels), batch_seed, places)
+
+    def _varied(self, batch: Batch, seed: int, places: Sequence[int]) -> Batch:
+        """Return a batch that was loaded, or the part of it that is at some places, as networks train on it."""
+        (images, labels), augment = batch, self.augment
+        if augment.policy != "none" and augment.crop != "resized":
+            varied = [
+                by_policy(image, augment.policy, seed_from(seed, n)) for n, image in zip(places, images, strict=True)
+            ]
+            images = torch.stack(varied)
+        images = vary(images.to(self.device, non_blocking=True), augment, seed, places)
+        images, labels = self._normalised((images, labels))
+        if augment.erase:
+            images = erase(images, augment.erase, seed, places)
+        if augment.mixes:
+            images, labels = (both[1:] for both in mix(images, labels, augment, self.classes, seed))
+        return images, labels
 
     def evaluation(self, batch: int, *, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """Yield all images in order with evaluation transforms; the last batch may be smaller.
@@ -98,7 +114,9 @@ class Images:
         return floats.contiguous(memory_format=torch.channels_last), labels
 
 
-def split_holdout(source: Source, data: DataSettings, seed: int, device: torch.device) -> tuple[Images, Images]:
+def split_holdout(
+    source: Source, data: DataSettings, model: ModelSettings, seed: int, device: torch.device
+) -> tuple[Images, Images]:
     """Return the training images and the holdout, split by seed.
 
     Raises UsageError naming the recipe key for a split that leaves nothing.
@@ -106,14 +124,14 @@ def split_holdout(source: Source, data: DataSettings, seed: int, device: torch.d
     order = torch.randperm(len(source.labels), generator=generator(seed, "holdout"))
     if data.holdout >= len(order):
         raise UsageError(f"data.holdout: {data.holdout} of {len(order)} training images leave none to train on")
-    images = all_images(source, data, device)
+    images = all_images(source, data, model, device)
     return images.select(order[data.holdout :]), images.select(order[: data.holdout])
 
 
-def all_images(source: Source, data: DataSettings, device: torch.device) -> Images:
+def all_images(source: Source, data: DataSettings, model: ModelSettings, device: torch.device) -> Images:
     """Return all images of a source: the test set, or the training set with the holdout, for the final training."""
     mean, std = (torch.tensor(values or (0.5,), device=device).view(-1, 1, 1) for values in (data.mean, data.std))
-    return Images(source, torch.arange(len(source.labels)), mean, std, data.augment, device)
+    return Images(source, torch.arange(len(source.labels)), mean, std, data.augment, device, model.classes)
 
 
 def open_source(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -12,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoslim_cli.data.decode import decode
 from autoslim_cli.data.folder import ImageFiles
-from autoslim_cli.data.transforms import fit, resized_crop, to_channels
+from autoslim_cli.data.transforms import by_policy, fit, resized_crop, to_channels
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.machine import available_cores
+from autoslim_cli.recipe.schema import AugmentSettings
 from autoslim_cli.seeds import seed_from
 
 Shape = tuple[int, int, int]
@@ -38,11 +40,11 @@ class Source(Protocol):
         ...
 
     def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float], first: int = 0
+        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
     ) -> Iterator[Batch]:
         """Yield batches of images (uint8) of which each is a random part, drawn by its batch's seed and its place.
 
-        `first` is the place of each batch's first image.
+        `places` are those of the images in each batch; a policy comes next, if there is one.
         """
         ...
 
@@ -67,21 +69,30 @@ class ArraySource:
             yield fit(self._originals(indices), height, width).contiguous(), self.labels[indices]
 
     def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float], first: int = 0
+        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
     ) -> Iterator[Batch]:
         """Yield batches of random parts."""
         _, height, width = self.shape
         for indices, seed in zip(batches, seeds, strict=True):
-            images = enumerate(self._originals(indices), first)
-            parts = [resized_crop(image, height, width, scale, seed_from(seed, n)) for n, image in images]
-            yield torch.stack(parts), self.labels[indices]
+            keys = [Part(seed_from(seed, place), augment.scale, augment.policy) for place in places]
+            images = zip(self._originals(indices), keys, strict=True)
+            yield torch.stack([key.of(image, height, width) for image, key in images]), self.labels[indices]
 
     def _originals(self, indices: Tensor) -> Tensor:
         return to_channels(self.images[indices.to(self.images.device)], self.shape[0])
 
 
-Crop = tuple[int, tuple[float, float]]
-"""Seed and scale of one image's random part."""
+@dataclass(frozen=True)
+class Part:
+    """What one image's random part is drawn by, and what else is done to it."""
+
+    seed: int
+    scale: tuple[float, float]
+    policy: str
+
+    def of(self, image: Tensor, height: int, width: int) -> Tensor:
+        """Return the part of an image (uint8: channels, rows, columns), resized."""
+        return by_policy(resized_crop(image, height, width, self.scale, self.seed), self.policy, self.seed)
 
 
 class FileSource(Dataset[tuple[Tensor, int]]):
@@ -110,15 +121,18 @@ class FileSource(Dataset[tuple[Tensor, int]]):
         return self._load(map(_fitted_keys, batches))
 
     def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], scale: tuple[float, float], first: int = 0
+        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
     ) -> Iterator[Batch]:
         """Yield batches of random parts."""
         return self._load(
-            [(index, (seed_from(seed, n), scale)) for n, index in enumerate(indices.tolist(), first)]
+            [
+                (index, Part(seed_from(seed, place), augment.scale, augment.policy))
+                for place, index in zip(places, indices.tolist(), strict=True)
+            ]
             for indices, seed in zip(batches, seeds, strict=True)
         )
 
-    def _load(self, batches: Iterable[list[tuple[int, Crop | None]]]) -> Iterator[Batch]:
+    def _load(self, batches: Iterable[list[tuple[int, Part | None]]]) -> Iterator[Batch]:
         """Yield batches that workers decode; their errors come without the workers' tracebacks."""
         workers = min(self.workers, available_cores())  # more would wait for each other
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
@@ -132,12 +146,12 @@ class FileSource(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, Crop | None]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, Part | None]) -> tuple[Tensor, int]:
         """Return one image (uint8: channels, height, width), fitted or a random part of it, and its label."""
-        index, crop = key
+        index, part = key
         channels, height, width = self.shape
         image = to_channels(decode(self.files.directory / self.files.names[index]), channels)
-        image = fit(image, height, width) if crop is None else resized_crop(image, height, width, crop[1], crop[0])
+        image = fit(image, height, width) if part is None else part.of(image, height, width)
         return image.contiguous(), int(self.labels[index])
 
 
@@ -174,6 +188,6 @@ class CachedSource:
             yield self._pixels[indices.to(self.device)], self.labels[indices]
 
 
-def _fitted_keys(indices: Tensor) -> list[tuple[int, Crop | None]]:
+def _fitted_keys(indices: Tensor) -> list[tuple[int, Part | None]]:
     """Return the keys by which a FileSource hands out fitted images."""
     return [(index, None) for index in indices.tolist()]

@@ -6,6 +6,8 @@ What depends on chance and suits a whole batch (padded crops, mirroring, colours
 import torch
 from torch import Tensor
 
+from autoslim_cli.seeds import seed_from
+
 SMALL = 64
 """Inputs up to this height and width show whole images; larger ones lose the borders, as is usual on ImageNet."""
 SHOWN = 0.875
@@ -44,6 +46,19 @@ def covering(rows: int, columns: int, height: int, width: int) -> list[int]:
     if columns * height >= rows * width:
         return [height, columns * height // rows]
     return [rows * width // columns, width]
+
+
+def by_policy(image: Tensor, policy: str, seed: int) -> Tensor:
+    """Return an image (uint8: channels, height, width) varied by a policy of torchvision's, `none` for none."""
+    if policy == "none":
+        return image
+    from torchvision.transforms import v2
+
+    vary = v2.RandAugment() if policy == "randaugment" else v2.TrivialAugmentWide()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from(seed, "policy"))
+        varied: Tensor = vary(image)
+    return varied
 
 
 def resized_crop(image: Tensor, height: int, width: int, scale: tuple[float, float], seed: int) -> Tensor:

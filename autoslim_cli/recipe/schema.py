@@ -64,6 +64,26 @@ class AugmentSettings(Settings):
         default=0.0,
         description="AlexNet's noise along the principal colours of ImageNet, as a deviation; usual is 0.1",
     )
+    policy: Literal["none", "randaugment", "trivial"] = Field(
+        default="none",
+        description="torchvision's RandAugment or TrivialAugmentWide, one image at a time: for image folders with "
+        "`crop: resized`, whose workers do it; elsewhere the main process does",
+    )
+    erase: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="Share of the images of which a random rectangle is erased, as RandomErasing"
+    )
+    mixup: Strength = Field(
+        default=0.0, description="MixUp of neighbours in a batch, by Beta(this, this); usual is 0.2"
+    )
+    cutmix: Strength = Field(
+        default=0.0,
+        description="CutMix, by Beta(this, this); usual is 1. With `mixup`, each batch draws one of the two",
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Tell whether images of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @property
     def jitter(self) -> tuple[float, float, float]:
@@ -154,7 +174,7 @@ class SupernetSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Say how weights are trained: SGD with the authors' weight-decay groups."""
+    """Say how weights are trained. Whatever the optimizer, weight decay spares what the authors spare."""
 
     epochs: Positive
     batch: Positive = Field(default=256, description="Images of one optimizer step, of all processes together")
@@ -163,18 +183,34 @@ class TrainSettings(Settings):
         description="Most images of one forward pass, whose gradients add up to the batch's; BN takes its statistics "
         "from them. By default a process's whole share of the batch",
     )
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="`adamw` wants a far lower rate, as 0.001")
     lr: PositiveFloat = 0.1
-    momentum: Fraction = 0.9
-    nesterov: bool = True
+    momentum: Fraction = Field(default=0.9, description="Of `sgd`")
+    nesterov: bool = Field(default=True, description="Of `sgd`")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=1e-4, description="On dense convolution and linear weights only: none on depthwise, BN and bias"
     )
-    schedule: Literal["linear", "cosine", "step"] = Field(default="linear", description="Learning rate per iteration")
+    schedule: Literal["linear", "cosine", "step", "one-cycle"] = Field(
+        default="linear",
+        description="Learning rate per iteration; `one-cycle` rises by a cosine over `warmup`, usually 0.3",
+    )
     milestones: tuple[Fraction, ...] = Field(
         default=(0.3, 0.6, 0.9), description="Fractions of the run at which `schedule: step` divides the rate by ten"
     )
     warmup: Fraction = Field(default=0.0, description="Fraction of the run over which the rate rises linearly")
     label_smoothing: Fraction = 0.0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="Decay of an exponential moving average of the weights, as 0.999: they are what is scored and "
+        "kept. At step n the decay is (1 + n) / (10 + n) at most, so that initial weights are soon forgotten",
+    )
+    keep: Literal["last", "best"] = Field(
+        default="last",
+        description="The weights that a training ends with: of the last epoch, or of that with the lowest holdout loss",
+    )
+    patience: Positive | None = Field(
+        default=None, description="End after as many epochs in a row without a lower holdout loss"
+    )
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32",
@@ -184,14 +220,29 @@ class TrainSettings(Settings):
         default=10.0, description="Minutes between saved training states within an epoch"
     )
 
+    @property
+    def validates(self) -> bool:
+        """Tell whether the holdout's loss after each epoch decides what a training ends with."""
+        return self.keep == "best" or self.patience is not None
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.schedule == "one-cycle" and not self.warmup:
+            raise ValueError("schedule: one-cycle rises over `warmup`, a fraction of the run: set it, usual is 0.3")
+        return self
+
 
 class RetrainSettings(TrainSettings):
-    """Say how found networks are trained, and how their training ends."""
+    """Say how found networks are trained, and how their training ends.
+
+    They train on all training images, the holdout's among them, unless its loss decides: with `keep: best` or
+    `patience` they train without it.
+    """
 
     calibrate: Literal["auto", True, False] = Field(
         default="auto",
         description="End by measuring BN statistics exactly, as `calibrate` says; `auto`: where running averages would "
-        "keep more than 1 % of their initial values",
+        "keep more than 1 % of their initial values, and after `ema`",
     )
     start: str = Field(
         default="scratch",

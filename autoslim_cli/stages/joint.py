@@ -12,8 +12,8 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.stages.retrain import end_training, on_test_images, sections
-from autoslim_cli.training.job import Job, Losses, Result, Training
+from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
+from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
 from autoslim_cli.training.measure import running_averages
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
@@ -61,7 +61,7 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
     full = largest(switches)
     slimmable = Supernet(network.fresh(full), network.reading, full, switches)
     configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
-    images = project.images.all_training
+    images = training_images(project)
     assert len(project.images.test)  # before any work
     task = task_of(recipe.model, recipe.retrain.label_smoothing)
     (first, *others), distill = switches, recipe.retrain.distill
@@ -72,6 +72,9 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
         run = run_switches(slimmable)
         losses = sandwich_step(run, batch, labels, first, others, task=task, distill=distill, over=over)
         return dict(zip(switches, losses, strict=True))
+
+    def after_epoch() -> Glance:
+        return glance(project, (slimmable.extract(channels, name) for name, channels in switches.items()), task)
 
     def results() -> dict[Path, Result]:
         ended = {}
@@ -89,4 +92,13 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
     def memory(count: int) -> int:
         return needs(full, count, recipe.retrain)
 
-    return Training(slimmable, images, step, slimmable.zero_gradients, results, statistics=statistics, memory=memory)
+    return Training(
+        slimmable,
+        images,
+        step,
+        slimmable.zero_gradients,
+        results,
+        statistics=statistics,
+        memory=memory,
+        after_epoch=after_epoch if recipe.retrain.validates else None,
+    )

@@ -1,5 +1,7 @@
 """Train a network at given channels, from scratch or fine-tuned, and measure it on the test set once, at the end."""
 
+import copy
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,13 @@ from torch import Tensor, nn
 
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.step_memory import StepMemory
+from autoslim_cli.data.sets import Images
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.training.job import Job, Losses, Result, Step, Training
+from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
 from autoslim_cli.training.measure import (
     calibrate,
     calibration_batches,
@@ -76,6 +79,23 @@ def end_training(project: Project, network: nn.Module) -> None:
         calibrate(network, calibration_batches(project.images.training, settings.images, settings.batch, ranks), ranks)
 
 
+def training_images(project: Project) -> Images:
+    """Return what a found network trains on: all training images, unless the holdout decides how it ends."""
+    return project.images.training if project.recipe.retrain.validates else project.images.all_training
+
+
+def glance(project: Project, networks: Iterable[nn.Module], task: Task) -> Glance:
+    """Score networks on the holdout as they would be if their training ended now."""
+    ranks, scores = project.ranks, list[Score]()
+    for network in networks:
+        ended = copy.deepcopy(network)
+        end_training(project, ended)
+        batches = project.images.holdout.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+        scores.append(evaluate(ended, batches, task, ranks))
+    words = "holdout top-1 " + "  ".join(f"{score.top1:.1%}" for score in scores)
+    return Glance(words, sum(score.loss for score in scores) / len(scores))
+
+
 def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
     """Score a network on the test images."""
     ranks = project.ranks
@@ -86,13 +106,14 @@ def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
 def _ends_in_calibration(project: Project) -> bool:
     """Tell whether statistics are measured at the end: if the recipe says so, or leaves it to the network's momentum.
 
-    One of 0.0003, as MNASNet's, leaves a short training with statistics that are mostly initial ones.
+    One of 0.0003, as MNASNet's, leaves a short training with statistics that are mostly initial ones. Averaged weights
+    have statistics of their own.
     """
     settings = project.recipe.retrain
     if settings.calibrate != "auto":
         return settings.calibrate
-    steps = settings.epochs * project.images.all_training.steps(settings.batch)
-    return keeps_initial_statistics(project.network.reading.module, steps)
+    steps = settings.epochs * training_images(project).steps(settings.batch)
+    return settings.ema is not None or keeps_initial_statistics(project.network.reading.module, steps)
 
 
 def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_by: nn.Module | None) -> Step:
@@ -121,7 +142,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
     recipe, cost = project.recipe, project.costs(channels)
     network, taught_by = start.started(project, channels), start.teacher(project)
     config = config_of(project.network, project.costs, channels, built=network)
-    images = project.images.all_training
+    images = training_images(project)
     assert len(project.images.test)  # before any work
     task = task_of(recipe.model, recipe.retrain.label_smoothing)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
@@ -146,4 +167,5 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
         results,
         statistics=running_averages(network),
         memory=lambda count: needs(channels, count, recipe.retrain),
+        after_epoch=(lambda: glance(project, [network], task)) if recipe.retrain.validates else None,
     )

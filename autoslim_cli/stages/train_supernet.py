@@ -21,7 +21,7 @@ from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
 from autoslim_cli.training.distributed import Ranks
-from autoslim_cli.training.job import Job, Losses, Result, Step, Training
+from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.sandwich import (
@@ -79,9 +79,10 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     say(f"{kind} of {recipe.model.name} on {project.device}: FLOPs {text}; {len(images)} images")
     glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
 
-    def after_epoch() -> str:
+    def after_epoch() -> Glance:
         scores = _scores(supernet, widths, glance, calibration, recipe, project.ranks)
-        return "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
+        words = "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
+        return Glance(words, sum(score.loss for score in scores.values()) / len(scores))
 
     def results() -> dict[Path, Result]:
         scores = _scores(supernet, widths, holdout, calibration, recipe, project.ranks)

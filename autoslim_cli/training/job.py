@@ -30,11 +30,19 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """What a network in training reaches on the holdout: a few words, and the mean loss."""
+
+    words: str
+    loss: float
+
+
+@dataclass(frozen=True)
 class Training:
     """What is trained, and on what.
 
-    `after_epoch` returns a few words for the epoch's line; `results` measures what was trained, and gives each file's
-    content. `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
+    `after_epoch` scores the network on the holdout; `results` measures what was trained, and gives each file's content.
+    `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
     of a step over a number of images at a time, about.
     """
 
@@ -43,7 +51,7 @@ class Training:
     step: Step
     zero_gradients: Callable[[], None]
     results: Callable[[], Mapping[Path, Result]]
-    after_epoch: Callable[[], str] = str
+    after_epoch: Callable[[], Glance] | None = None
     statistics: Sequence[Tensor] = ()
     memory: Callable[[int], int] | None = None
 
@@ -64,6 +72,11 @@ class Job:
     channels: Mapping[Path, dict[str, int]]
     state: Path
     build: Callable[[], Training]
+
+    @property
+    def metrics(self) -> Path:
+        """Return the file that says how the training goes: `<name>.metrics.jsonl`."""
+        return self.state.with_name(self.state.name.removesuffix(".resume.pt") + ".metrics.jsonl")
 
     @property
     def decisive(self) -> dict[str, Any]:

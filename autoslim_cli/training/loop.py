@@ -1,13 +1,12 @@
 """Train weights epoch by epoch: the one loop that the supernet and the retrained network share."""
 
-import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,13 +18,14 @@ from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.training.distributed import Poll, Ranks
-from autoslim_cli.training.job import Job, Losses, Training
-from autoslim_cli.training.optimiser import schedule, sgd
+from autoslim_cli.training.job import Glance, Job, Losses, Training
+from autoslim_cli.training.metrics import Metrics, Stretch, all_finite
+from autoslim_cli.training.optimiser import optimizer_of, schedule
 from autoslim_cli.training.passes import Pass
-from autoslim_cli.training.state import State
+from autoslim_cli.training.state import Averaged, State
 
-CHECK_EVERY = 20
-"""Steps between two looks at the loss: on a GPU a look waits for the work in flight."""
+LOOK_EVERY = 20
+"""Steps between two looks at the losses: on a GPU a look waits for the work in flight."""
 
 
 def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resume: bool) -> None:
@@ -38,56 +38,89 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     settings, network, device = job.settings, training.network, training.images.device
     per_epoch = training.images.steps(settings.batch)
     total = settings.epochs * per_epoch
-    optimizer = sgd(network, settings)
+    optimizer = optimizer_of(network, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    state = State(network, optimizer, schedule(optimizer, settings, total), scaler)
+    averaged = Averaged([*network.parameters(), *training.statistics], settings.ema) if settings.ema else None
+    state = State(network, optimizer, schedule(optimizer, settings, total), scaler, averaged)
     _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
+    metrics = Metrics(job.metrics, done=done, writing=ranks.first)
     network.train()
-    saved_at = time.monotonic()
+    saved_at, poll, batch = time.monotonic(), Poll(ranks), min(settings.batch, len(training.images))
     with (
         without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
         _stop_signals(ranks) as stop,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
-        poll = Poll(ranks)
-        while done < total:
-            epoch = done // per_epoch
-            started, losses = time.monotonic(), list[Tensor]()
-            for images, labels in training.images.training(
+        while done < total and not _is_over(settings, state, done / per_epoch):
+            epoch, first = done // per_epoch, done
+            stretch, means = Stretch(), list[tuple[int, float]]()
+            batches = training.images.training(
                 settings.batch, job.seed, epoch, done % per_epoch, rank=ranks.rank, size=ranks.size
-            ):
+            )
+            for images, labels in stretch.batches(batches):
                 # 1. The gradients of all images of the step, summed over micro-batches and processes.
                 training.zero_gradients()
-                parts = _gradients(job, training, scaler, ranks, images, labels, done)
-                losses.append(next(iter(parts.values())))
+                stretch.losses.append(_gradients(job, training, scaler, ranks, images, labels, done))
                 # 2. One optimizer step.
                 rate = float(state.scheduler.get_last_lr()[0])
                 state.step(settings.clip)
                 done += 1
-                speed = len(losses) * min(settings.batch, len(training.images)) / (time.monotonic() - started)
-                bar(done, partial(_progress, speed, rate, losses[-1]))
-                # 3. Refuse to go on from a broken loss; the state on disk is still a sound one.
+                # 3. Look at the losses now and then, and refuse to go on from one that is broken: the state on the
+                # disk is still a sound one.
                 stopping = poll(bool(stop))
                 saving = stopping or time.monotonic() - saved_at > settings.save_minutes * 60
-                if saving or len(losses) % CHECK_EVERY == 0 or done % per_epoch == 0:
-                    _check(losses, done, epoch, rate, job.section)
+                if saving or done % per_epoch % LOOK_EVERY == 0:
+                    steps = len(stretch.losses)
+                    seen = stretch.look(batch, device)
+                    _check(seen["loss"], done, epoch, rate, job.section)
+                    metrics.add({"step": done, "epoch": epoch + 1, "rate": rate, **seen})
+                    means.append((steps, next(iter(seen["loss"].values()))))
+                bar(done, partial(_progress, seen if means else None, rate))
                 # 4. Keep what was done.
                 if saving and ranks.first:
                     state.save(job, done)
-                    saved_at = time.monotonic()
+                saved_at = time.monotonic() if saving else saved_at
                 if stopping:
                     _stop(done, total, reporter, ranks)
-            outcome = training.after_epoch()
-            network.train()
-            mean = torch.stack(losses).mean().item()
-            line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {speed:.0f} images/s  {outcome}"
-            bar.passed(line.rstrip())
+            # 5. Look at the holdout.
+            mean = sum(steps * loss for steps, loss in means) / (done - first)
+            line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {seen['images_per_second']:.0f} images/s"
+            glance = _look(settings, training, state, epoch + 1)
+            if glance is not None:
+                metrics.add({"step": done, "epoch": epoch + 1, "holdout": {"loss": glance.loss}})
+            bar.passed(f"{line}  {glance.words if glance else ''}".rstrip())
             if ranks.first:
                 state.save(job, done)
             saved_at = time.monotonic()
             if ranks.size == 1 and stop:
                 _stop(done, total, reporter, ranks)
+    _end(settings, state, done // per_epoch, reporter)
+
+
+def _look(settings: TrainSettings, training: Training, state: State, epochs: int) -> Glance | None:
+    """Score the network on the holdout after some epochs, where that is known."""
+    if training.after_epoch is None:
+        return None
+    with state.as_kept():
+        glance = training.after_epoch()
+    training.network.train()
+    state.note(epochs, glance.loss, keep=settings.keep == "best")
+    return glance
+
+
+def _end(settings: TrainSettings, state: State, epochs: int, reporter: Reporter) -> None:
+    """Give the network the weights that it ends with, and say which where it is not clear."""
+    if epochs < settings.epochs:
+        reporter.say(f"stopped after epoch {epochs}: no lower holdout loss in {settings.patience} epochs")
+    if state.best.tensors:
+        reporter.say(f"kept the weights of epoch {state.best.epoch}, of holdout loss {state.best.loss:.4f}")
+    state.end()
+
+
+def _is_over(settings: TrainSettings, state: State, epochs: float) -> bool:
+    """Tell whether the holdout's loss has not fallen for so many epochs that more are not worth it."""
+    return settings.patience is not None and 0 < state.best.epoch <= epochs - settings.patience
 
 
 def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) -> None:
@@ -169,14 +202,17 @@ def _stop(done: int, total: int, reporter: Reporter, ranks: Ranks) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _progress(speed: float, rate: float, loss: Tensor) -> str:
-    """Say how the training goes."""
-    return f"{speed:.0f} images/s  loss {loss.item():.3f}  lr {rate:.4f}"
+def _progress(seen: dict[str, Any] | None, rate: float) -> str:
+    """Say how the training went when somebody last looked: to look now would wait for the work in flight."""
+    if seen is None:
+        return f"lr {rate:.4f}"
+    loss = next(iter(seen["loss"].values()))
+    return f"{seen['images_per_second']:.0f} images/s  loss {loss:.3f}  lr {rate:.4f}"
 
 
-def _check(losses: list[Tensor], done: int, epoch: int, rate: float, section: str) -> None:
-    """Raise AutoslimError if one of the latest losses is not finite."""
-    if not all(math.isfinite(value) for value in torch.stack(losses[-CHECK_EVERY:]).tolist()):
+def _check(losses: dict[str, float], done: int, epoch: int, rate: float, section: str) -> None:
+    """Raise AutoslimError if one of the latest mean losses is not finite."""
+    if not all_finite(losses):
         raise AutoslimError(
             f"the loss is not finite near step {done} (epoch {epoch + 1}, learning rate {rate:g}); "
             f"lower {section}.lr, or set {section}.warmup=0.05 or {section}.clip=1"

@@ -1,6 +1,7 @@
 """Build the optimizer and the learning-rate schedule that a recipe asks for."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,20 +15,26 @@ _CONVOLUTIONS = (
 )
 
 
-def sgd(network: nn.Module, settings: TrainSettings) -> torch.optim.SGD:
-    """Return SGD with the authors' weight-decay groups: decay on dense convolution and linear weights only."""
+def optimizer_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return the optimizer with the authors' weight-decay groups: decay on dense convolution and linear weights only.
+
+    On a GPU it is the fused one, which updates all tensors in a few kernels.
+    """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
             (decayed if name == "weight" and _is_dense(module) else spared).append(parameter)
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov and settings.momentum > 0,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    fused = next(network.parameters()).is_cuda or None
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
 
 
 def _is_dense(module: nn.Module) -> bool:
@@ -38,7 +45,12 @@ def _is_dense(module: nn.Module) -> bool:
 
 
 def schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int) -> LambdaLR:
-    """Return the learning rate per step: a linear warm-up, then the recipe's decay to the end of `steps`."""
+    """Return the learning rate per step: a linear warm-up, then the recipe's decay to the end of `steps`.
+
+    `one-cycle` is PyTorch's OneCycleLR with its default factors; it leaves momentum as it is.
+    """
+    if settings.schedule == "one-cycle":
+        return LambdaLR(optimizer, lambda step: _one_cycle(step, settings.warmup * steps - 1, steps - 1))
     warm = round(settings.warmup * steps)
     decay = DECAYS[settings.schedule]
 
@@ -48,6 +60,14 @@ def schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: i
         return decay(settings, step, warm, max(steps, warm + 1))
 
     return LambdaLR(optimizer, factor)
+
+
+def _one_cycle(step: int, peak: float, end: int) -> float:
+    """Return the factor that rises to 1 at `peak`, and falls to 1 / 250,000 at `end`, each by half a cosine."""
+    low, lowest = 1 / 25, 1 / 25e4
+    if step <= peak:
+        return 1 + (low - 1) * (1 + math.cos(math.pi * step / peak)) / 2
+    return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(1.0, (step - peak) / max(end - peak, 1e-9)))) / 2
 
 
 def _linear(_settings: TrainSettings, step: int, start: int, end: int) -> float:

@@ -1,16 +1,51 @@
 """Keep what a training continues from: weights, optimizer, rate and the scale of gradients."""
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import difference
 from autoslim_cli.training.job import Job
+
+
+class Averaged:
+    """An exponential moving average of tensors: weights, and BN's running averages."""
+
+    def __init__(self, tensors: Sequence[Tensor], decay: float) -> None:
+        self.tensors = [tensor.detach() for tensor in tensors]
+        self.decay = decay
+        self.means = [tensor.clone() for tensor in self.tensors]
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take in the tensors as they are after a number of steps."""
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        get_ema_multi_avg_fn(decay)(self.means, self.tensors, steps)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Exchange the tensors and their means."""
+        for tensor, mean in zip(self.tensors, self.means, strict=True):
+            now = tensor.clone()
+            tensor.copy_(mean)
+            mean.copy_(now)
+
+
+@dataclass
+class Best:
+    """The epoch of the lowest holdout loss so far, the first being 1, and the network's tensors then, if kept."""
+
+    epoch: int = 0
+    loss: float = float("inf")
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -21,6 +56,35 @@ class State:
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
+    averaged: Averaged | None = None
+    best: Best = field(default_factory=Best)
+
+    @contextmanager
+    def as_kept(self) -> Iterator[None]:
+        """Let the network have the averaged weights, if it has any, for as long as it is scored."""
+        if self.averaged is None:
+            yield
+            return
+        self.averaged.exchange()
+        try:
+            yield
+        finally:
+            self.averaged.exchange()
+
+    def note(self, epoch: int, loss: float, *, keep: bool) -> None:
+        """Note the holdout loss after an epoch; `keep` the network's tensors if it is the lowest so far."""
+        if loss < self.best.loss:
+            self.best.epoch, self.best.loss = epoch, loss
+            if keep:
+                with self.as_kept():
+                    self.best.tensors = {name: t.clone() for name, t in self.network.state_dict().items()}
+
+    def end(self) -> None:
+        """Give the network the weights that the training ends with: the best, the averaged, or the last."""
+        if self.best.tensors:
+            self.network.load_state_dict(self.best.tensors)
+        elif self.averaged is not None:
+            self.averaged.exchange()
 
     def step(self, clip: float | None) -> None:
         """Take one optimizer step on the gradients at hand, of norm `clip` at most."""
@@ -33,6 +97,8 @@ class State:
             # Where fp16 overflows, the scaler skips the optimizer's step, and the schedule goes on all the same.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.scheduler.step()
+        if self.averaged is not None:
+            self.averaged.update(self.scheduler.last_epoch)
 
     def save(self, job: Job, done: int) -> None:
         """Write the state that `--resume` continues from."""
@@ -43,6 +109,8 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.means if self.averaged else [],
+            "best": {"epoch": self.best.epoch, "loss": self.best.loss, "tensors": self.best.tensors},
         }
         save_state(job.state, state)
 
@@ -62,4 +130,9 @@ class State:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            for mean, saved in zip(self.averaged.means, state["averaged"], strict=True):
+                mean.copy_(saved)
+        self.best.epoch, self.best.loss = state["best"]["epoch"], state["best"]["loss"]
+        self.best.tensors = state["best"]["tensors"]
         return int(state["done"])

@@ -16,7 +16,8 @@ def trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict
 
     `resume` continues a stopped training, and keeps what is current; what is not, or is trained anew without it, is
     kept under another name. The processes of a job share the work, and the first one writes. Raises UsageError if a
-    stopped training would be lost or another command makes one of the files, AutoslimError on a loss that is not finite.
+    stopped training would be lost or another command makes one of the files, AutoslimError on a loss that is not
+    finite.
     """
     with locked(*job.channels):
         return _trained(job, reporter, ranks, resume=resume)

@@ -1,8 +1,14 @@
 """Settings of a training do what they say: precision, clipping."""
 
+import shutil
+
 import pytest
 import safetensors.torch
 import torch
+from typer.testing import CliRunner
+
+from autoslim_cli.cli.app import app
+from autoslim_cli.training.state import State
 
 
 @pytest.fixture
@@ -87,3 +93,52 @@ def test_clipping_bounds_what_a_training_moves(retrained):
 
     assert moved("retrain.clip=1e-6") < 1e-4
     assert moved() > 1e-2
+
+
+RESUMED = {
+    "adamw, averaged": ("optimizer=adamw", "lr=0.01", "ema=0.9", "schedule=one-cycle", "warmup=0.3"),
+    "the best epoch": ("keep=best", "lr=1.5", "epochs=4"),
+    "until it is no better": ("patience=1", "keep=best", "lr=1.5", "epochs=20", "ema=0.5"),
+    "mixed": ("schedule=cosine",),
+    "fp16, in parts": ("precision=fp16", "micro_batch=20"),
+}
+
+
+@pytest.mark.parametrize("settings", RESUMED.values(), ids=RESUMED)
+@pytest.mark.parametrize("section", ["retrain", "train"])
+def test_a_resumed_training_ends_in_the_same_bytes(autoslim, recipe, tmp_path, monkeypatch, section, settings):
+    """Each start ends right after its fourth save: what a kill leaves behind."""
+    killed = shutil.copytree(recipe, tmp_path / "killed")
+    command = ["train-supernet"] if section == "train" else ["retrain", "--width", "0.5"]
+    more = [f"{section}.{setting}" for setting in (*settings, "save_minutes=0.00001")]
+    if settings == RESUMED["mixed"]:
+        more += [f"data.augment.{setting}" for setting in ("mixup=0.2", "cutmix=1", "erase=0.5", "policy=trivial")]
+    said = autoslim(*command, "-r", recipe, *more).stderr
+    name = "supernet" if section == "train" else "model-width-0.5"
+    save, saves = State.save, []
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        saves.append(arguments)
+        if len(saves) % 4 == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(State, "save", save_and_die)
+    resume = []
+    while not (killed / f"{name}.safetensors").exists():
+        code = CliRunner().invoke(app, [*command, "-r", str(killed), *more, *resume]).exit_code
+        assert code in (0, 130)
+        resume = ["--resume"]
+    assert len(saves) > 8
+    assert (killed / f"{name}.safetensors").read_bytes() == (recipe / f"{name}.safetensors").read_bytes()
+    assert ("kept the weights of epoch" in said) == ("keep=best" in settings)
+    assert ("no lower holdout loss in 1 epochs" in said) == ("patience=1" in settings)
+
+
+def test_the_best_epoch_needs_a_holdout(autoslim, recipe):
+    """A retraining that the holdout decides does not train on it."""
+    both = ["retrain", "--width", "0.5", "-r", recipe, "retrain.epochs=1"]
+    assert "holdout" not in autoslim(*both).stderr
+    said = autoslim(*both, "retrain.keep=best", "--name", "best").stderr
+    assert "holdout top-1" in said
+    assert "kept the weights of epoch 1" in said

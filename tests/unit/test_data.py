@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoslim_cli.data import sets as data
-from autoslim_cli.data.augment import vary
+from autoslim_cli.data.augment import erase, mix, vary
 from autoslim_cli.data.decode import decode
 from autoslim_cli.data.sources import CachedSource
 from autoslim_cli.data.transforms import covering, fit
@@ -27,11 +27,12 @@ def model_of(*shape):
 
 
 def opened(part, settings, model, seed, directory):
-    return data.all_images(data.open_source(part, settings, model, seed, directory, CPU), settings, CPU)
+    return data.all_images(data.open_source(part, settings, model, seed, directory, CPU), settings, model, CPU)
 
 
 def split(settings, model, seed, directory):
-    return data.split_holdout(data.open_source("train", settings, model, seed, directory, CPU), settings, seed, CPU)
+    source = data.open_source("train", settings, model, seed, directory, CPU)
+    return data.split_holdout(source, settings, model, seed, CPU)
 
 
 def noise(*shape, seed=0):
@@ -139,7 +140,7 @@ def test_arrays_are_fitted_and_varied_like_files(tmp_path, monkeypatch):
         to_pil_image(pixels[n]).save(directory / f"{n:02}.png")
     for shape in ((3, 24, 24), (1, 70, 40), (3, 32, 40)):
         for crop in ("pad", "resized"):
-            augment = AugmentSettings(crop=crop, flip=True, color_jitter=0.4)
+            augment = AugmentSettings(crop=crop, flip=True, color_jitter=0.4, policy="trivial", mixup=0.2)
             settings = DataSettings(name="cifar10", holdout=1, augment=augment)
             arrays = opened("train", settings, model_of(*shape), 0, tmp_path)
             settings = DataSettings(name="image-folder", path="set", holdout=1, augment=augment, workers=0)
@@ -232,6 +233,52 @@ def test_draws_depend_on_the_place_in_the_batch_alone(count, seed, colours):
     augment = EVERYTHING.model_copy(update={"lighting": 0.1 if colours == 3 else 0.0})
     images = noise(40, colours, 9, 12)
     assert torch.equal(vary(images, augment, seed)[:count], vary(images[:count], augment, seed))
+
+
+MIXED = {
+    "colours": {"color_jitter": 0.4, "flip": True, "crop": "pad"},
+    "resized, by a policy": {"crop": "resized", "policy": "randaugment"},
+    "fitted, by a policy": {"policy": "trivial", "erase": 0.5},
+    "mixed": {"crop": "pad", "mixup": 0.2, "cutmix": 1.0, "erase": 0.3},
+}
+
+
+@pytest.mark.parametrize("settings", MIXED.values(), ids=MIXED)
+def test_any_number_of_processes_sees_the_same_images(settings, tmp_path):
+    augment = AugmentSettings(**settings)
+    images = opened("train", DataSettings(name="digits", holdout=1, augment=augment), DIGITS, 0, tmp_path).take(70)
+    whole = list(images.training(31, 1, 2))
+    assert [len(batch) for batch, _ in whole] == [31, 31]
+    for size in (2, 3):
+        parts = [list(images.training(31, 1, 2, rank=rank, size=size)) for rank in range(size)]
+        joined = [tuple(torch.cat(both) for both in zip(*step, strict=True)) for step in zip(*parts, strict=True)]
+        assert_same_batches(joined, whole)
+    evaluated = [list(images.evaluation(16, rank=rank, size=2)) for rank in (0, 1)]
+    assert_same_batches([*evaluated[0], *evaluated[1]], [list(images.evaluation(16))[n] for n in (0, 2, 4, 1, 3)])
+
+
+def test_erasing_sets_a_rectangle_to_the_mean():
+    erased = erase(torch.ones(4000, 1, 16, 12), 0.25, 3, range(4000))[:, 0] == 0
+    shares = erased.float().mean((1, 2))
+    is_hit = shares > 0
+    assert is_hit.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert 0.3 < shares.max() < 0.4
+    assert shares[is_hit].mean().item() == pytest.approx(0.17, abs=0.02)
+    for mask in erased[is_hit][:50]:  # a rectangle, anywhere
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns[None, :])
+    assert (erased.float().mean(0) > 0).all()
+
+
+def test_mixed_images_have_mixed_labels():
+    images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 1, 8, 8).contiguous()
+    for kind in ("mixup", "cutmix"):
+        mixed, labels = mix(images, torch.arange(5), AugmentSettings(**{kind: 1.0}), 5, 4)
+        share = labels[2, 2].item()
+        assert 0 < share < 1
+        assert labels[2].tolist() == pytest.approx([0, 1 - share, share, 0, 0])
+        assert mixed[2].mean().item() == pytest.approx(2 * share + 1 * (1 - share), abs=1e-5)
+        assert len(mixed[2].unique()) == (1 if kind == "mixup" else 2)
 
 
 def test_a_crop_of_the_padded_image_is_torchvisions():

@@ -38,7 +38,7 @@ def score(supernet, tmp_path):
     settings = DataSettings(name="digits", holdout=96)
     cpu = torch.device("cpu")
     source = data.open_source("train", settings, model, 0, tmp_path, cpu)
-    _, holdout = data.split_holdout(source, settings, 0, cpu)
+    _, holdout = data.split_holdout(source, settings, model, 0, cpu)
 
     def run(candidates, **changes):
         settings, task = SearchSettings(**changes), classification(10)

@@ -18,8 +18,9 @@ from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.measure import calibrate, evaluate, keeps_initial_statistics
-from autoslim_cli.training.optimiser import schedule, sgd
+from autoslim_cli.training.optimiser import optimizer_of, schedule
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
+from autoslim_cli.training.state import Averaged
 from autoslim_cli.training.task import classification
 
 
@@ -155,7 +156,7 @@ def test_label_smoothing_is_for_labels_alone():
 
 def test_weight_decay_spares_depthwise_norms_and_biases():
     network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.BatchNorm2d(8), nn.Linear(8, 2))
-    decayed, spared = sgd(network, TrainSettings(epochs=1)).param_groups
+    decayed, spared = optimizer_of(network, TrainSettings(epochs=1)).param_groups
     assert [p.shape for p in decayed["params"]] == [network[0].weight.shape, network[3].weight.shape]
     assert decayed["weight_decay"] == 1e-4
     assert spared["weight_decay"] == 0
@@ -174,7 +175,7 @@ def test_weight_decay_spares_scales_of_any_shape():
     network = nn.Sequential(Gained(), nn.PReLU(8), nn.ConvTranspose2d(8, 4, 2))
     network.scale = nn.Parameter(torch.ones(8, 1, 1))  # layer scale, as ConvNeXt has it
     network.position = nn.Parameter(torch.zeros(1, 4, 4))
-    decayed, spared = sgd(network, TrainSettings(epochs=1)).param_groups
+    decayed, spared = optimizer_of(network, TrainSettings(epochs=1)).param_groups
     assert [id(p) for p in decayed["params"]] == [id(network[0].weight), id(network[2].weight)]
     assert len(spared["params"]) == 6
 
@@ -202,7 +203,7 @@ RATES = {
 @pytest.mark.parametrize(("kind", "warmup"), RATES)
 def test_rates_are_those_of_pytorch_s_schedules(kind, warmup):
     settings = TrainSettings(epochs=1, lr=0.8, schedule=kind, warmup=warmup, milestones=(0.5, 0.75))
-    optimizer = sgd(nn.Linear(2, 2), settings)
+    optimizer = optimizer_of(nn.Linear(2, 2), settings)
     scheduler = schedule(optimizer, settings, 16)
     rates = []
     for _ in range(16):
@@ -212,10 +213,46 @@ def test_rates_are_those_of_pytorch_s_schedules(kind, warmup):
     assert rates == pytest.approx(RATES[kind, warmup], abs=1e-6)
 
 
+def test_one_cycle_is_pytorch_s():
+    settings = TrainSettings(epochs=1, lr=0.8, schedule="one-cycle", warmup=0.3)
+    ours = optimizer_of(nn.Linear(2, 2), settings)
+    theirs = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    one = schedule(ours, settings, 40)
+    other = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.8, total_steps=40, cycle_momentum=False)
+    for _ in range(39):
+        assert one.get_last_lr()[0] == pytest.approx(other.get_last_lr()[0], rel=1e-5)
+        for optimizer, scheduler in ((ours, one), (theirs, other)):
+            optimizer.step()
+            scheduler.step()
+    with pytest.raises(ValueError, match="one-cycle rises over `warmup`"):
+        TrainSettings(epochs=1, schedule="one-cycle")
+
+
+def test_adamw_spares_what_sgd_spares():
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 2))
+    optimizer = optimizer_of(network, TrainSettings(epochs=1, optimizer="adamw", weight_decay=0.05))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0]
+
+
+def test_averages_follow_the_weights_and_change_places_with_them():
+    weights = [torch.zeros(3), torch.zeros(2, 2)]
+    averaged = Averaged(weights, 0.9)
+    for step in range(1, 200):
+        for tensor in weights:
+            tensor.fill_(float(step))
+        averaged.update(step)
+    lag = 0.9 / (1 - 0.9)  # of an exponential average of a ramp
+    assert averaged.means[0][0].item() == pytest.approx(199 - lag, abs=0.2)
+    averaged.exchange()
+    assert weights[1][0, 0].item() == pytest.approx(199 - lag, abs=0.2)
+    assert averaged.means[1][0, 0].item() == 199
+
+
 @pytest.mark.parametrize("kind", ["linear", "cosine", "step"])
 def test_the_learning_rate_rises_then_falls(kind):
     settings = TrainSettings(epochs=1, lr=0.5, schedule=kind, warmup=0.1)
-    optimizer = sgd(nn.Linear(2, 2), settings)
+    optimizer = optimizer_of(nn.Linear(2, 2), settings)
     scheduler = schedule(optimizer, settings, 100)
     rates = []
     for _ in range(100):

@@ -1,0 +1,106 @@
+"""Write down how a training goes: a line of JSON for every few steps and every epoch."""
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from autoslim_cli.files.atomic import write_text
+from autoslim_cli.training.job import Losses
+
+Value = TypeVar("Value")
+
+
+class Metrics:
+    """A file of metrics of a training: one JSON object a line, whole lines only.
+
+    A training that goes on after some steps drops the lines of later ones; one that begins drops all. Only the first
+    process of a job writes.
+    """
+
+    def __init__(self, path: Path, *, done: int, writing: bool) -> None:
+        self.path, self.writing = path, writing
+        if writing:
+            write_text(path, "".join(json.dumps(row) + "\n" for row in _read(path) if row["step"] <= done and done))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a line. What a kill cuts short is dropped by the training that goes on."""
+        if self.writing:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a file of metrics that there may be; a line cut short ends it."""
+    rows: list[dict[str, Any]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return rows
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            break
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            break
+        rows.append(row)
+    return rows
+
+
+@dataclass
+class Stretch:
+    """The steps since somebody looked: their losses, which stay on the device until then, and the time they took."""
+
+    losses: list[Losses] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
+
+    def batches(self, batches: Iterable[Value]) -> Iterator[Value]:
+        """Yield batches, and note how long each was waited for."""
+        source = iter(batches)
+        while True:
+            asked = time.monotonic()
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            self.waited += time.monotonic() - asked
+            yield batch
+
+    def look(self, batch: int, device: torch.device) -> dict[str, Any]:
+        """Return the mean losses, the speed, the share of waiting and the memory, and begin another stretch.
+
+        This is the one place where a training waits for the work in flight.
+        """
+        names = list(self.losses[0])
+        means = torch.stack([torch.stack([losses[name] for losses in self.losses]).mean() for name in names]).tolist()
+        now = time.monotonic()
+        seconds = max(now - self.started, 1e-9)
+        row = {
+            "loss": dict(zip(names, means, strict=True)),
+            "images_per_second": round(len(self.losses) * batch / seconds, 1),
+            "waiting": round(self.waited / seconds, 4),
+            "memory": memory_used(device),
+        }
+        self.losses, self.started, self.waited = [], now, 0.0
+        return row
+
+
+def all_finite(losses: dict[str, float]) -> bool:
+    """Tell whether mean losses are numbers: one that is not makes a mean that is not."""
+    return all(map(math.isfinite, losses.values()))
+
+
+def memory_used(device: torch.device) -> int:
+    """Return the most bytes that tensors took on a GPU so far; on a CPU, that the process took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
