@@ -76,7 +76,8 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
     found, others, chosen_by = list[Network](), list[Network](), dict[str, str]()
     supernet: dict[str, float] = {}
     artifacts = []
-    for path in (*sorted(directory.glob("arch-*.json")), *sorted(directory.glob("*.safetensors"))):
+    paths = (*sorted(directory.glob("arch-*.json")), *sorted(directory.glob("*.safetensors")))
+    for path in (path for path in paths if ".old-" not in path.name):  # what a command kept aside
         try:
             artifacts.append(_artifact(path))
             config, facts = _opened(path)

@@ -39,7 +39,9 @@ def trial(project: Project, channels: Channels) -> Score:
     )
     job = Job(
         section="retrain",
-        settings=recipe.retrain.model_copy(update={"epochs": recipe.search.trial_epochs}),
+        settings=recipe.retrain.model_copy(
+            update={"epochs": recipe.search.trial_epochs, "ema": None, "keep": "last", "patience": None}
+        ),
         seed=recipe.seed,
         made_from={},
         format=checkpoint.MODEL,
@@ -51,6 +53,7 @@ def trial(project: Project, channels: Channels) -> Score:
     fit(job, training, project.reporter, ranks, resume=False)
     if ranks.first:
         state.unlink(missing_ok=True)
+        job.metrics.unlink(missing_ok=True)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
     batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
     return evaluate(network, batches, task, ranks)
