@@ -101,6 +101,13 @@ class Poll:
             self.asked = votes, dist.all_reduce(votes, async_op=True)
         return before is not None and bool(before[0])
 
+    def end(self) -> None:
+        """Wait for the last vote: a process that leaves with one under way is aborted by its libraries."""
+        if self.asked is not None:
+            with _others():
+                self.asked[1].wait()
+            self.asked = None
+
 
 def join_ranks() -> Ranks:
     """Join the job that torchrun started this process in, if it did."""

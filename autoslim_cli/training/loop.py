@@ -82,7 +82,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                     state.save(job, done)
                 saved_at = time.monotonic() if saving else saved_at
                 if stopping:
-                    _stop(done, total, reporter, ranks)
+                    _stop(done, total, reporter, ranks, poll)
             # 5. Look at the holdout.
             mean = sum(steps * loss for steps, loss in means) / (done - first)
             line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {seen['images_per_second']:.0f} images/s"
@@ -94,8 +94,8 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 state.save(job, done)
             saved_at = time.monotonic()
             if ranks.size == 1 and stop:
-                _stop(done, total, reporter, ranks)
-    _end(settings, state, done // per_epoch, reporter)
+                _stop(done, total, reporter, ranks, poll)
+    _end(settings, state, done // per_epoch, reporter, poll)
 
 
 def _look(settings: TrainSettings, training: Training, state: State, epochs: int) -> Glance | None:
@@ -109,8 +109,9 @@ def _look(settings: TrainSettings, training: Training, state: State, epochs: int
     return glance
 
 
-def _end(settings: TrainSettings, state: State, epochs: int, reporter: Reporter) -> None:
+def _end(settings: TrainSettings, state: State, epochs: int, reporter: Reporter, poll: Poll) -> None:
     """Give the network the weights that it ends with, and say which where it is not clear."""
+    poll.end()
     if epochs < settings.epochs:
         reporter.say(f"stopped after epoch {epochs}: no lower holdout loss in {settings.patience} epochs")
     if state.best.tensors:
@@ -195,8 +196,9 @@ def _arithmetic(settings: TrainSettings, device: torch.device) -> torch.autocast
     return torch.autocast(device.type, kinds[settings.precision], enabled=settings.precision != "fp32")
 
 
-def _stop(done: int, total: int, reporter: Reporter, ranks: Ranks) -> NoReturn:
+def _stop(done: int, total: int, reporter: Reporter, ranks: Ranks, poll: Poll) -> NoReturn:
     """End the command; what was done is on the disk."""
+    poll.end()
     reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
     ranks.wait()
     raise KeyboardInterrupt

@@ -9,10 +9,10 @@ from autoslim_cli.training import measure
 def test_epochs_are_scored_on_a_part_of_the_holdout(autoslim, recipe, monkeypatch):
     scored = []
 
-    def evaluate(network, batches, task):
+    def evaluate(network, batches, task, ranks):
         batches = list(batches)
         scored.append([len(labels) for _, labels in batches])
-        return measure.evaluate(network, batches, task)
+        return measure.evaluate(network, batches, task, ranks)
 
     monkeypatch.setattr(train_supernet, "evaluate", evaluate)
     autoslim("train-supernet", "-r", recipe, "train.epochs=2", "evaluate.images=40", "evaluate.batch=16")

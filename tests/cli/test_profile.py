@@ -21,7 +21,7 @@ from autoslim_cli.latency import suite as suite_files
 from autoslim_cli.latency.local_device import is_local, local_device
 from autoslim_cli.latency.table import Correction, read_table, table_name
 from autoslim_cli.recipe.schema import Recipe
-from autoslim_cli.stages import export, profile
+from autoslim_cli.stages import profile
 from autoslim_cli.stages.project import with_latency
 
 
@@ -206,7 +206,7 @@ def test_out_of_memory_names_what_decides_how_much_is_needed(worked, refuse, mon
 
     monkeypatch.setattr(measuring, "load", exhausted)
     monkeypatch.setattr(suite_files, "onnx_bytes", exhausted)
-    monkeypatch.setattr(export, "onnx_bytes", exhausted)
+    monkeypatch.setattr(torch.onnx, "export", exhausted)
     of_recipes = [
         refuse(1, "profile", "--batch", "7", "-r", worked),
         refuse(1, "export", "--latency-suite", tmp_path / "suite", "--batch", "7", "-r", worked),
