@@ -61,7 +61,7 @@ MADE: dict[str, Callable[[Path], bool]] = {
     "*.safetensors": a_checkpoint,
     **dict.fromkeys(("search.jsonl", "search.old-*.jsonl"), a_log),
     **dict.fromkeys(("report.html", "report-*.svg"), a_page),
-    **dict.fromkeys(("supernet.resume.pt", "joint.resume.pt", "model-*.resume.pt", ".*.part", ".*.lock"), by_name),
+    **dict.fromkeys(("supernet.resume*.pt", "joint.resume*.pt", "model-*.resume*.pt", ".*.part", ".*.lock"), by_name),
     **dict.fromkeys(("supernet.metrics.jsonl", "joint.metrics.jsonl", "model-*.metrics.jsonl"), by_name),
     **dict.fromkeys((f"{name}.{kind}" for name in ("report", "spectrum") for kind in ("json", "png")), by_name),
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError
-from autoslim_cli.files.atomic import write_bytes
+from autoslim_cli.files.atomic import copy_file, write_bytes
 
 SUPERNET = "autoslim.supernet/1"
 MODEL = "autoslim.model/1"
@@ -90,11 +90,20 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         own[name].copy_(tensors[name])
 
 
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a training state (tensors and plain values), atomically."""
+def save_state(path: Path, state: Mapping[str, Any], older: int = 0) -> None:
+    """Write a training state (tensors and plain values), atomically; keep so many older ones beside it."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
+    for number in range(older, 0, -1):
+        kept = path if number == 1 else older_state(path, number - 1)
+        if kept.exists():  # the last one stays in its place, too, until the new one is whole
+            copy_file(kept, older_state(path, number))
     write_bytes(path, buffer.getvalue())
+
+
+def older_state(path: Path, number: int) -> Path:
+    """Return where an older training state is kept, 1 being the one before the last."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def load_state(path: Path) -> dict[str, Any]:

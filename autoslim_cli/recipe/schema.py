@@ -219,6 +219,9 @@ class TrainSettings(Settings):
     save_minutes: PositiveFloat = Field(
         default=10.0, description="Minutes between saved training states within an epoch"
     )
+    keep_states: Positive = Field(
+        default=1, description="Saved states that are kept while it trains: the last, and older ones as resume-1, ..."
+    )
 
     @property
     def validates(self) -> bool:
@@ -347,8 +350,8 @@ class SearchSettings(Settings):
 
 _INDIFFERENT = {
     "data": ("workers", "memory", "download"),
-    "train": ("save_minutes",),
-    "retrain": ("save_minutes",),
+    "train": ("save_minutes", "keep_states"),
+    "retrain": ("save_minutes", "keep_states"),
 }
 
 

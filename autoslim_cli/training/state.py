@@ -112,7 +112,7 @@ class State:
             "averaged": self.averaged.means if self.averaged else [],
             "best": {"epoch": self.best.epoch, "loss": self.best.loss, "tensors": self.best.tensors},
         }
-        save_state(job.state, state)
+        save_state(job.state, state, older=job.settings.keep_states - 1)
 
     def restore(self, job: Job) -> int:
         """Load the saved state if there is one; return the number of steps already done.

@@ -57,6 +57,8 @@ def _trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dic
 def _clean_up(job: Job, ranks: Ranks) -> None:
     """Remove what a training that is over could be continued from; all processes see the same files then."""
     if ranks.first:
+        for number in range(1, job.settings.keep_states):
+            checkpoint.older_state(job.state, number).unlink(missing_ok=True)
         job.state.unlink(missing_ok=True)
     ranks.wait()
 

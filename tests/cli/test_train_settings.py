@@ -1,5 +1,7 @@
 """Settings of a training do what they say: precision, clipping."""
 
+import errno
+import os
 import shutil
 
 import pytest
@@ -133,6 +135,31 @@ def test_a_resumed_training_ends_in_the_same_bytes(autoslim, recipe, tmp_path, m
     assert (killed / f"{name}.safetensors").read_bytes() == (recipe / f"{name}.safetensors").read_bytes()
     assert ("kept the weights of epoch" in said) == ("keep=best" in settings)
     assert ("no lower holdout loss in 1 epochs" in said) == ("patience=1" in settings)
+
+
+@pytest.mark.parametrize("moment", [1, 4, 7])
+def test_a_full_disk_leaves_the_last_good_state(autoslim, refuse, recipe, tmp_path, monkeypatch, moment):
+    full = shutil.copytree(recipe, tmp_path / "full")
+    command = ["train-supernet", "train.epochs=2", "train.save_minutes=0.00001", "train.keep_states=3"]
+    autoslim(*command, "-r", recipe)
+    fsync, calls = os.fsync, []
+
+    def no_space(handle):
+        calls.append(handle)
+        if len(calls) > moment:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        assert "no space left on the disk" in refuse(1, *command, "-r", full)
+    states = sorted(path.name for path in full.glob("*.pt"))
+    numbers = ["supernet.resume-1.pt", "supernet.resume-2.pt", "supernet.resume.pt"]
+    assert states == {1: [], 4: numbers, 7: numbers}[moment]
+    assert not list(full.glob(".*.part"))
+    autoslim(*command, "-r", full, "--resume")
+    assert not list(full.glob("*.pt"))
+    assert (full / "supernet.safetensors").read_bytes() == (recipe / "supernet.safetensors").read_bytes()
 
 
 def test_the_best_epoch_needs_a_holdout(autoslim, recipe):

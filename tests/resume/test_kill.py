@@ -1,10 +1,14 @@
 """kill -9 in each stage, then --resume: the same final files as a straight run, byte for byte."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +53,47 @@ def test_train_supernet(straight, autoslim):
     assert "resuming after step" in said
     assert (killed / "supernet.safetensors").read_bytes() == (worked / "supernet.safetensors").read_bytes()
     assert not state.exists()
+
+
+def test_two_processes(straight, autoslim):
+    """The whole job of torchrun and its processes goes at once, twice; bytes are those of a job that nobody killed."""
+    worked, killed = straight
+    killed.mkdir()
+    shutil.copy(worked / "recipe.yaml", killed)
+    job = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "autoslim_cli"]
+    job += ["train-supernet", "train.save_minutes=0.00001", "train.lr=0.05", "train.epochs=6"]
+    subprocess.run([*job, "-r", str(worked)], check=True, capture_output=True)
+    state, seen, resume = killed / "supernet.resume.pt", 0, []
+    for _ in range(2):
+        running = subprocess.Popen(
+            [*job, "-r", str(killed), *resume],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 90
+        while not state.exists() or state.stat().st_mtime_ns == seen:
+            assert running.poll() is None, running.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        for process in processes(killed):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        running.communicate()
+        seen, resume = state.stat().st_mtime_ns, ["--resume"]
+    done = subprocess.run([*job, "-r", str(killed), *resume], check=True, capture_output=True, text=True)
+    assert "resuming after step" in done.stderr
+    assert (killed / "supernet.safetensors").read_bytes() == (worked / "supernet.safetensors").read_bytes()
+
+
+def processes(directory):
+    """Return the processes that were started for a directory: torchrun, and those of its job."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(directory).encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 COSINE = ("retrain.schedule=cosine", "retrain.warmup=0.2")
