@@ -40,7 +40,13 @@ def trial(project: Project, channels: Channels) -> Score:
     job = Job(
         section="retrain",
         settings=recipe.retrain.model_copy(
-            update={"epochs": recipe.search.trial_epochs, "ema": None, "keep": "last", "patience": None, "keep_states": 1}
+            update={
+                "epochs": recipe.search.trial_epochs,
+                "ema": None,
+                "keep": "last",
+                "patience": None,
+                "keep_states": 1,
+            }
         ),
         seed=recipe.seed,
         made_from={},

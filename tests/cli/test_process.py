@@ -74,7 +74,11 @@ def test_ctrl_c_saves_and_exits_130(recipe, number):
     assert out == ""
     assert "--resume continues" in said
     assert said.endswith("error: interrupted\n")
-    assert sorted(entry.name for entry in recipe.iterdir()) == ["recipe.yaml", "supernet.resume.pt"]
+    assert sorted(entry.name for entry in recipe.iterdir()) == [
+        "recipe.yaml",
+        "supernet.metrics.jsonl",
+        "supernet.resume.pt",
+    ]
 
 
 def test_the_wheel_holds_the_recipes_and_the_digits(tmp_path):

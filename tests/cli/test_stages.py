@@ -28,7 +28,11 @@ def test_train_supernet_reports_three_widths_and_records_its_origin(autoslim_jso
     assert facts["made_from"]["recipe"]["train"]["epochs"] == 3
     assert facts["made_from"]["recipe"]["seed"] == 0
     assert facts["made_from"]["versions"]["torch"] == torch.__version__
-    assert sorted(entry.name for entry in recipe.iterdir()) == ["recipe.yaml", "supernet.safetensors"]
+    assert sorted(entry.name for entry in recipe.iterdir()) == [
+        "recipe.yaml",
+        "supernet.metrics.jsonl",
+        "supernet.safetensors",
+    ]
 
 
 def test_overrides_reach_the_stage_and_the_record(autoslim, recipe):

@@ -151,9 +151,7 @@ def test_the_digest_is_the_same_in_every_process(tmp_path):
         "settings = ModelSettings(name='./net.py:net', input=(3, 16, 16), classes=4); "
         "print(digest(read(build(settings, Path(sys.argv[1])), settings.input)))"
     )
-    for seed in ("1", "2"):
-        command = [sys.executable, "-c", code, str(tmp_path / "one")]
-        result = subprocess.run(
-            command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
-        )
-        assert result.stdout.strip() == expected
+    command = [sys.executable, "-c", code, str(tmp_path / "one")]
+    other = {**os.environ, "PYTHONHASHSEED": "1"}  # this process has one at random
+    result = subprocess.run(command, env=other, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == expected
