@@ -84,6 +84,14 @@ def read_config(path: Path) -> ChannelConfig:
         raise UsageError(f"{path}: {explain(error, ChannelConfig)}") from None
 
 
+def config_in(path: Path, facts: dict[str, Any]) -> ChannelConfig:
+    """Return the channel config that the facts of a checkpoint hold. Raises ArtifactError if it is damaged."""
+    try:
+        return ChannelConfig.model_validate(facts["config"])
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: damaged (config: {explain(error, ChannelConfig)}); make it again") from None
+
+
 def write_config(path: Path, config: ChannelConfig) -> None:
     """Write a channel config atomically, without empty keys."""
     write_json(path, config.model_dump(mode="json", exclude_none=True))

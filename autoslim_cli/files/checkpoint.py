@@ -2,8 +2,8 @@
 
 import io
 import json
-import pickle
 import platform
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,18 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.errors import ArtifactError, is_out_of_memory
 from autoslim_cli.files.atomic import copy_file, write_bytes
+from autoslim_cli.files.facts import ModelFacts, SupernetFacts
+from autoslim_cli.recipe.errors import explain
 
 SUPERNET = "autoslim.supernet/1"
 MODEL = "autoslim.model/1"
 _KEY = "autoslim"
+_SCHEMAS: dict[str, type[BaseModel]] = {SUPERNET: SupernetFacts, MODEL: ModelFacts}
 
 
 def save(path: Path, format_name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -61,10 +65,15 @@ def read_any(path: Path, make: str = "autoslim") -> dict[str, Any]:
         raise ArtifactError(f"{path}: damaged or not a checkpoint ({error}); make it again with `{make}`") from None
     try:
         facts = json.loads(metadata[_KEY])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, json.JSONDecodeError, RecursionError):
         raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file") from None
-    if not isinstance(facts, dict) or "format" not in facts:
+    schema = _SCHEMAS.get(str(facts.get("format"))) if isinstance(facts, dict) else None
+    if not isinstance(facts, dict) or schema is None:
         raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file")
+    try:
+        schema.model_validate(facts)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: damaged ({explain(error, schema)}); make it again with `{make}`") from None
     return facts
 
 
@@ -109,8 +118,12 @@ def older_state(path: Path, number: int) -> Path:
 def load_state(path: Path) -> dict[str, Any]:
     """Read a training state; nothing in it is executed. Raises ArtifactError if it is damaged."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of other protocols
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of damaged bytes the unpickler makes errors of any kind
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ArtifactError(f"{path}: damaged training state ({reason}); remove it and start again") from None
     if not isinstance(state, dict):

@@ -24,7 +24,7 @@ def read_json(path: Path, what: str, origin: str) -> dict[str, Any]:
         raise ArtifactError(f"{path}: no such {what}; {origin}") from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read as a {what} ({error.strerror}); {origin}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, numbers or depth beyond all use
         raise ArtifactError(f"{path}: not valid JSON ({error}); {origin}") from None
     if not isinstance(values, dict):
         raise ArtifactError(f"{path}: not a {what}: it must be a JSON object; {origin}")

@@ -6,11 +6,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+LONG = 100
+"""Characters of a value that a person still reads."""
+
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     """Turn pydantic's first complaint into one line: key, value, and the nearest known key."""
     first, *others = error.errors()
-    key = ".".join(str(part) for part in first["loc"]) or "(whole)"
+    key = ".".join(" ".join(str(part).split())[:LONG] for part in first["loc"]) or "(whole)"
     if first["type"] == "extra_forbidden":
         known = list(fields_at(schema, first["loc"][:-1]))
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.0)
@@ -19,8 +22,14 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     elif first["type"] == "missing":
         text = f"{key} is missing"
     else:
-        text = f"{key}: {first['msg'].removeprefix('Value error, ')}, not {first['input']!r}"
+        text = f"{key}: {first['msg'].removeprefix('Value error, ')}, not {_shortened(first['input'])}"
     return text + (f" (and {len(others)} more)" if others else "")
+
+
+def _shortened(value: object) -> str:
+    """Write a value, of a long one the beginning."""
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def fields_at(schema: type[BaseModel], location: Iterable[int | str]) -> Mapping[str, Any]:

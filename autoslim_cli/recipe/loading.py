@@ -26,7 +26,7 @@ def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UsageError(f"{path}: no such recipe; `autoslim recipes list` names the shipped ones") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a date that is none
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of sections (model, data, train, ...)")

@@ -152,7 +152,7 @@ def read_log(path: Path) -> list[dict[str, Any]] | None:
     for place, line in enumerate(lines[:-1], 1):  # the last piece has no newline: empty, or cut short
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise _damaged(path, place) from None
         if not isinstance(rows[-1], dict):
             raise _damaged(path, place)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.table import Channels, LayerTable, Unit
 
+MOST = 2**31 - 1
+"""Channels of any unit: no tensor has more."""
+
 
 @dataclass(frozen=True)
 class UnitSpace:
@@ -196,9 +199,9 @@ class Space:
                 raise UsageError(f"{where}: unit {name!r} is missing; `autoslim units` lists them all")
             else:
                 count = channels[name]
-                top = space.largest if bounded else None
-                if count < unit.granule or count % unit.granule or (top and count > top):
-                    span = f"{unit.granule}..{top}" if top else f"{unit.granule} or more"
+                top = space.largest if bounded else MOST
+                if count < unit.granule or count % unit.granule or count > top:
+                    span = f"{unit.granule}..{top}"
                     multiples = f" in multiples of {unit.granule}" if unit.granule > 1 else ""
                     raise UsageError(f"{where}: unit {name!r} has {count} channels; the range is {span}{multiples}")
             complete[name] = count

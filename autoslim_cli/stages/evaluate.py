@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoslim_cli.cost.closed_form import params
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.channel_config import ChannelConfig, read_config
+from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
@@ -31,9 +32,9 @@ def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Modu
     """
     path = Path(path)
     tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
-    config = ChannelConfig.model_validate(facts["config"])
+    config = config_in(path, facts)
     with torch.random.fork_rng(devices=[]):
-        network, now = _network(config, path, directory)
+        network, now = _network(config, path, directory, most=sum(tensor.numel() for tensor in tensors.values()))
     if config.model.name.startswith("./"):  # a package's networks change with its versions, in name alone
         refuse_another_network(path, facts, config.model.name, now, MAKE)
     checkpoint.fill(network, tensors, path)
@@ -46,11 +47,18 @@ def untrained_model(path: Path) -> tuple[nn.Module, ChannelConfig]:
     return _network(config, path)[0].eval(), config
 
 
-def _network(config: ChannelConfig, path: Path, directory: Path | None = None) -> tuple[nn.Module, str]:
-    """Return the network of a config that a file holds, newly initialised, and the digest of what was read."""
+def _network(
+    config: ChannelConfig, path: Path, directory: Path | None = None, *, most: int | None = None
+) -> tuple[nn.Module, str]:
+    """Return the network of a config that a file holds, newly initialised, and the digest of what was read.
+
+    Raises ArtifactError, before memory is taken, if it has more than the `most` weights that the file has.
+    """
     reading = read(build(config.model, directory or path.parent), config.model.input, config.model.classes)
     space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
     channels = space.check(config.channels, str(path), bounded=False)
+    if most is not None and (wanted := params(reading.table, channels)) > most:
+        raise ArtifactError(f"{path}: its channels give {wanted:,} parameters, but it holds {most:,} values")
     return fresh(reading.module, reading.table, channels), digest(reading)
 
 

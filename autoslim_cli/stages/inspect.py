@@ -9,7 +9,7 @@ from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.channel_config import ChannelConfig, describe, read_config
+from autoslim_cli.files.channel_config import ChannelConfig, config_in, describe, read_config
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
@@ -111,6 +111,6 @@ def network_in(path: Path) -> tuple[ChannelConfig, SpaceSettings, dict[str, Any]
         return read_config(path), SpaceSettings(), {}
     facts = checkpoint.read_any(path)
     if facts["format"] == checkpoint.MODEL:
-        return ChannelConfig.model_validate(facts["config"]), SpaceSettings(), facts
+        return config_in(path, facts), SpaceSettings(), facts
     config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})
     return config, SpaceSettings.model_validate(facts["made_from"]["recipe"]["space"]), facts

@@ -13,7 +13,7 @@ from autoslim_cli.cost.configs import check_cost
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name, sha256, write_text
-from autoslim_cli.files.channel_config import ChannelConfig, config_sha256, describe, read_config
+from autoslim_cli.files.channel_config import ChannelConfig, config_in, config_sha256, describe, read_config
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
@@ -27,6 +27,9 @@ from autoslim_cli.stages.compare import kind_of, top1_of
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
 
 PAGE_FILE = "report.html"
+
+MOST = 1e18
+"""Beyond it no FLOPs and no losses are drawn."""
 
 
 def report(project: Project, latency_table: Path | None = None) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         supernet=network("supernet", "supernet", space.largest, top1=supernet),
         found=found,
         others=others,
-        steps=[step for step in steps if {"step", "kind", "flops", "loss", "top1"} <= step.keys()],
+        steps=[step for step in steps if _can_be_drawn(step)],
         search=search,
         artifacts=artifacts,
         notes=notes,
@@ -142,7 +145,7 @@ def _opened(path: Path) -> tuple[ChannelConfig | None, dict[str, Any]]:
     if path.suffix == ".json":
         return read_config(path), {}
     facts = checkpoint.read_any(path)
-    return (ChannelConfig.model_validate(facts["config"]) if facts["format"] == checkpoint.MODEL else None), facts
+    return (config_in(path, facts) if facts["format"] == checkpoint.MODEL else None), facts
 
 
 def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterator[tuple[str, Latency]]:
@@ -203,7 +206,19 @@ def _search(directory: Path) -> str:
     if run is None:
         return ""
     scored = sum(len(row["scored"]) for row in rows if isinstance(row.get("scored"), list))
-    return f"{run.get('strategy')} search for {', '.join(map(str, run.get('budgets', [])))}: {scored} scores in its log"
+    budgets = run.get("budgets")
+    named = ", ".join(map(str, budgets)) if isinstance(budgets, list) else "?"
+    return f"{run.get('strategy')} search for {named}: {scored} scores in its log"
+
+
+def _can_be_drawn(step: dict[str, Any]) -> bool:
+    """Tell whether a step of a log, which nobody has checked, has numbers where a figure needs them."""
+    changes = step.get("changes", [])
+    well_formed = isinstance(changes, list) and all(isinstance(one, list) and len(one) == 3 for one in changes)
+    complete = {"step", "kind"} <= step.keys() and ("unit" not in step or {"before", "after"} <= step.keys())
+    numbers = [step.get(name) for name in ("flops", "loss", "top1")]
+    finite = all(type(number) in (int, float) and abs(number) < MOST for number in numbers if number is not None)
+    return well_formed and complete and finite and None not in numbers
 
 
 def _artifact(path: Path) -> Artifact:

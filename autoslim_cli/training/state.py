@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.errors import ArtifactError, is_out_of_memory
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import difference
 from autoslim_cli.training.job import Job
@@ -122,6 +123,18 @@ class State:
         if not job.state.exists():
             return 0
         state = load_state(job.state)
+        try:
+            return self._take(state, job)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise ArtifactError(
+                f"{job.state}: damaged training state ({type(error).__name__}: {reason}); remove it and start again"
+            ) from None
+
+    def _take(self, state: dict[str, Any], job: Job) -> int:
+        """Take over a saved state; return the number of steps done. What is damaged raises errors of many kinds."""
         if why := difference(state.get("decisive"), job.decisive):
             raise ArtifactError(
                 f"{job.state}: a training with other settings ({why}); restore them, or remove it to start anew"

@@ -1,0 +1,59 @@
+"""Say what the facts of a checkpoint must be: readers may rely on what was checked here."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
+
+Score = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+
+
+class _Facts(BaseModel):
+    """Base of all: facts that only some readers know may stand beside."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class Origin(_Facts):
+    """What a checkpoint was made from: `files/provenance.py`."""
+
+    recipe: dict[str, Any]
+    contents: dict[str, str]
+    parents: dict[str, str]
+    versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _sections(self) -> Self:
+        if not isinstance(self.recipe.get("seed"), int):
+            raise ValueError("recipe.seed is no number")
+        if odd := [name for name, section in self.recipe.items() if name != "seed" and not isinstance(section, dict)]:
+            raise ValueError(f"recipe.{odd[0]} is no section")
+        return self
+
+
+class ModelFacts(_Facts):
+    """A plain network: a channel config, and what was measured of it."""
+
+    config: dict[str, Any]
+    made_from: Origin
+    test: Score | None = None
+    holdout: Score | None = None
+
+
+class SupernetFacts(_Facts):
+    """A supernet: its model and largest channels, its switches if it has any, and scores of some widths."""
+
+    model: Annotated[ModelSettings, Field(strict=False)]
+    channels: dict[str, int]
+    made_from: Origin
+    switches: dict[str, dict[str, int]] = {}
+    holdout: dict[str, Score] = {}
+
+    @model_validator(mode="after")
+    def _opens(self) -> Self:
+        recipe, contents = self.made_from.recipe, self.made_from.contents
+        if "data" not in recipe or "images" not in contents or "network" not in contents:
+            raise ValueError("made_from says no data, images or network")
+        SpaceSettings.model_validate(recipe.get("space", {}))
+        return self
