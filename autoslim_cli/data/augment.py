@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autoslim_cli.data.transforms import moved
 from autoslim_cli.recipe.schema import AugmentSettings
 from autoslim_cli.seeds import seed_from
 
@@ -64,7 +65,7 @@ def erase(images: Tensor, share: float, seed: int, places: Sequence[int]) -> Ten
     is_row = (below >= top[:, None]) & (below < (top + rows)[:, None])
     is_column = (across >= left[:, None]) & (across < (left + columns)[:, None])
     erased = is_row[:, :, None] & is_column[:, None, :] & (draws[:, 0] < share)[:, None, None]
-    return images.masked_fill_(erased.unsqueeze(1).to(images.device), 0.0)
+    return images.masked_fill_(moved(erased.unsqueeze(1), images.device), 0.0)
 
 
 def mix(images: Tensor, labels: Tensor, augment: AugmentSettings, classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -90,13 +91,13 @@ def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, 
     padding = augment.padding if augment.crop == "pad" else 0
     is_mirrored = draws["mirror"] < (0.5 if augment.flip else 0.0)
     if not padding:
-        return torch.where(is_mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+        return torch.where(moved(is_mirrored, images.device).view(-1, 1, 1, 1), images.flip(3), images)
     count, _, height, width = images.shape
     places = 2 * padding + 1
     rows = torch.arange(height) + (draws["row"] * places).long().unsqueeze(1)
     columns = torch.arange(width) + (draws["column"] * places).long().unsqueeze(1)
     columns = torch.where(is_mirrored.unsqueeze(1), columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    rows, columns = moved(rows, images.device), moved(columns, images.device)
     padded = F.pad(images, (padding,) * 4)
     # Indexing around the channel dimension gives (batch, height, width, channels): channels last already.
     which = torch.arange(count, device=images.device).view(-1, 1, 1)
@@ -112,7 +113,7 @@ def _jitter(colours: Tensor, strengths: tuple[float, float, float], draws: dict[
     """
 
     def each(values: Tensor) -> Tensor:
-        return values.to(colours.device, colours.dtype).view(-1, 1, 1, 1)
+        return moved(values.to(colours.dtype), colours.device).view(-1, 1, 1, 1)
 
     names = ("brightness", "contrast", "saturation")
     lows, highs = ([max(0.0, 1 + sign * strength) for strength in strengths] for sign in (-1, 1))
@@ -139,4 +140,4 @@ def _light(colours: Tensor, deviation: float, draws: dict[str, Tensor]) -> None:
     normal: Tensor = torch.special.ndtri(uniform.clamp(min=1e-12))
     amounts = normal * deviation * torch.tensor(_EIGENVALUES, dtype=torch.float64)
     added = 255 * amounts @ torch.tensor(_EIGENVECTORS, dtype=torch.float64).T
-    colours.add_(added.to(colours.device, colours.dtype)[:, :, None, None]).clamp_(0, 255)
+    colours.add_(moved(added.to(colours.dtype), colours.device)[:, :, None, None]).clamp_(0, 255)

@@ -15,7 +15,7 @@ from torch import Tensor
 from autoslim_cli.data.augment import erase, mix, vary
 from autoslim_cli.data.folder import ImageFiles, Part, list_images
 from autoslim_cli.data.sources import ArraySource, Batch, CachedSource, FileSource, Source
-from autoslim_cli.data.transforms import by_policy
+from autoslim_cli.data.transforms import by_policy, moved
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
 from autoslim_cli.seeds import generator, seed_from
@@ -92,7 +92,7 @@ class Images:
                 by_policy(image, augment.policy, seed_from(seed, n)) for n, image in zip(places, images, strict=True)
             ]
             images = torch.stack(varied)
-        images = vary(images.to(self.device, non_blocking=True), augment, seed, places)
+        images = vary(moved(images, self.device), augment, seed, places)
         images, labels = self._normalised((images, labels))
         if augment.erase:
             images = erase(images, augment.erase, seed, places)
@@ -109,7 +109,7 @@ class Images:
 
     def _normalised(self, batch: Batch) -> Batch:
         """Return a batch on the device, its images as floats of the recipe's mean and deviation."""
-        images, labels = (part.to(self.device, non_blocking=True) for part in batch)
+        images, labels = (moved(part, self.device) for part in batch)
         floats = images.float().div_(255).sub_(self.mean).div_(self.std)
         return floats.contiguous(memory_format=torch.channels_last), labels
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from autoslim_cli.data.decode import decode
 from autoslim_cli.data.folder import ImageFiles
-from autoslim_cli.data.transforms import by_policy, fit, resized_crop, to_channels
+from autoslim_cli.data.transforms import by_policy, fit, moved, resized_crop, to_channels
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.machine import available_cores
 from autoslim_cli.recipe.schema import AugmentSettings
@@ -79,7 +79,7 @@ class ArraySource:
             yield torch.stack([key.of(image, height, width) for image, key in images]), self.labels[indices]
 
     def _originals(self, indices: Tensor) -> Tensor:
-        return to_channels(self.images[indices.to(self.images.device)], self.shape[0])
+        return to_channels(self.images[moved(indices, self.images.device)], self.shape[0])
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class CachedSource:
             if len(missing):
                 with ThreadPoolExecutor() as threads:
                     images = [image for image, _ in threads.map(self.source.__getitem__, _fitted_keys(missing))]
-                self._pixels[missing.to(self.device)] = torch.stack(images).to(self.device)
+                self._pixels[moved(missing, self.device)] = moved(torch.stack(images), self.device)
                 self._is_decoded[missing] = True
-            yield self._pixels[indices.to(self.device)], self.labels[indices]
+            yield self._pixels[moved(indices, self.device)], self.labels[indices]
 
 
 def _fitted_keys(indices: Tensor) -> list[tuple[int, Part | None]]:

@@ -14,6 +14,14 @@ SHOWN = 0.875
 """The share of the resized image's height and width that the central crop of a larger input shows."""
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device. The host goes on meanwhile: an ordinary copy to a GPU waits for its work in flight.
+
+    MPS does not keep what such a copy reads from alive.
+    """
+    return tensor.to(device, non_blocking=device.type != "mps")
+
+
 def to_channels(images: Tensor, channels: int) -> Tensor:
     """Return images (..., 1 or 3, height, width) in grey or in colour: (..., channels, height, width)."""
     if images.shape[-3] == channels:

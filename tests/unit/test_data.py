@@ -3,16 +3,18 @@
 import io
 import itertools
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoslim_cli.data import sets as data
 from autoslim_cli.data.augment import erase, mix, vary
 from autoslim_cli.data.decode import decode
-from autoslim_cli.data.sources import CachedSource
+from autoslim_cli.data.sources import ArraySource, CachedSource
 from autoslim_cli.data.transforms import covering, fit
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
@@ -255,6 +257,40 @@ def test_any_number_of_processes_sees_the_same_images(settings, tmp_path):
         assert_same_batches(joined, whole)
     evaluated = [list(images.evaluation(16, rank=rank, size=2)) for rank in (0, 1)]
     assert_same_batches([*evaluated[0], *evaluated[1]], [list(images.evaluation(16))[n] for n in (0, 2, 4, 1, 3)])
+
+
+class Copies(TorchDispatchMode):
+    """Count copies from the host to a device for which the host waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.done, self.waited_for = 0, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten._to_copy.default and result.device != args[0].device:
+            self.done += 1
+            self.waited_for += not (kwargs or {}).get("non_blocking", False)
+        return result
+
+
+@pytest.mark.parametrize("colours", [True, False])
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "loaded"])
+def test_batches_reach_a_device_without_waiting_for_it(tmp_path, kept, colours):
+    """On the meta device a value that is asked for raises: it has none."""
+    augment = AugmentSettings(crop="pad", flip=True, erase=0.5, mixup=0.2, color_jitter=0.2 if colours else 0.0)
+    images = opened("train", DataSettings(name="digits", holdout=1, augment=augment), DIGITS, 0, tmp_path)
+    meta = torch.device("meta")
+    mean, std = (tensor.to(meta) for tensor in (images.mean, images.std))
+    source = images.source
+    if kept:
+        source = ArraySource(source.images, source.labels, (1, 8, 8), meta)
+    images = replace(images, source=source, mean=mean, std=std, device=meta)
+    with Copies() as copies:
+        batches = list(images.training(700, 0, 0))
+    assert all(part.device == meta for part in batches[0])
+    assert copies.done >= 4
+    assert not copies.waited_for
 
 
 def test_erasing_sets_a_rectangle_to_the_mean():
