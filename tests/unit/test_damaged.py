@@ -57,6 +57,17 @@ def test_numbers_and_dates_beyond_all_use(recipe):
         load_recipe(recipe)
 
 
+def test_half_a_character_cannot_be_read(recipe):
+    (recipe / "arch-1M.json").write_text('{"format": "\\ud800"}')
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        read_config(recipe / "arch-1M.json")
+
+
+def test_an_image_of_a_billion_pixels_a_side_is_none(recipe):
+    with pytest.raises(UsageError, match=r"model\.input\.1: .*65536"):
+        load_recipe(recipe, ["model.input=[1, 1000000000, 8]"])
+
+
 def test_what_is_wrong_is_said_in_a_line_that_a_person_reads(recipe):
     values = yaml.safe_load((recipe / "recipe.yaml").read_text())
     values["train"]["lr"] = "a" * 70_000
@@ -151,7 +162,9 @@ def test_a_training_state_that_lacks_a_part(tmp_path, change):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
-    job = SimpleNamespace(state=tmp_path / "state.pt", decisive={"recipe": {"seed": 0}})
+    job = SimpleNamespace(
+        state=tmp_path / "state.pt", decisive={"recipe": {"seed": 0}}, settings=SimpleNamespace(keep_states=1)
+    )
     state.save(job, 3)
     assert state.restore(job) == 3
     values = load_state(job.state)
