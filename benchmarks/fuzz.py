@@ -56,11 +56,11 @@ from autoslim_cli.stages.evaluate import load_model
 from autoslim_cli.stages.project import Project, open_project, origin
 from autoslim_cli.stages.report import gathered
 from autoslim_cli.training.job import Job
+from autoslim_cli.training.metrics import read_metrics
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.state import State
 
 HANG_S = 10
-DECISIVE = {"recipe": {"seed": 0}}
 MEMORY = 3 * 2**30
 REFUSED = ("bomb.pt", ".made.lock")
 """What is made to be refused."""
@@ -136,6 +136,8 @@ def corpus(directory: Path) -> Project:
         log.add_decision({**step, **costs(space.largest), "loss": 1.0, "top1": 0.5})
     log.add_decision({"answer": "flops<=30%", **costs(channels), "loss": 1.0, "top1": 0.5})
     log.add_measured("sha256:0", (1, 2), 3.5)
+    rows = [{"step": step, "epoch": 1, "rate": 0.1, "loss": {"largest": 1.5 / step}} for step in range(1, 5)]
+    (directory / "supernet.metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     # 3. A latency table, a suite, a training state, weights by themselves.
     parts = pieces(network.reading)
     grids = [(shape, [sorted({axis[0], axis[-1]}) for axis in shape.counts]) for shape in layer_shapes(parts, space)]
@@ -154,7 +156,7 @@ def corpus(directory: Path) -> Project:
     times = {"suite": json.loads((suite / MANIFEST).read_text())["id"], "device": {"name": "a chip"}}
     (suite / TIMES).write_text(json.dumps({**times, "ms": dict.fromkeys(files, 0.5)}))
     state = directory / "supernet.resume.pt"
-    training_state(plain).save(cast("Job", SimpleNamespace(state=state, decisive=DECISIVE)), 3)
+    training_state(plain).save(_job(state), 3)
     bomb = directory / "bomb.pt"
     bomb.write_bytes(pickle.dumps(_Bomb()))
     (directory / ".made.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
@@ -167,6 +169,12 @@ def training_state(network: nn.Module) -> State:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     return State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
+
+
+def _job(state: Path) -> Job:
+    """Return what a training state needs of its job."""
+    settings = SimpleNamespace(keep_states=1)
+    return cast("Job", SimpleNamespace(state=state, decisive={"recipe": {"seed": 0}}, settings=settings))
 
 
 def readers_of(project: Project) -> list[Reader]:
@@ -185,7 +193,7 @@ def readers_of(project: Project) -> list[Reader]:
         read_channels(path, network, costs, bounded=True)
 
     def read_state(path: Path) -> None:
-        training_state(plain).restore(cast("Job", SimpleNamespace(state=path, decisive=DECISIVE)))
+        training_state(plain).restore(_job(path))
 
     def read_search(path: Path) -> None:
         read_steps(path)
@@ -220,8 +228,9 @@ def readers_of(project: Project) -> list[Reader]:
         place.mkdir(exist_ok=True)
         for old in place.iterdir():
             old.unlink()
-        name = path.name if path.suffix != ".json" else f"arch-{path.name}"
-        (place / (name if path.suffix != ".jsonl" else "search.jsonl")).write_bytes(path.read_bytes())
+        is_log = b"autoslim.search" in path.read_bytes()[:200]
+        names = {".json": f"arch-{path.name}", ".jsonl": LOG_FILE if is_log else "supernet.metrics.jsonl"}
+        (place / names.get(path.suffix, path.name)).write_bytes(path.read_bytes())
         facts = gathered(Project(**{**vars(project), "directory": place}))
         page(facts, figures(facts))
 
@@ -236,12 +245,13 @@ def readers_of(project: Project) -> list[Reader]:
         Reader("supernet", [supernet], read_supernet),
         Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights")),
         Reader("log", [log_file], read_search),
+        Reader("metrics", [directory / "supernet.metrics.jsonl"], read_metrics),
         Reader("latency table", [directory / "latency-cpu.json"], read_times),
         Reader("suite", [suite / MANIFEST, suite / TIMES], read_suite),
         Reader("training state", [state, bomb], read_state),
         Reader("lock", [directory / ".made.lock"], read_lock),
         Reader("compare", [arch, model, supernet], lambda path: compare([path])),
-        Reader("report", [arch, model, supernet, log_file], read_report),
+        Reader("report", [arch, model, supernet, log_file, directory / "supernet.metrics.jsonl"], read_report),
     ]
 
 

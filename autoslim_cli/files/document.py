@@ -20,6 +20,7 @@ def read_json(path: Path, what: str, origin: str) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(values, ensure_ascii=False).encode()  # halves of characters could never be written again
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such {what}; {origin}") from None
     except OSError as error:

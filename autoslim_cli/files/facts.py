@@ -53,7 +53,7 @@ class SupernetFacts(_Facts):
     @model_validator(mode="after")
     def _opens(self) -> Self:
         recipe, contents = self.made_from.recipe, self.made_from.contents
-        if "data" not in recipe or "images" not in contents or "network" not in contents:
-            raise ValueError("made_from says no data, images or network")
-        SpaceSettings.model_validate(recipe.get("space", {}))
+        if not ({"data", "space"} <= recipe.keys() and {"images", "network"} <= contents.keys()):
+            raise ValueError("made_from says no data, space, images or network")
+        SpaceSettings.model_validate(recipe["space"])
         return self

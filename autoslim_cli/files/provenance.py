@@ -54,7 +54,8 @@ def current_facts(
 def decisive(origin: dict[str, Any]) -> dict[str, Any]:
     """Return what of a record of origin decides the result: not versions, nor where or how fast work is done."""
     kept = {key: value for key, value in origin.items() if key != "versions"}
-    return {**kept, "recipe": Recipe.decisive(origin.get("recipe", {}))}
+    recipe = origin.get("recipe", {})
+    return {**kept, "recipe": Recipe.decisive(recipe) if isinstance(recipe, Mapping) else recipe}
 
 
 def difference(before: Any, now: Any, name: str = "") -> str:

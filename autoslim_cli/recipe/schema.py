@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=2**16)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -24,7 +25,7 @@ class ModelSettings(Settings):
         "or `./net.py:factory` (relative to the recipe)"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory")
-    input: tuple[Positive, Positive, Positive] = Field(description="Channels, height and width of one image")
+    input: tuple[Side, Side, Side] = Field(description="Channels, height and width of one image")
     classes: Positive = Field(description="Number of classes, given to the factory as `num_classes`")
     strides: dict[str, Positive] = Field(
         default_factory=dict, description="Strides by layer name, set after building: for small images"

@@ -50,6 +50,8 @@ def figures(facts: Facts) -> dict[str, Element]:
     if subnets:
         drawn["subnetworks"] = accuracy(subnets, "flops", "holdout", "FLOPs (multiply-adds)")
     several = (facts.base, *facts.found)
+    if facts.curves:
+        drawn["training"] = training(facts)
     drawn["flops"] = rows(facts, [network.flops for network in several], short, "FLOPs")
     drawn["params"] = rows(facts, [network.params for network in several], short, "parameters")
     for name in devices:
@@ -177,6 +179,27 @@ def said_of(step: Mapping[str, object]) -> str:
         f"step {step['step']}, {step['kind']}: {text}; {short(_number(step['flops']))} FLOPs, "
         f"loss {_number(step['loss']):.4g}, top-1 {_number(step['top1']):.2%}"
     )
+
+
+def training(facts: Facts) -> Element:
+    """Draw the loss of every training against its steps, the supernet's that of its largest sub-network."""
+    top = 10.0 + 12 * len(facts.curves)
+    drawing, left, right, bottom = _drawing("training", top + 210), 44.0, WIDTH - RIGHT, top + 176
+    x, ticks = _scale([step for points in facts.curves.values() for step, _ in points], left, right)
+    for tick in ticks:
+        drawing.append(element("line", class_="line", x1=x(tick), x2=x(tick), y1=top, y2=bottom))
+        drawing.append(element("text", short(tick), class_="soft middle", x=x(tick), y=bottom + 13))
+    y, ticks = _scale([loss for points in facts.curves.values() for _, loss in points], bottom, top)
+    for tick in ticks:
+        drawing.append(element("line", class_="line", x1=left, x2=right, y1=y(tick), y2=y(tick)))
+        drawing.append(element("text", f"{tick:.4g}", class_="soft end", x=left - 4, y=y(tick) + 3))
+    drawing.append(element("text", "steps", class_="soft middle", x=(left + right) / 2, y=bottom + 28))
+    for number, (name, points) in enumerate(facts.curves.items()):
+        line = _line(f"{colour(number)} wire", [(x(step), y(loss)) for step, loss in points])
+        line.append(element("title", f"{name}: {len(points)} looks, the last at a loss of {points[-1][1]:.4g}"))
+        drawing.append(line)
+        drawing.append(element("text", name, class_=colour(number), x=left, y=10 + 12 * number))
+    return drawing
 
 
 def accuracy(networks: Sequence[Network], cost: str, images: str, title: str) -> Element:

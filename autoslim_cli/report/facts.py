@@ -66,7 +66,8 @@ class Artifact:
 class Facts:
     """Everything that a report shows of a recipe's directory.
 
-    `steps` are those of the last search, as its log has them; `notes` say what was left out and why.
+    `steps` are those of the last search, as its log has them; `curves` are steps and losses by training; `notes` say
+    what was left out and why.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Facts:
     found: Sequence[Network]
     others: Sequence[Network]
     steps: Sequence[Mapping[str, Any]]
+    curves: Mapping[str, Sequence[tuple[float, float]]]
     search: str
     artifacts: Sequence[Artifact]
     notes: Sequence[str]

@@ -59,6 +59,7 @@ def page(facts: Facts, figures: Mapping[str, Element]) -> str:
         ("accuracy", "Accuracy against FLOPs", "Test top-1 of retrained networks, by what chose their channels."),
         *((f"accuracy-{name}", f"Accuracy against {name}", "As its latency table predicts it.") for name in devices),
         ("subnetworks", "The supernet's sub-networks", "Holdout top-1 with BN calibrated, without training."),
+        ("training", "Training", "Training loss; the supernet's is that of its largest sub-network."),
         ("flops", "Where FLOPs go", "Layer by layer."),
         ("params", "Where parameters go", "Layer by layer."),
         *((name, f"Where {name} go", "Layers timed alone; a network's sum is corrected.") for name in devices),

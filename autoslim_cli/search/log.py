@@ -79,7 +79,7 @@ class SearchLog:
                     self.decided.add(_without_seconds(row))
                 else:
                     raise ValueError("neither a run, a scoring, a step, an answer, a trial nor a measurement")
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
                 raise _damaged(self.path, place) from None
         if self.writing and not self.path.read_bytes().endswith(b"\n"):  # drop a line that a kill cut short
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -25,6 +25,7 @@ from autoslim_cli.report.page import page
 from autoslim_cli.search.log import LOG_FILE, read_log, read_steps
 from autoslim_cli.stages.compare import kind_of, top1_of
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
+from autoslim_cli.training.metrics import read_metrics
 
 PAGE_FILE = "report.html"
 
@@ -131,6 +132,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         supernet=network("supernet", "supernet", space.largest, top1=supernet),
         found=found,
         others=others,
+        curves=dict(_curves(directory)),
         steps=[step for step in steps if _can_be_drawn(step)],
         search=search,
         artifacts=artifacts,
@@ -209,6 +211,19 @@ def _search(directory: Path) -> str:
     budgets = run.get("budgets")
     named = ", ".join(map(str, budgets)) if isinstance(budgets, list) else "?"
     return f"{run.get('strategy')} search for {named}: {scored} scores in its log"
+
+
+def _curves(directory: Path) -> Iterator[tuple[str, list[tuple[float, float]]]]:
+    """Yield the training losses of each training that left its metrics: of several networks, the first one's."""
+    for path in sorted(directory.glob("*.metrics.jsonl")):
+        points = []
+        for row in read_metrics(path):
+            losses = row.get("loss")
+            loss = next(iter(losses.values()), None) if isinstance(losses, dict) else None
+            if isinstance(loss, int | float) and abs(loss) < MOST and 0 <= row["step"] < MOST:
+                points.append((float(row["step"]), float(loss)))
+        if len(points) > 1:
+            yield path.name.removesuffix(".metrics.jsonl"), points
 
 
 def _can_be_drawn(step: dict[str, Any]) -> bool:

@@ -28,7 +28,9 @@ class Metrics:
     def __init__(self, path: Path, *, done: int, writing: bool) -> None:
         self.path, self.writing = path, writing
         if writing:
-            write_text(path, "".join(json.dumps(row) + "\n" for row in _read(path) if row["step"] <= done and done))
+            write_text(
+                path, "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= done and done)
+            )
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a line. What a kill cuts short is dropped by the training that goes on."""
@@ -37,17 +39,17 @@ class Metrics:
                 file.write(json.dumps(row) + "\n")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the whole lines of a file of metrics that there may be; a line cut short ends it."""
     rows: list[dict[str, Any]] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return rows
     for line in lines:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             break

@@ -125,7 +125,7 @@ class State:
         state = load_state(job.state)
         try:
             return self._take(state, job)
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]

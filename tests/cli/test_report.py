@@ -57,7 +57,7 @@ def test_the_page_shows_what_lies_in_the_directory(worked, autoslim, autoslim_js
     autoslim("retrain", "--width", "0.5", "-r", worked, "retrain.epochs=1")
     result = autoslim_json("report", "-r", worked)
     assert result["page"] == str(worked / "report.html")
-    assert set(result["figures"]) == {"channels", "slimming", "accuracy", "subnetworks", "flops", "params"}
+    assert set(result["figures"]) == {"channels", "slimming", "accuracy", "subnetworks", "training", "flops", "params"}
     assert result["left_out"] == []
     page = page_of(worked)
     text = " ".join(page.words)
@@ -65,6 +65,7 @@ def test_the_page_shows_what_lies_in_the_directory(worked, autoslim, autoslim_js
         assert path.name in page.words, path
     config = read_config(worked / "arch-30pct.json")
     assert f"{config.cost.flops:,}" in text
+    assert any(word.startswith("supernet: ") and "the last at a loss of" in word for word in page.words)
     assert "searched" in page.words
     assert "one width" in page.words
     # Every step of the search says its units under the pointer, and the ties of residual sums are drawn.
@@ -104,6 +105,7 @@ def test_what_cannot_be_shown_is_named(worked, autoslim_json, tmp_path):
     shutil.copy(worked / "recipe.yaml", alone)
     assert set(autoslim_json("report", "-r", alone)["figures"]) == {"channels", "flops", "params"}
     (alone / "arch-half.json").write_text("{ half")
+    (alone / "supernet.metrics.jsonl").write_text('{"step": 1, "loss": {"a": "b"}}\n{"step": 2}\n[[\n')
     (alone / "foreign.safetensors").write_text("not even one")
     (alone / "search.jsonl").write_text('{"format": 1}\nnot a line\n')
     result = autoslim_json("report", "-r", alone)

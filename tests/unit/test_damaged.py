@@ -1,6 +1,7 @@
 """What is wrong in a file ends in one line: inputs that `benchmarks/fuzz.py` found, and their like."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,30 @@ def test_numbers_and_dates_beyond_all_use(recipe):
         load_recipe(recipe)
 
 
+def test_a_log_of_endless_work(worked, refuse):
+    log = worked / "search.jsonl"
+    log.write_text(re.sub(r'"multiply_adds": \d+', '"multiply_adds": Infinity', log.read_text(), count=1))
+    assert "line 3 is damaged" in refuse(4, "search", "--flops", "60%,30%", "-r", worked, "--resume")
+
+
+def test_a_log_of_no_recipe(worked, refuse):
+    log = worked / "search.jsonl"
+    header, *rows = log.read_text().splitlines()
+    log.write_text("\n".join([json.dumps({**json.loads(header), "recipe": []}), *rows, ""]))
+    assert "something else" in refuse(4, "search", "--flops", "60%,30%", "-r", worked, "--resume")
+
+
+def test_half_a_character_cannot_be_read(recipe):
+    (recipe / "arch-1M.json").write_text('{"format": "\\ud800"}')
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        read_config(recipe / "arch-1M.json")
+
+
+def test_an_image_of_a_billion_pixels_a_side_is_none(recipe):
+    with pytest.raises(UsageError, match=r"model\.input\.1: .*65536"):
+        load_recipe(recipe, ["model.input=[1, 1000000000, 8]"])
+
+
 def test_what_is_wrong_is_said_in_a_line_that_a_person_reads(recipe):
     values = yaml.safe_load((recipe / "recipe.yaml").read_text())
     values["train"]["lr"] = "a" * 70_000
@@ -100,6 +125,7 @@ def test_a_model_whose_facts_are_damaged(worked, change):
         lambda facts: facts["made_from"].update(contents={}),
         lambda facts: facts["made_from"]["recipe"].pop("data"),
         lambda facts: facts["made_from"]["recipe"].pop("seed"),
+        lambda facts: facts["made_from"]["recipe"].pop("space"),
         lambda facts: facts["made_from"]["recipe"].update(space={"tie": None}),
         lambda facts: facts.update(holdout=[]),
     ],
@@ -142,6 +168,7 @@ def test_bytes_that_are_no_training_state(tmp_path, content):
         lambda state: state.update(scheduler=[1]),
         lambda state: state["optimizer"].update(param_groups=[]),
         lambda state: state.update(done="many"),
+        lambda state: state.update(done=float("inf")),
         lambda state: state.update(decisive=torch.zeros(3)),
         lambda state: state["best"].pop("loss"),
     ],
@@ -151,7 +178,9 @@ def test_a_training_state_that_lacks_a_part(tmp_path, change):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
-    job = SimpleNamespace(state=tmp_path / "state.pt", decisive={"recipe": {"seed": 0}})
+    job = SimpleNamespace(
+        state=tmp_path / "state.pt", decisive={"recipe": {"seed": 0}}, settings=SimpleNamespace(keep_states=1)
+    )
     state.save(job, 3)
     assert state.restore(job) == 3
     values = load_state(job.state)
