@@ -1,6 +1,6 @@
 """Feed every reader of files with damaged ones: what is wrong in a file must end in one line, and soon.
 
-python benchmarks/fuzz.py [--minutes 1] [--seed 0] [--readers recipe,log] [--keep DIR] [--json]
+python benchmarks/fuzz.py [--minutes 1] [--seed 0] [--input 12] [--keep DIR] [--json]
 
 A corpus of sound files is made on the spot; bytes, JSON values and the facts of checkpoints are then mutated. Prints
 how many inputs each reader had, how many it took as sound, and `tracebacks` (anything but autoslim's own errors;
@@ -426,15 +426,21 @@ def tried(reader: Reader, path: Path, counted: Counted) -> tuple[str, str]:
     return problem, said[:200]
 
 
-def main() -> None:
-    """Mutate and read until the time is over; print what came of it."""
+def options() -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long, over all readers")
     parser.add_argument("--seed", type=int, default=0, help="which damage is done")
+    parser.add_argument("--input", type=int, help="only the input of this number, as what did harm is named")
     parser.add_argument("--readers", help="which readers, by comma; by default all")
     parser.add_argument("--keep", type=Path, help="a directory for inputs that did harm")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Mutate and read until the time is over; print what came of it."""
+    arguments = options()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, _too_long)
@@ -458,7 +464,7 @@ def main() -> None:
                 problem = tried(reader, file, as_made)
                 if not as_made.sound and file.name not in REFUSED:
                     sys.exit(f"{reader.name} does not read {file.name} as it was made: {problem}")
-        began, number = time.monotonic(), 0
+        began, number = time.monotonic(), arguments.input or 0
         while time.monotonic() - began < 60 * arguments.minutes:
             reader, rng = readers[number % len(readers)], random.Random(f"{arguments.seed}-{number}")
             file = rng.choice(reader.files)
@@ -475,6 +481,8 @@ def main() -> None:
                         path.read_bytes()
                     )
             number += 1
+            if arguments.input is not None:
+                break
     total = {key: sum(getattr(one, key) for one in counts.values()) for key in ("inputs", "sound", *BAD)}
     result = {
         **total,

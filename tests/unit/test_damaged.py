@@ -77,6 +77,14 @@ def test_half_a_character_cannot_be_read(recipe):
         read_config(recipe / "arch-1M.json")
 
 
+def test_a_network_of_a_billion_layers_is_none(worked):
+    config = json.loads((worked / "arch-30pct.json").read_text())
+    config["model"]["args"]["depth"] = 6 * 10**9 + 2
+    (worked / "arch-deep.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="depth must be 1202 at most"):
+        compare([worked / "arch-deep.json"])
+
+
 def test_an_image_of_a_billion_pixels_a_side_is_none(recipe):
     with pytest.raises(UsageError, match=r"model\.input\.1: .*65536"):
         load_recipe(recipe, ["model.input=[1, 1000000000, 8]"])

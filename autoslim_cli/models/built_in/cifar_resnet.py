@@ -2,6 +2,9 @@
 
 from torch import Tensor, nn
 
+DEEPEST = 1202
+"""The deepest that He et al. trained; a config that asks for more would not end."""
+
 
 class BasicBlock(nn.Module):
     """Add two 3x3 convolutions to a shortcut (He et al. 2016, section 3.3, option B)."""
@@ -35,6 +38,8 @@ class CifarResNet(nn.Module):
         blocks, left = divmod(depth - 2, 6)
         if blocks < 1 or left:
             raise ValueError(f"depth must be 6n + 2, not {depth}")
+        if depth > DEEPEST:
+            raise ValueError(f"depth must be {DEEPEST} at most, not {depth}")
         self.conv1 = nn.Conv2d(in_channels, width, 3, stem_stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
