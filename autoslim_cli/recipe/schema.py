@@ -363,6 +363,9 @@ class Recipe(Settings):
     about: str = Field(default="", description="One line for `autoslim recipes list`")
     seed: Annotated[int, Field(ge=0)] = 0
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        default=(), description="What else takes a training's metrics, beside its `.metrics.jsonl`"
+    )
     model: ModelSettings
     data: DataSettings
     space: SpaceSettings = SpaceSettings()

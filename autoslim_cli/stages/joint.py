@@ -47,6 +47,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
         state=project.directory / STATE_FILE,
         build=lambda: _training(project, switches, paths),
+        track=recipe.track,
     )
     facts = trained(job, project.reporter, project.ranks, resume=resume)
     return [

@@ -61,6 +61,7 @@ def retrain(
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",
         build=build,
+        track=recipe.track,
     )
     (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}

@@ -59,6 +59,7 @@ def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
         channels={path: network.full},
         state=project.directory / STATE_FILE,
         build=lambda: _training(project, _widths(network, recipe.supernet)),
+        track=recipe.track,
     )
     (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
     return {"supernet": str(path), "widths": facts["holdout"]}

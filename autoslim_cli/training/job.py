@@ -72,11 +72,18 @@ class Job:
     channels: Mapping[Path, dict[str, int]]
     state: Path
     build: Callable[[], Training]
+    track: Sequence[str] = ()
+    """What else takes the metrics: names of `trackers.TRACKERS`."""
+
+    @property
+    def name(self) -> str:
+        """Return what is trained: `supernet`, `joint`, or `model-` and a name."""
+        return self.state.name.removesuffix(".resume.pt")
 
     @property
     def metrics(self) -> Path:
         """Return the file that says how the training goes: `<name>.metrics.jsonl`."""
-        return self.state.with_name(self.state.name.removesuffix(".resume.pt") + ".metrics.jsonl")
+        return self.state.with_name(f"{self.name}.metrics.jsonl")
 
     @property
     def decisive(self) -> dict[str, Any]:

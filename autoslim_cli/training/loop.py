@@ -23,6 +23,7 @@ from autoslim_cli.training.metrics import Metrics, Stretch, all_finite
 from autoslim_cli.training.optimiser import optimizer_of, schedule
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.state import Averaged, State
+from autoslim_cli.training.trackers import tracked
 
 LOOK_EVERY = 20
 """Steps between two looks at the losses: on a GPU a look waits for the work in flight."""
@@ -44,14 +45,17 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     state = State(network, optimizer, schedule(optimizer, settings, total), scaler, averaged)
     _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
-    metrics = Metrics(job.metrics, done=done, writing=ranks.first)
     network.train()
     saved_at, poll, batch = time.monotonic(), Poll(ranks), min(settings.batch, len(training.images))
     with (
         without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
         _stop_signals(ranks) as stop,
+        tracked(
+            job.track if ranks.first else (), job.state.parent, job.name, job.made_from["recipe"], reporter.say
+        ) as log,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
+        metrics = Metrics(job.metrics, done=done, writing=ranks.first, log=log)
         while done < total and not _is_over(settings, state, done / per_epoch):
             epoch, first = done // per_epoch, done
             stretch, means = Stretch(), list[tuple[int, float]]()

@@ -14,6 +14,7 @@ import torch
 
 from autoslim_cli.files.atomic import write_text
 from autoslim_cli.training.job import Losses
+from autoslim_cli.training.trackers import Log, flat
 
 Value = TypeVar("Value")
 
@@ -22,11 +23,11 @@ class Metrics:
     """A file of metrics of a training: one JSON object a line, whole lines only.
 
     A training that goes on after some steps drops the lines of later ones; one that begins drops all. Only the first
-    process of a job writes.
+    process of a job writes. `log` takes every row as well.
     """
 
-    def __init__(self, path: Path, *, done: int, writing: bool) -> None:
-        self.path, self.writing = path, writing
+    def __init__(self, path: Path, *, done: int, writing: bool, log: Log) -> None:
+        self.path, self.writing, self.log = path, writing, log
         if writing:
             write_text(
                 path, "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= done and done)
@@ -37,6 +38,7 @@ class Metrics:
         if self.writing:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+            self.log(flat(row), row["step"])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
