@@ -107,11 +107,11 @@ class Problem:
         lost = lost if self.higher_is_better else -lost
         return (loss, lost) if self.settings.score == "loss" else (lost, loss)
 
-    def rank(self, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
-        """Return what slimming candidates are compared by: harm, or harm per cost saved."""
+    def rank(self, budget: Budget, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
+        """Return what slimming candidates are compared by: harm, or harm per cost saved that the budget asks for."""
         if not self.settings.per_flop:
             return harm
-        saved = self.budgets[-1].saving(self.cost(channels), self.cost(candidate.applied(channels)))
+        saved = budget.saving(self.cost(channels), self.cost(candidate.applied(channels)))
         first, second = (_per_saving(value, saved) for value in harm)
         return first, second
 
