@@ -91,6 +91,11 @@ class Budget:
         """Return the bound that a cost comes nearest to."""
         return max(self.bounds, key=lambda bound: cost[bound.measure] / bound.limit)
 
+    def used(self, cost: Cost) -> float:
+        """Return the share of the budget that a cost uses, of several bounds the most; above 1 it does not hold."""
+        bound = self.binding(cost)
+        return cost[bound.measure] / bound.limit
+
     def open_bounds(self, cost: Cost) -> tuple[Bound, ...]:
         """Return the bounds that do not hold yet; all of them, if every one holds."""
         return tuple(bound for bound in self.bounds if cost[bound.measure] > bound.limit) or self.bounds

@@ -124,10 +124,8 @@ class Problem:
         return first, second
 
     def used(self, budget: Budget, channels: Channels) -> float:
-        """Return the share of a budget that is used, of several bounds the most; above 1 it does not hold."""
-        cost = self.cost(channels)
-        bound = budget.binding(cost)
-        return cost[bound.measure] / bound.limit
+        """Return the share of a budget that channels use, of several bounds the most; above 1 it does not hold."""
+        return budget.used(self.cost(channels))
 
     def fillers(self, budget: Budget, channels: Channels) -> list[Candidate]:
         """Return every unit that can take channels within a budget: a group, or as many quanta of one as fit."""
