@@ -1,6 +1,8 @@
 """Define the commands that find channels under budgets."""
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, bounds, budgets, measuring
 from autoslim_cli.cli.options import From, Json, Overrides, Recipe, Resume, open_recipe, starting_from
@@ -36,7 +38,7 @@ def search(
     extra = [name for name in ("activation_memory", "latency", "measured_latency") if name in result["configs"][0]]
     heads = {"activation_memory": "activations", "latency": "predicted", "measured_latency": "measured"}
     print_table(
-        ["channel config", "FLOPs", "params", *(heads[name] for name in extra), "loss", "top-1"],
+        ["channel config", "budget", "used", "FLOPs", "params", *(heads[name] for name in extra), "loss", "top-1"],
         (_found_row(row, extra) for row in result["configs"]),
         title=f"{result['strategy']}: {result['evaluations']} evaluations in {result['seconds']:.0f} s at "
         f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
@@ -52,10 +54,13 @@ def run(
     activation_memory: Memory = None,
     latency_table: Table = None,
     start: From = None,
+    train_base: Annotated[
+        bool, typer.Option("--train-base", help="Train the base network by the same recipe, too: how much was lost?")
+    ] = False,
     recipe: Recipe = None,
     as_json: Json = False,
 ) -> None:
-    """Run all stages of a recipe, skipping what is there and current; set the result beside the uniform network."""
+    """Run all stages of a recipe, skipping what is there and current; set the result beside one width and the base."""
     from autoslim_cli.stages.run import run as stage
 
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
@@ -63,15 +68,17 @@ def run(
     retraining = project.recipe.retrain
     if retraining.start not in ("scratch", "supernet", "weights"):
         raise UsageError(f"run trains several networks: they cannot all start from {retraining.start}")
-    result = stage(project, budgets(project, texts, latency_table))
+    result = stage(project, budgets(project, texts, latency_table), train_base=train_base)
     if as_json:
         print_json(result)
         return
     print_table(
-        ["network", "FLOPs", "params", "test loss", "test top-1", "file"],
-        ((row["network"], *figures(row), row["path"]) for row in result["networks"]),
+        ["network", "budget", "used", "FLOPs", "params", "test loss", "test top-1", "file"],
+        map(_run_row, result["networks"]),
         title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}",
     )
+    if not train_base:
+        project.reporter.say("how much was lost? `--train-base` trains the base network by the same recipe, too")
     for name in ("report", "plot", "page"):
         if result[name]:
             print(f"{name}: {result[name]}")
@@ -83,4 +90,15 @@ def _found_row(row: dict[str, Any], extra: list[str]) -> tuple[str, ...]:
 
     flops, params, *scores = figures(row)
     costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) for name in extra)
-    return (row["path"], flops, params, *costs, *scores)
+    return (row["path"], *_spent(row), flops, params, *costs, *scores)
+
+
+def _spent(row: dict[str, Any]) -> tuple[str, str]:
+    """Write a budget and the share of it that is used, of a network that was found for one."""
+    return (row["budget"], f"{row['used']:.1%}") if "budget" in row else ("", "")
+
+
+def _run_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """Write one of a run's networks; the base network may not have been trained."""
+    scores = (f"{row['loss']:.4f}", f"{row['top1']:.2%}", row["path"]) if "top1" in row else ("", "not trained", "")
+    return (row["network"], *_spent(row), f"{row['flops']:,}", f"{row['params']:,}", *scores)

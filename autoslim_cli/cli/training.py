@@ -107,9 +107,9 @@ def _network(
     project: "Project", path: Path | None, width: float | None, uniform_flops: str | None
 ) -> tuple[str, dict[str, int]]:
     """Return the name and the channels that retrain's arguments ask for."""
-    from autoslim_cli.cost.budget import parse
+    from autoslim_cli.cost.budget import Budget, parse
     from autoslim_cli.cost.configs import read_channels
-    from autoslim_cli.stages.run import uniform_channels
+    from autoslim_cli.stages.run import uniform_channels, uniform_name
 
     if path is not None:
         return path.stem.removeprefix("arch-"), read_channels(path, project.network, project.costs, bounded=False)
@@ -121,5 +121,5 @@ def _network(
             )
         return f"width-{width:g}", project.network.space.uniform(width)
     assert uniform_flops is not None
-    budget = parse("flops", uniform_flops, project.costs["flops"](project.network.base))
-    return f"uniform-{budget.text.replace('%', 'pct')}", uniform_channels(project, budget.limit)[1]
+    budget = Budget((parse("flops", uniform_flops, project.costs["flops"](project.network.base)),))
+    return uniform_name(budget), uniform_channels(project, budget)

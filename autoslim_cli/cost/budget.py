@@ -91,14 +91,23 @@ class Budget:
         """Return the bound that a cost comes nearest to."""
         return max(self.bounds, key=lambda bound: cost[bound.measure] / bound.limit)
 
+    def used(self, cost: Cost) -> float:
+        """Return the share of the budget that a cost uses, of several bounds the most; above 1 it does not hold."""
+        bound = self.binding(cost)
+        return cost[bound.measure] / bound.limit
+
     def open_bounds(self, cost: Cost) -> tuple[Bound, ...]:
         """Return the bounds that do not hold yet; all of them, if every one holds."""
         return tuple(bound for bound in self.bounds if cost[bound.measure] > bound.limit) or self.bounds
 
     def saving(self, before: Cost, after: Cost) -> float:
-        """Return what a change saves of a bound that does not hold yet, as a share of it: of several, the most."""
-        bounds = self.open_bounds(before)
-        return max((before[bound.measure] - after[bound.measure]) / bound.limit for bound in bounds)
+        """Return what a change saves of what is missing to a bound, as a share of the bound: of several, the most.
+
+        What it saves beyond the bound counts for nothing.
+        """
+        missing = {bound: before[bound.measure] - bound.limit for bound in self.open_bounds(before)}
+        saved = {bound: before[bound.measure] - after[bound.measure] for bound in missing}
+        return max(min(saved[bound], missing[bound]) / bound.limit for bound in missing)
 
     def shrinkage(self, before: Cost, after: Cost) -> float:
         """Return what a change saves of a cost that is bounded and over its bound, as a share of it: the most."""

@@ -26,10 +26,10 @@ UNKNOWN: Harm = (float("-inf"), 0.0)
 def exact(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     """Score every candidate at every step, and take the least harmful: the paper's own search."""
 
-    def pick(_: Budget, channels: Channels, candidates: list[Candidate], number: int) -> tuple[Candidate, Score]:
+    def pick(budget: Budget, channels: Channels, candidates: list[Candidate], number: int) -> tuple[Candidate, Score]:
         scores = ask(channels, [CURRENT, *candidates], number)
         current = scores[CURRENT]
-        best = min(candidates, key=lambda c: problem.rank(c, channels, problem.harm(scores[c], current)))
+        best = min(candidates, key=lambda c: problem.rank(budget, c, channels, problem.harm(scores[c], current)))
         return best, scores[best]
 
     return _slim(problem, ask, pick)
@@ -54,9 +54,9 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     known: dict[str, Harm] = {}  # by unit, as of the step that last scored it
     groups = settings.refresh  # taken since every candidate was scored
 
-    def first(candidates: list[Candidate], channels: Channels) -> list[Candidate]:
+    def first(budget: Budget, candidates: list[Candidate], channels: Channels) -> list[Candidate]:
         # Harms are remembered, what they save is not: that changes with every step.
-        ranks = {c: problem.rank(c, channels, known[unit]) for c in candidates if (unit := c.units[0]) in known}
+        ranks = {c: problem.rank(budget, c, channels, known[unit]) for c in candidates if (unit := c.units[0]) in known}
         return sorted(candidates, key=lambda c: ranks.get(c, UNKNOWN))
 
     def some(candidates: list[Candidate]) -> int:
@@ -79,7 +79,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
             else:
                 fresh = score(candidates, number)
         # 2. Score the least harmful that this step has not scored yet, until the least harmful of all is fresh.
-        while (order := first(candidates, channels))[0] not in fresh:
+        while (order := first(budget, candidates, channels))[0] not in fresh:
             fresh |= score([c for c in order if c not in fresh][: some(candidates)], number)
         # 3. Take it, and those that follow it in turn.
         taken = _together(problem, budget, channels, list(takewhile(fresh.__contains__, order)))
@@ -87,7 +87,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
             after = _joined(taken).applied(channels)
             # 4. Score several at once, in one pass with what the next step looks at first.
             last = problem.fits(budget, after) or groups + len(taken) >= settings.refresh
-            ahead = [] if last or settings.draw == "anew" else first(problem.slimming(budget, after), after)
+            ahead = [] if last or settings.draw == "anew" else first(budget, problem.slimming(budget, after), after)
             joint = ask(after, [CURRENT, *ahead[: some(ahead)]], number)[CURRENT]
             harm = problem.harm(joint, problem.score(ask, channels, number))
             if harm[0] <= EXCESS * sum(max(known[c.units[0]][0], NOISE) for c in taken):

@@ -107,11 +107,11 @@ class Problem:
         lost = lost if self.higher_is_better else -lost
         return (loss, lost) if self.settings.score == "loss" else (lost, loss)
 
-    def rank(self, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
-        """Return what slimming candidates are compared by: harm, or harm per cost saved."""
+    def rank(self, budget: Budget, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
+        """Return what slimming candidates are compared by: harm, or harm per cost saved that the budget asks for."""
         if not self.settings.per_flop:
             return harm
-        saved = self.budgets[-1].saving(self.cost(channels), self.cost(candidate.applied(channels)))
+        saved = budget.saving(self.cost(channels), self.cost(candidate.applied(channels)))
         first, second = (_per_saving(value, saved) for value in harm)
         return first, second
 
@@ -124,10 +124,8 @@ class Problem:
         return first, second
 
     def used(self, budget: Budget, channels: Channels) -> float:
-        """Return the share of a budget that is used, of several bounds the most; above 1 it does not hold."""
-        cost = self.cost(channels)
-        bound = budget.binding(cost)
-        return cost[bound.measure] / bound.limit
+        """Return the share of a budget that channels use, of several bounds the most; above 1 it does not hold."""
+        return budget.used(self.cost(channels))
 
     def fillers(self, budget: Budget, channels: Channels) -> list[Candidate]:
         """Return every unit that can take channels within a budget: a group, or as many quanta of one as fit."""

@@ -21,12 +21,13 @@ from autoslim_cli.slimming.supernet import Supernet
 class SlimmableNetwork(torch.nn.Module):
     """A trained supernet that runs at the width or the channels that it is told to.
 
-    With shared BN, calibrate it after every switch: `measure.calibrate(network, batches)`.
+    With shared BN, calibrate it after every switch: `calibrate(network, batches)`. Its weights are frozen; gradients of
+    images work.
     """
 
     def __init__(self, supernet: Supernet, space: Space) -> None:
         super().__init__()
-        self.supernet, self.space = supernet, space
+        self.supernet, self.space = supernet.requires_grad_(False).eval(), space
 
     @classmethod
     def load(cls, path: str | Path, directory: Path | None = None) -> "SlimmableNetwork":
@@ -48,7 +49,7 @@ class SlimmableNetwork(torch.nn.Module):
         supernet = Supernet(body, reading, facts["channels"], facts.get("switches"))
         checkpoint.fill(supernet.kept, tensors, path)
         space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
-        return cls(supernet.eval(), space)
+        return cls(supernet, space)
 
     def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":
         """Run at a width, or at the channels of every unit, from now on.

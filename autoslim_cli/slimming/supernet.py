@@ -1,7 +1,8 @@
 """Run one network at any channels: its layers hold full-size tensors and compute with the first channels of them."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,6 +15,15 @@ from autoslim_cli.network.table import Channels, LayerRow, Range
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """A running average in use that is no view of the full-size one but a copy of several runs of it."""
+
+    in_use: Tensor
+    as_cut: Tensor
+    runs: list[Range]
+
+
 class SupernetLayer:
     """One row of the layer table, over the module that holds its tensors at full size.
 
@@ -24,9 +34,11 @@ class SupernetLayer:
     def __init__(self, body: nn.Module, row: LayerRow, full: Channels) -> None:
         place, self.only = row.place
         self.module, self.row, self.full = body.get_submodule(place), row, full
+        self.copies: dict[str, _Copy] = {}
 
     def tensors(self, channels: Channels) -> Tensors:
         """Return the layer's tensors at `channels`, detached: views wherever the channels are one run."""
+        self._keep_measured()
         return {
             name: cut(tensor, runs_in_use(self.row, name, tensor, self.full, channels))
             for name, tensor in tensors_of(self.module, self.only).items()
@@ -41,12 +53,39 @@ class SupernetLayer:
         shadow = self.module.__dict__
         shadow.update(sizes(self.row, channels))
         shadow.update(self.tensors(channels))
-        if batch_statistics and self.row.kind == "norm":
-            shadow.update({name: None for name in _STATISTICS if name in self.module._buffers})
+        statistics = [name for name in _STATISTICS if name in self.module._buffers and self.row.kind == "norm"]
+        if batch_statistics:
+            shadow.update(dict.fromkeys(statistics))
+        else:
+            self._remember_copies(statistics, channels)
         if torch.is_grad_enabled():
             for name, parameter in self.module._parameters.items():
                 if parameter is not None and parameter.requires_grad and self.only in (None, name):
                     shadow[name] = _leaf(parameter, runs_in_use(self.row, name, parameter, self.full, channels))
+
+    def _remember_copies(self, statistics: Iterable[str], channels: Channels) -> None:
+        """Remember which running averages in use are copies: after a concat the channels in use are several runs."""
+        for name in statistics:
+            tensor = self.module._buffers[name]
+            if tensor is None:
+                continue
+            runs = runs_in_use(self.row, name, tensor, self.full, channels).get(0, [])
+            if len(runs) > 1:
+                in_use = self.module.__dict__[name]
+                self.copies[name] = _Copy(in_use, in_use.clone(), runs)
+
+    def _keep_measured(self) -> None:
+        """Write running averages that were measured in copies to where they were cut from, as views do by themselves.
+
+        What was not measured since it was cut is left: something else may have been loaded there.
+        """
+        for name, copied in self.copies.items():
+            whole = self.module._buffers[name]
+            if whole is not None and not torch.equal(copied.in_use, copied.as_cut):
+                lengths = [stop - start for start, stop in copied.runs]
+                for (start, stop), part in zip(copied.runs, torch.split(copied.in_use, lengths), strict=True):
+                    whole[start:stop] = part
+        self.copies = {}
 
     def adopt(self, private: nn.Module, channels: Channels) -> None:
         """Compute at `channels` with the very tensors of a layer of that size, running averages included."""
@@ -107,8 +146,11 @@ class Supernet(nn.Module):
     def activate(self, channels: Channels) -> None:
         """Run at `channels` from now on. In training, call it before every forward pass."""
         self.channels, self.switch = dict(channels), None
-        for layer in self.layers.values():
-            layer.activate(channels, batch_statistics=self.training)
+        gradients = torch.is_grad_enabled()
+        # Calibration runs in inference mode: copies made in it could not be used by autograd afterwards.
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
+            for layer in self.layers.values():
+                layer.activate(channels, batch_statistics=self.training)
 
     def train(self, mode: bool = True) -> "Supernet":
         """Switch between batch statistics (training) and measured ones (eval)."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from autoslim_cli.cost.budget import Budget
+from autoslim_cli.cost.budget import MEASURES, Budget
 from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
@@ -16,29 +16,43 @@ from autoslim_cli.stages.project import Project
 from autoslim_cli.stages.report import report
 from autoslim_cli.stages.retrain import retrain
 from autoslim_cli.stages.search import SearchResult, check_reach, search
-from autoslim_cli.stages.start import label
+from autoslim_cli.stages.start import label, refuse_missing_channels
 from autoslim_cli.stages.train_supernet import train_supernet
 
+BASE = "width-1"
+"""What the base network is called once it is trained: as by `retrain --width 1`."""
 
-def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
-    """Train the supernet, search, calibrate, retrain the searched and the uniform networks, and report."""
+
+def run(project: Project, budgets: list[Budget], *, train_base: bool = False) -> dict[str, Any]:
+    """Train the supernet, search, calibrate, retrain the searched and the uniform networks, and report.
+
+    `train_base`: train the base network by the same recipe, too, which says how much was lost; else its cost is given.
+    """
     # 1. The supernet, once it is clear that nothing later is missing.
     check_reach(project.network.space, project.costs, budgets)
+    if train_base:
+        refuse_missing_channels(project, project.network.base)
     assert len(project.images.test)
     train_supernet(project, resume=True)
     # 2. The search.
     found = _search(project, budgets)
-    # 3. For each budget: what the supernet gives without training, the searched and the uniform network retrained.
-    rows = []
+    # 3. The base network, then for each budget: what the supernet gives without training, the searched and the uniform
+    # network retrained.
+    base = project.network.base
+    trained = retrain(project, BASE + label(project), base, resume=True) if train_base else project.costs(base)
+    rows: list[dict[str, Any]] = [{"network": "base", **trained}]
     for config, budget in zip(found.configs, budgets, strict=True):
         path = project.directory / Path(config["path"]).name
         channels = read_channels(path, project.network, project.costs, bounded=True)
         (subnet,) = calibrate_bn(project, [], [path], resume=True)
-        name = path.stem.removeprefix("arch-")
-        uniform_name, uniform = uniform_channels(project, config["flops"], budget)
-        searched = retrain(project, name + label(project), channels, config=path, resume=True)
-        rows.append({"network": "searched", **searched, "holdout_top1_without_retraining": subnet["top1"]})
-        rows.append({"network": "uniform", **retrain(project, uniform_name + label(project), uniform, resume=True)})
+        searched = retrain(
+            project, path.stem.removeprefix("arch-") + label(project), channels, config=path, resume=True
+        )
+        rows.append(_row("searched", project, budget, searched, channels))
+        rows[-1] |= {"holdout_top1_without_retraining": subnet["top1"]}
+        uniform = uniform_channels(project, budget)
+        at_one_width = retrain(project, uniform_name(budget) + label(project), uniform, resume=True)
+        rows.append(_row("uniform", project, budget, at_one_width, uniform))
     # 4. What was found, for people.
     page: str | None = None
     written: dict[str, str | None] = {"report": None, "plot": None}
@@ -55,26 +69,37 @@ def run(project: Project, budgets: list[Budget]) -> dict[str, Any]:
     }
 
 
-def uniform_channels(project: Project, limit: float, budget: Budget | None = None) -> tuple[str, dict[str, int]]:
-    """Return the name and the channels of the widest uniform network within `limit` FLOPs, and a budget.
+def _row(network: str, project: Project, budget: Budget, trained: dict[str, Any], channels: Channels) -> dict[str, Any]:
+    """Return what is said of a network that was trained for a budget."""
+    used = budget.used(project.costs(channels))
+    return {"network": network, "budget": str(budget), "used": used, **trained}
 
-    Where one width leaves room, some units take a little more, as a search's answer does (`search.fill`).
+
+def uniform_name(budget: Budget) -> str:
+    """Return what the uniform network of a budget is called."""
+    return f"uniform-{budget.label}"
+
+
+def uniform_channels(project: Project, budget: Budget) -> dict[str, int]:
+    """Return the channels of the widest uniform network within a budget.
+
+    Where one width leaves room, some units take a little more, as a search's answer does (`search.fill`). Raises
+    BudgetError if no width holds the budget.
     """
-    flops = project.costs["flops"]
+    space, costs = project.network.space, project.costs
 
     def fits(channels: Channels) -> bool:
-        return flops(channels) <= limit and (budget is None or budget.holds(project.costs(channels)))
+        return budget.holds(costs(channels))
 
-    space = project.network.space
-    fit = widest_uniform(space, flops, fits)
+    fit = widest_uniform(space, costs["flops"], fits)
     if fit is None:
-        lowest = flops(space.smallest)
-        within = f" and holds {budget}" if budget else ""
-        raise BudgetError(f"no uniform width has {limit} FLOPs or fewer{within}; the smallest has {lowest}")
+        lowest = costs(space.smallest)
+        smallest = ", ".join(f"{lowest[bound.measure]:g} {MEASURES[bound.measure].word}" for bound in budget.bounds)
+        raise BudgetError(f"no uniform width holds {budget}; the smallest has {smallest}")
     channels = fit[1]
-    if flops(channels) < project.recipe.search.fill * limit:  # as a search's answer is
+    if budget.used(costs(channels)) < project.recipe.search.fill:
         channels = filled_evenly(space, channels, fits)
-    return f"uniform-{limit:g}" if limit % 1 else f"uniform-{limit:.0f}", channels
+    return channels
 
 
 def _search(project: Project, budgets: list[Budget]) -> SearchResult:

@@ -317,7 +317,8 @@ def _write(
         f"top-1 {score.top1:.1%} after {number} steps"
     )
     cost |= {"measured_latency": measured} if measured else {}
-    return {"path": str(path), "budget": str(answer.budget), **cost, "loss": score.loss, "top1": score.top1}
+    spent = {"budget": str(answer.budget), "used": answer.budget.used(project.costs(answer.channels))}
+    return {"path": str(path), **spent, **cost, "loss": score.loss, "top1": score.top1}
 
 
 def _holds(path: Path, config: ChannelConfig) -> bool:

