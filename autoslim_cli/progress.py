@@ -91,7 +91,7 @@ class Reporter:
 
     @contextmanager
     def doing(self, title: str) -> Iterator[None]:
-        """Tell of work that counts nothing, as opening images: by a spinner; on a dumb terminal and elsewhere in lines."""
+        """Tell of work that counts nothing, as opening images: by a spinner, elsewhere in lines."""
         if self.talk < Talk.PROGRESS:
             yield
         elif self._draws:
