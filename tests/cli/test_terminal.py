@@ -220,3 +220,27 @@ def test_a_search_says_what_is_left_to_slim(worked, autoslim, monkeypatch):
     assert left[-1] < left[0]
     trained = autoslim("retrain", worked / "arch-30pct.json", "retrain.epochs=2").stderr
     assert re.search(r"training 2 epochs: \d+/\d+  .* left  ", trained)
+
+
+def test_info_takes_a_recipe_and_sizes_as_people_write_them(recipe, autoslim_json, autoslim, tmp_path, monkeypatch):
+    told = autoslim_json("info", recipe)
+    assert told["flops"] == told["base"]["flops"] == told["fvcore_flops"] > 0
+    other = ("info", "autoslim/cifar_resnet", "--arg", "in_channels=1", "--classes", "10")
+    sizes = [autoslim_json(*other, "--input", text)["flops"] for text in ("1x28x28", "1X28X28", "1,28,28")]
+    assert len(set(sizes)) == 1
+    (recipe / "net.py").write_text(
+        "from autoslim_cli.models.built_in import FACTORIES\nnet = FACTORIES['cifar_resnet']\n"
+    )
+    text = (recipe / "recipe.yaml").read_text()
+    (recipe / "recipe.yaml").write_text(text.replace("autoslim/cifar_resnet", "./net.py:net"))
+    assert autoslim_json("info", recipe)["flops"] == told["flops"]  # a network of the recipe's own directory, too
+    monkeypatch.chdir(tmp_path)
+    assert autoslim_json("info", "digits")["flops"] > 0  # a shipped one is not copied for that
+    assert not (tmp_path / "recipes").exists()
+
+
+def test_without_a_recipe_the_demo_is_named_before_it_is_taken(autoslim, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # when it is copied, and whenever it is there
+        said = autoslim("units").stderr
+        assert "digits, the demo on embedded digits, is taken" in said
