@@ -5,12 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.spinner import Spinner
 from rich.text import Text
 
 REFRESH = 0.2
@@ -35,23 +37,49 @@ class Bar(Protocol):
         ...
 
 
+class Talk(IntEnum):
+    """How much a person is told; each holds what those before it hold."""
+
+    NOTHING = 0
+    WARNINGS = 1
+    PROGRESS = 2
+    DETAILS = 3
+
+
 class Reporter:
     """Tell the person at the terminal what happens. stdout is for results: all of this goes to stderr."""
 
     def __init__(
-        self, console: Console | None = None, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console | None = None,
+        *,
+        talk: Talk = Talk.PROGRESS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-        self.quiet, self.clock = quiet, clock
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.talk, self.clock = talk, clock
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self.console.print(escape(text))
+        self._print(text, Talk.PROGRESS)
+
+    def warn(self, text: str) -> None:
+        """Print one line that nobody should miss, who wants to be told little."""
+        self._print(f"warning: {text}", Talk.WARNINGS)
+
+    def detail(self, text: Callable[[], str]) -> None:
+        """Print one line for who wants to know all; it is called only then."""
+        if self.talk >= Talk.DETAILS:
+            self._print(text(), Talk.DETAILS)
+
+    def _print(self, text: str, least: Talk) -> None:
+        if self.talk >= least:
+            self.console.print(escape(text))
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
         """Count to `total`: what is done, how fast, and what remains."""
-        if self.quiet:
+        if self.talk < Talk.PROGRESS:
             yield Silence()
         elif self._draws:
             with _drawn(self.console, title, total, self.clock) as drawn:
@@ -63,13 +91,15 @@ class Reporter:
 
     @contextmanager
     def doing(self, title: str) -> Iterator[None]:
-        """Tell of work that counts nothing, as opening images: by a spinner, or a line whenever one is due."""
-        if self.quiet:
+        """Tell of work that counts nothing, as opening images: by a spinner, elsewhere in lines."""
+        if self.talk < Talk.PROGRESS:
             yield
         elif self._draws:
-            with self.console.status(escape(title)):
+            with Live(Spinner("dots", Text(title)), console=self.console, transient=True):  # drawn at once
                 yield
         else:
+            if self.console.is_terminal:  # a person waits, and a line cannot be taken back
+                self.say(title)
             lines = Lines(title, 0, self.say, self.clock)
             with repeated(lines.tick, LOOK_EVERY):
                 yield

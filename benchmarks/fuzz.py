@@ -45,7 +45,7 @@ from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.suite import MANIFEST, Suite, SuiteLayer, write_manifest
 from autoslim_cli.latency.suite_times import TIMES, table_of_suite
 from autoslim_cli.latency.table import Device, LatencyTable, LayerTimes, read_table, write_table
-from autoslim_cli.progress import Reporter
+from autoslim_cli.progress import Reporter, Talk
 from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.report.charts import figures
 from autoslim_cli.report.page import page
@@ -111,7 +111,7 @@ class HangError(BaseException):
 def corpus(directory: Path) -> Project:
     """Make one sound file of each kind in a recipe's directory."""
     (directory / "recipe.yaml").write_text(RECIPE)
-    project = open_project(load_recipe(directory), directory, Reporter(quiet=True))
+    project = open_project(load_recipe(directory), directory, Reporter(talk=Talk.NOTHING))
     network, costs, space = project.network, project.costs, project.network.space
     channels, supernet = space.uniform(0.5), directory / "supernet.safetensors"
     facts = {"model": network.architecture, "channels": network.full, "made_from": origin(project, "data", "space")}

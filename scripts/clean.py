@@ -63,7 +63,7 @@ MADE: dict[str, Callable[[Path], bool]] = {
     **dict.fromkeys(("report.html", "report-*.svg"), a_page),
     **dict.fromkeys(("supernet.resume*.pt", "joint.resume*.pt", "model-*.resume*.pt", ".*.part", ".*.lock"), by_name),
     **dict.fromkeys(("supernet.metrics.jsonl", "joint.metrics.jsonl", "model-*.metrics.jsonl"), by_name),
-    **dict.fromkeys((f"{name}.{kind}" for name in ("report", "spectrum") for kind in ("json", "png")), by_name),
+    **dict.fromkeys(("report.json", "spectrum.json", "spectrum.png"), by_name),
 }
 """What autoslim writes into a recipe directory, and how it is told from what others write."""
 

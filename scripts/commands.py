@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from autoslim_cli.cli.app import app
+from autoslim_cli.cli.examples import EXAMPLES
 
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
@@ -17,7 +18,7 @@ HEAD = """# Commands
 Written by `python scripts/commands.py` from what `autoslim COMMAND --help` says; do not edit it by hand. Results go to
 stdout, progress and hints to stderr.
 """
-SHARED = ("recipe", "resume", "as_json")
+SHARED = ("recipe", "resume", "as_json", "verbose")
 
 
 def reference() -> str:
@@ -37,18 +38,16 @@ def section(name: str, command: Any) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and "--help" not in p.opts]
     special = [described(option) for option in options if option.name not in SHARED]
-    shared = [
-        f"[{option.opts[-1] if option.name == 'recipe' else option.opts[0]}]"
-        for option in options
-        if option.name in SHARED
-    ]
-    lines = [f"**`{' '.join([f'autoslim {name}', *map(spelled, arguments), *shared])}`**", "", command.help]
-    return "\n".join([*lines, *([""] if special else []), *special, ""])
+    names = {"recipe": "-r", "verbose": "-v|-q"}
+    shared = [f"[{names.get(option.name, option.opts[0])}]" for option in options if option.name in SHARED]
+    lines = [f"**`{' '.join([f'autoslim {name}', *map(spelled, arguments), *shared])}`**", "", command.help, ""]
+    examples = ["```sh", *EXAMPLES[name], "```"]
+    return "\n".join([*lines, *special, *([""] if special else []), *examples, ""])
 
 
 def described(option: Any) -> str:
     """Return one option's line."""
-    names = ", ".join(f"`{text}`" for text in option.opts)
+    names = ", ".join(f"`{text}`" for text in (*option.opts, *option.secondary_opts))
     value = f" {option.metavar}" if option.metavar else ("" if option.is_flag else f" {option.name.upper()}")
     return f"- {names}{value}: {option.help}"
 

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from autoslim_cli import __version__
 from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, training
+from autoslim_cli.cli.examples import epilog
 from autoslim_cli.cli.processes import fail_together, shared_work
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 
@@ -91,6 +92,7 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=epilog(""),
     help="Find how many channels each layer of a convolutional network should have under a FLOPs or latency budget.",
 )
 
@@ -106,16 +108,20 @@ def _options(
         print(ctx.get_help())
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    training.train_supernet,
-    *(subnetworks.calibrate_bn, subnetworks.extract),
-    searching.search,
-    training.retrain,
-    searching.run,
-    training.evaluate,
-    *(device.profile, device.export),
-    *(describe.units, describe.info, describe.compare, describe.report),
-)
-for _command in _COMMANDS:
-    app.command()(_command)
-app.add_typer(recipes.app, name="recipes")
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "From a recipe to a network": (
+        training.train_supernet,
+        *(subnetworks.calibrate_bn, subnetworks.extract),
+        searching.search,
+        training.retrain,
+        searching.run,
+        training.evaluate,
+    ),
+    "Devices": (device.profile, device.export),
+    "What is there": (describe.units, describe.info, describe.compare, describe.report),
+}
+for _group, _commands in _COMMANDS.items():
+    for _command in _commands:
+        _name = _command.__name__.replace("_", "-")
+        app.command(_name, epilog=epilog(_name), rich_help_panel=_group)(_command)
+app.add_typer(recipes.app, name="recipes", rich_help_panel="What is there")

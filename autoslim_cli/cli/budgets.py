@@ -5,23 +5,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoslim_cli.cli import completion
 from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from autoslim_cli.cost.budget import Budget
     from autoslim_cli.stages.project import Project
 
+BUDGETS = "Budgets"
+"""What `--help` heads the options with that bound a cost."""
 
 Flops = Annotated[
     str | None,
     typer.Option(
-        "--flops", metavar="BUDGETS", help="Multiply-adds: 300M, or several as 300M,200M, or 50% of the base network."
+        "--flops",
+        metavar="BUDGETS",
+        help="Multiply-adds: 300M, or several as 300M,200M, or 50% of the base network.",
+        rich_help_panel=BUDGETS,
     ),
 ]
 Params = Annotated[
     str | None,
     typer.Option(
-        "--params", metavar="BUDGETS", help="Weights and biases: 2M, or several, or 50%. With --flops, both must hold."
+        "--params",
+        metavar="BUDGETS",
+        help="Weights and biases: 2M, or several, or 50%. With --flops, both must hold.",
+        rich_help_panel=BUDGETS,
     ),
 ]
 Latency = Annotated[
@@ -30,15 +39,27 @@ Latency = Annotated[
         "--latency",
         metavar="BUDGETS",
         help="Predicted by `autoslim profile`: 12ms, 850us, several, or 50% of the base.",
+        rich_help_panel=BUDGETS,
     ),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option("--activation-memory", metavar="BUDGETS", help="Live activations at batch 1: 4MB, 512KB, or 50%."),
+    typer.Option(
+        "--activation-memory",
+        metavar="BUDGETS",
+        help="Live activations at batch 1: 4MB, 512KB, or 50%.",
+        rich_help_panel=BUDGETS,
+    ),
 ]
 Table = Annotated[
     Path | None,
-    typer.Option("--latency-table", metavar="FILE", help="Another device's latency table; by default this machine's."),
+    typer.Option(
+        "--latency-table",
+        metavar="FILE",
+        help="Another device's latency table; by default this machine's.",
+        rich_help_panel=BUDGETS,
+        autocompletion=completion.files(*completion.TABLES),
+    ),
 ]
 
 

@@ -2,20 +2,38 @@
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, open_recipe
+from autoslim_cli.cli import completion
+from autoslim_cli.cli.options import (
+    Json,
+    Overrides,
+    Recipe,
+    Verbose,
+    loading,
+    open_recipe,
+    recipe_option,
+    reporter_of,
+    say_next,
+)
 from autoslim_cli.cli.printing import print_json, print_markdown, print_table
 from autoslim_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from autoslim_cli.recipe.schema import ModelSettings
 
-def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False) -> None:
+
+FILES = (*completion.CONFIGS, *completion.CHECKPOINTS)
+
+
+def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
+    on_cpu = [*(overrides or ()), "device=cpu"]  # wherever the recipe's device is
+    project = open_recipe(recipe, on_cpu, verbose, shared=False)
     from autoslim_cli.stages.inspect import units as stage
 
-    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"], shared=False)  # wherever the recipe's device is
     rows = stage(project)
     if as_json:
         print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})
@@ -33,24 +51,48 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         ),
         title=f"{project.recipe.model.name}: channel units, named after the first layer that produces them",
     )
+    again = (*recipe_option(project.directory), *(overrides or ()))
+    say_next(project.reporter, "train-supernet", *again, then="what every search needs")
 
 
 def info(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="A channel config, a checkpoint, or a model name.")],
-    shape: Annotated[str, typer.Option("--input", help="Channels, height and width, for a model name.")] = "3,224,224",
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A channel config, a checkpoint, a recipe, or a model name.",
+            autocompletion=completion.files_and_recipes(*FILES),
+        ),
+    ],
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="CxHxW",
+            help="For a model name: channels, height and width of an image in pixels, as 1x28x28. Default: 3x224x224.",
+        ),
+    ] = None,
     classes: Annotated[int, typer.Option(help="Number of classes, for a model name.")] = 1000,
     arg: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory; may be repeated.")
     ] = None,
     latency_table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Predict its latency by a table of `autoslim profile`.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Predict its latency by a table of `autoslim profile`.",
+            autocompletion=completion.files(*completion.TABLES),
+        ),
     ] = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Show a network's layer table, FLOPs and parameters, its difference from the base network, fvcore's verdict."""
-    from autoslim_cli.stages.inspect import info as stage
-
-    result = stage(what, _model(what, shape, classes, arg or []), latency_table)
+    reporter = reporter_of(verbose)
+    with loading(reporter):
+        from autoslim_cli.stages.inspect import info as stage
+    model, directory = _model(what, shape, classes, arg or [])
+    result = stage(what, model, latency_table, directory)
     if as_json:
         print_json(result)
         return
@@ -76,30 +118,48 @@ def info(
         print(f"latency{latency['predicted_ms']:>15.4g} ms, predicted for {latency['device']}")
     for note in result["notes"]:
         print(f"pinned: {note}")
+    if what.endswith(".json"):
+        say_next(reporter, "retrain", what, then="train it")
+    elif what.endswith(".safetensors"):
+        say_next(reporter, "evaluate", what, then="top-1 on the test images")
+    elif directory is not None:
+        say_next(reporter, "units", *recipe_option(directory), then="what can be slimmed")
+    else:
+        say_next(reporter, "recipes", "list", then="recipes to copy, in which model.name names this network")
 
 
 def compare(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Channel configs and checkpoints: found, uniform, published, of any recipe."
+            metavar="FILE...",
+            help="Channel configs and checkpoints: found, uniform, published, of any recipe.",
+            autocompletion=completion.files(*FILES),
         ),
     ],
     latency_table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Predict their latency by a table of `autoslim profile`.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Predict their latency by a table of `autoslim profile`.",
+            autocompletion=completion.files(*completion.TABLES),
+        ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Set networks side by side: FLOPs, parameters, memory, latency, top-1, and the channels that differ.
 
     Costs are recomputed and set against the base network's; top-1 is what each file records of the holdout or of the
     test set.
     """
-    from autoslim_cli.stages.compare import compare as stage
-
     if markdown and as_json:
         raise UsageError("--json and --markdown: name one")
+    reporter = reporter_of(verbose)
+    with loading(reporter):
+        from autoslim_cli.stages.compare import compare as stage
+
     result = stage(files, latency_table)
     if as_json:
         print_json(result)
@@ -119,6 +179,7 @@ def compare(
     if result["differ"]:
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
         show(["unit", *columns], rows, title="Channels that differ")
+    say_next(reporter, "export", "--onnx", files[0], then="for deployment")
 
 
 def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[str]) -> list[str]:
@@ -144,37 +205,52 @@ def report(
     latency_table: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Predict latency by this table; by default by those in the recipe's directory."
+            metavar="FILE",
+            help="Predict latency by this table; by default by those in the recipe's directory.",
+            autocompletion=completion.files(*completion.TABLES),
         ),
     ] = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Write report.html: one page, without network or script, of everything in a recipe's directory.
 
     Channels along the network, the search step by step, accuracy against cost, where FLOPs go, and what every file was
     made from; the figures lie beside it as SVG.
     """
+    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"], verbose)
     from autoslim_cli.stages.report import report as stage
 
-    result = stage(open_recipe(recipe, [*(overrides or ()), "device=cpu"]), latency_table)
-    print_json(result) if as_json else print(result["page"])
+    result = stage(project, latency_table)
+    if as_json:
+        print_json(result)
+        return
+    print(result["page"])
+    project.reporter.say(f"next: open {result['page']} in a browser")
 
 
-def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:
-    """Return the model settings that a model name asks for; None for a file."""
+def _model(what: str, shape: str | None, classes: int, args: list[str]) -> "tuple[ModelSettings | None, Path | None]":
+    """Return the model settings that a model name or a recipe asks for, and a recipe's directory; none for a file."""
     import yaml
 
+    from autoslim_cli.recipe import catalogue
+    from autoslim_cli.recipe.loading import load_recipe
     from autoslim_cli.recipe.schema import ModelSettings
 
     if what.endswith((".json", ".safetensors")):
-        return None
-    is_name = what.startswith(("torchvision/", "timm/", "autoslim/")) or ":" in what
-    if not is_name:
-        return None
+        return None, None
+    if not (what.startswith(("torchvision/", "timm/", "autoslim/")) or ":" in what):
+        directory = catalogue.here(what) or catalogue.shipped().get(what)
+        if directory is None:
+            return None, None
+        if shape or args:
+            raise UsageError(f"--input and --arg are for a model name: the recipe {directory} says both")
+        return load_recipe(directory).model, directory
+    pixels = (shape or "3x224x224").lower().replace(",", "x").split("x")
     try:
-        channels, height, width = (int(size) for size in shape.split(","))
+        channels, height, width = (int(size) for size in pixels)
     except ValueError:
-        raise UsageError(f"--input: {shape!r} is not channels,height,width, for example 3,224,224") from None
+        raise UsageError(f"--input: {shape!r} is not channels x height x width, for example 1x28x28") from None
     if min(channels, height, width, classes) < 1:
         raise UsageError(f"--input {shape} and --classes {classes} must be positive")
     pairs = {}
@@ -186,4 +262,4 @@ def _model(what: str, shape: str, classes: int, args: list[str]) -> Any:
             pairs[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             pairs[key] = value
-    return ModelSettings(name=what, args=pairs, input=(channels, height, width), classes=classes)
+    return ModelSettings(name=what, args=pairs, input=(channels, height, width), classes=classes), None

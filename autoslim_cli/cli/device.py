@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe
+from autoslim_cli.cli import completion
+from autoslim_cli.cli.options import (
+    Json,
+    Overrides,
+    Recipe,
+    Resume,
+    Verbose,
+    loading,
+    open_recipe,
+    recipe_option,
+    reporter_of,
+    say_next,
+)
 from autoslim_cli.cli.printing import print_json, print_table
 from autoslim_cli.errors import UsageError
 
@@ -15,6 +27,8 @@ if TYPE_CHECKING:
     from autoslim_cli.stages.export import Exported
 
 Batch = Annotated[int, typer.Option(min=1, max=2**20, help="Images in one forward.")]
+
+NETWORKS = completion.files(*completion.CHECKPOINTS, *completion.CONFIGS)
 
 MEASURING = ("engine", "dtype", "batch", "channels_last", "threads", "resume")
 """Options that say how this machine is measured."""
@@ -38,23 +52,19 @@ def profile(
     ] = None,
     resume: Resume = False,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Measure this device's latency, layer by layer; write latency-DEVICE.json for `search --latency`."""
-    from autoslim_cli.stages.profile import profile as stage
-
     given = [name for name in MEASURING if str(ctx.get_parameter_source(name)).endswith("COMMANDLINE")]
     if suite is not None and given:
         raise UsageError(
             f"--import reads what the device's runner wrote: leave --{given[0].replace('_', '-')} out, which is for "
             "measuring this machine"
         )
-    project = open_recipe(recipe, overrides, shared=False)
-    if suite is not None:
-        from autoslim_cli.stages.latency_suite import import_suite
+    project = open_recipe(recipe, overrides, verbose, shared=False)
+    from autoslim_cli.stages.latency_suite import import_suite
+    from autoslim_cli.stages.profile import profile as stage
 
-        imported = import_suite(project, suite)
-        print_json(imported) if as_json else print_summary(imported)
-        return
     if threads is not None:
         import torch
 
@@ -63,11 +73,17 @@ def profile(
         if threads > (processors := os.cpu_count() or threads):
             raise UsageError(f"--threads {threads}: this machine has {processors} processors; name at most as many")
         torch.set_num_threads(threads)
-    result = stage(project, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
+    result = (
+        import_suite(project, suite)
+        if suite is not None
+        else stage(project, engine=engine, dtype=dtype, batch=batch, channels_last=channels_last, resume=resume)
+    )
     if as_json:
         print_json(result)
         return
     print_summary(result)
+    again = ("--latency-table", result["path"], *recipe_option(project.directory))
+    say_next(project.reporter, "search", "--latency", "50%", *again, then="channels under a latency")
 
 
 def export(
@@ -75,13 +91,20 @@ def export(
     overrides: Overrides = None,
     recipe: Recipe = None,
     onnx: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A model-*.safetensors, or an arch-*.json with random weights.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A model-*.safetensors, or an arch-*.json with random weights.",
+            autocompletion=NETWORKS,
+        ),
     ] = None,
     torch_export: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same as a program of torch.export: FILE.pt2.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The same as a program of torch.export: FILE.pt2.", autocompletion=NETWORKS),
     ] = None,
     state_dict: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same as a dict of tensors: FILE.state.pt.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The same as a dict of tensors: FILE.state.pt.", autocompletion=NETWORKS),
     ] = None,
     fold_bn: Annotated[
         bool, typer.Option("--fold-bn", help="Fold BN into the layers before it; not in a suite, where it always is.")
@@ -96,6 +119,7 @@ def export(
         int | None, typer.Option(min=1, max=2**20, help="Images in one forward; a network takes any number by default.")
     ] = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Write a network for deployment, checked against PyTorch; or all layer shapes, to be timed on another device.
 
@@ -114,22 +138,30 @@ def export(
             raise UsageError(f"--{form} takes the network from FILE: leave --recipe and KEY=VALUE out")
         if str(ctx.get_parameter_source("networks")).endswith("COMMANDLINE"):
             raise UsageError(f"--networks is for --latency-suite: leave it out with --{form}")
-        from autoslim_cli.stages import export as stage
+        reporter = reporter_of(verbose)
+        with loading(reporter):
+            from autoslim_cli.stages import export as stage
 
         result = stage.export(path, cast("stage.Form", form), batch=batch, fold_bn=fold_bn)
-        print_json(result) if as_json else print_exported(result)
+        if as_json:
+            print_json(result)
+            return
+        print_exported(result)
+        reporter.say("next: load it where it is to run; the lines above need no autoslim")
         return
     if fold_bn:
         raise UsageError("--fold-bn is for a network: a suite's layers have their BN folded always")
     assert latency_suite is not None
+    project = open_recipe(recipe, overrides, verbose, shared=False)
     from autoslim_cli.stages.latency_suite import export_suite
 
-    project = open_recipe(recipe, overrides, shared=False)
     written = export_suite(project, latency_suite, networks=networks, batch=batch or 1)
     if as_json:
         print_json(written)
         return
     print(f"{written['manifest']}: {written['shapes']} layer shapes, {written['files']} files")
+    again = ("--import", str(latency_suite), *recipe_option(project.directory))
+    say_next(project.reporter, "profile", *again, then="once the device's runner has timed the files")
 
 
 def print_exported(result: "Exported") -> None:
@@ -169,3 +201,4 @@ def print_summary(result: "Summary") -> None:
         if check["repeatability"] is not None:
             rows += [("the device's own repeatability", f"{check['repeatability']:.1%}")]
     print_table([result["path"], ""], rows)
+    print(result["verdict"])

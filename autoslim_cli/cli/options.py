@@ -1,18 +1,25 @@
 """Define the options that several commands share, and open the recipe that they name."""
 
 import os
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoslim_cli.cli import completion
 from autoslim_cli.errors import UsageError
 from autoslim_cli.launch import launched
 
 if TYPE_CHECKING:
+    from autoslim_cli.progress import Reporter
     from autoslim_cli.stages.project import Project
+
+OUTPUT = "Output"
+"""What `--help` heads the options with that say what is told, and where."""
 
 Recipe = Annotated[
     str | None,
@@ -20,6 +27,7 @@ Recipe = Annotated[
         "--recipe",
         "-r",
         metavar="NAME|DIR",
+        autocompletion=completion.recipes,
         help="A recipe directory, a name in recipes/, or a shipped recipe (copied to recipes/NAME). "
         "Default: the current directory if it holds recipe.yaml, else digits.",
     ),
@@ -28,7 +36,19 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Recipe values to override, as train.epochs=2.", show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.", rich_help_panel=OUTPUT)
+]
+Verbose = Annotated[
+    bool | None,
+    typer.Option(
+        "--verbose/--quiet",
+        "-v/-q",
+        help="Tell every step and every look at a training on stderr; or nothing but warnings and errors.",
+        rich_help_panel=OUTPUT,
+        show_default=False,
+    ),
+]
 From = Annotated[
     str | None,
     typer.Option(
@@ -41,22 +61,55 @@ From = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 
 
-def open_recipe(recipe: str | Path | None, overrides: Iterable[str] | None, *, shared: bool = True) -> "Project":
-    """Open a recipe for work. Of the processes of a torchrun job only the first talks.
+def reporter_of(verbose: bool | None) -> "Reporter":
+    """Return who tells a person how the work goes, and how much. Of the processes of a torchrun job the first talks."""
+    from autoslim_cli.progress import Reporter, Talk
 
-    Raises UsageError if there are several and the command is not one that they share.
+    amounts = {None: Talk.PROGRESS, True: Talk.DETAILS, False: Talk.WARNINGS}
+    return Reporter(talk=amounts[verbose] if launched().first else Talk.NOTHING)
+
+
+def open_recipe(
+    recipe: str | Path | None,
+    overrides: Iterable[str] | None,
+    verbose: bool | None = None,
+    *,
+    shared: bool = True,
+) -> "Project":
+    """Open a recipe for work.
+
+    A command calls it before it imports its stage: it is PyTorch that takes seconds to load, and a person is told.
+    Raises UsageError if a torchrun job has several processes and the command is not one that they share.
     """
     launch = launched()
     if launch.size > 1 and not shared:
         raise UsageError("under torchrun this command has no work to share among processes; run it without")
-    from autoslim_cli.progress import Reporter
     from autoslim_cli.recipe import catalogue
     from autoslim_cli.recipe.loading import load_recipe
-    from autoslim_cli.stages.project import open_project
 
-    reporter = Reporter(quiet=not launch.first)
+    reporter = reporter_of(verbose)
     directory = catalogue.find(None if recipe is None else str(recipe), reporter.say, may_copy=launch.size == 1)
-    return open_project(load_recipe(directory, overrides or ()), directory, reporter)
+    read = load_recipe(directory, overrides or ())
+    with loading(reporter):
+        from autoslim_cli.stages.project import open_project
+    return open_project(read, directory, reporter)
+
+
+@contextmanager
+def loading(reporter: "Reporter") -> Iterator[None]:
+    """Say on a terminal what the wait is for, while the libraries are imported."""
+    with reporter.doing("loading PyTorch"):
+        yield
+
+
+def say_next(reporter: "Reporter", *words: str | Path, then: str) -> None:
+    """Say which command comes next, as a shell takes it, and what it does."""
+    reporter.say(f"next: autoslim {shlex.join(map(str, words))}  # {then}")
+
+
+def recipe_option(directory: Path) -> list[str]:
+    """Return how a command names a recipe's directory; the one that a person is in needs no name."""
+    return [] if directory == Path() else ["-r", str(directory)]
 
 
 def starting_from(project: "Project", start: str | None) -> "Project":

@@ -5,16 +5,23 @@ from typing import Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides
+from autoslim_cli.cli import completion
+from autoslim_cli.cli.examples import epilog
+from autoslim_cli.cli.options import Json, Overrides, Verbose, recipe_option, reporter_of, say_next
 from autoslim_cli.cli.printing import print_json, print_table
 
-app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
+app = typer.Typer(no_args_is_help=True, epilog=epilog("recipes"), help="List, show, copy and check recipes.")
 
-Name = Annotated[str, typer.Argument(help="A recipe directory, a name in recipes/, or a shipped recipe.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe directory, a name in recipes/, or a shipped recipe.", autocompletion=completion.recipes
+    ),
+]
 
 
-@app.command("list")
-def list_recipes(as_json: Json = False) -> None:
+@app.command("list", epilog=epilog("recipes list"))
+def list_recipes(as_json: Json = False, verbose: Verbose = None) -> None:
     """List the shipped recipes and those in recipes/."""
     import yaml
 
@@ -34,10 +41,11 @@ def list_recipes(as_json: Json = False) -> None:
         print_json({"recipes": rows})
         return
     print_table(["recipe", "about"], ((str(row["name"]), str(row["about"])) for row in rows))
+    say_next(reporter_of(verbose), "recipes", "copy", "cifar10", "recipes/mine", then="one to change")
 
 
-@app.command()
-def show(name: Name, overrides: Overrides = None, as_json: Json = False) -> None:
+@app.command(epilog=epilog("recipes show"))
+def show(name: Name, overrides: Overrides = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Print a recipe with every default filled in."""
     import yaml
 
@@ -48,32 +56,42 @@ def show(name: Name, overrides: Overrides = None, as_json: Json = False) -> None
         print_json(values)
         return
     print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+    say_next(reporter_of(verbose), "units", "-r", name, then="what can be slimmed")
 
 
-@app.command()
+@app.command(epilog=epilog("recipes copy"))
 def copy(
-    name: Annotated[str, typer.Argument(help="A shipped recipe.")],
+    name: Annotated[str, typer.Argument(help="A shipped recipe.", autocompletion=completion.shipped_recipes)],
     target: Annotated[Path | None, typer.Argument(help="The new directory.", show_default="recipes/NAME")] = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Copy a shipped recipe, to make it yours."""
     from autoslim_cli.recipe import catalogue
 
     path = catalogue.copy(name, target or Path("recipes") / name)
-    print_json({"path": str(path)}) if as_json else print(path)
+    if as_json:
+        print_json({"path": str(path)})
+        return
+    print(path)
+    say_next(reporter_of(verbose), "units", *recipe_option(path), then="what can be slimmed, once recipe.yaml is yours")
 
 
-@app.command()
-def validate(name: Name, overrides: Overrides = None, as_json: Json = False) -> None:
+@app.command(epilog=epilog("recipes validate"))
+def validate(name: Name, overrides: Overrides = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Check a recipe against the schema; exit 2 if it is wrong."""
     from autoslim_cli.recipe.loading import load_recipe
 
     directory = _directory(name)
     load_recipe(directory, overrides or ())
-    print_json({"path": str(directory), "valid": True}) if as_json else print(f"{directory / 'recipe.yaml'} is valid")
+    if as_json:
+        print_json({"path": str(directory), "valid": True})
+        return
+    print(f"{directory / 'recipe.yaml'} is valid")
+    say_next(reporter_of(verbose), "units", *recipe_option(Path(name)), then="what can be slimmed")
 
 
-@app.command()
+@app.command(epilog=epilog("recipes schema"))
 def schema(as_json: Json = False) -> None:
     """Print the JSON schema of recipe.yaml (editors complete and check with it)."""
     import json
@@ -88,6 +106,4 @@ def _directory(name: str) -> Path:
     """Return a recipe's directory without copying a shipped one."""
     from autoslim_cli.recipe import catalogue
 
-    shipped = catalogue.shipped()
-    local = any((path / "recipe.yaml").is_file() for path in (Path(name), Path("recipes") / name))
-    return shipped[name] if name in shipped and not local else catalogue.find(name, lambda _: None)
+    return catalogue.here(name) or catalogue.shipped().get(name) or catalogue.find(name, lambda _: None)

@@ -5,7 +5,17 @@ from typing import Annotated, Any
 import typer
 
 from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, bounds, budgets, measuring
-from autoslim_cli.cli.options import From, Json, Overrides, Recipe, Resume, open_recipe, starting_from
+from autoslim_cli.cli.options import (
+    From,
+    Json,
+    Overrides,
+    Recipe,
+    Resume,
+    Verbose,
+    open_recipe,
+    say_next,
+    starting_from,
+)
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.errors import UsageError
 
@@ -20,6 +30,7 @@ def search(
     recipe: Recipe = None,
     resume: Resume = False,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Slim the supernet greedily, layer by layer, until each budget holds; write arch-BUDGET.json.
 
@@ -27,10 +38,10 @@ def search(
     """
     from dataclasses import asdict
 
+    texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
+    project = measuring(open_recipe(recipe, overrides, verbose), texts, latency_table)
     from autoslim_cli.stages.search import search as stage
 
-    texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    project = measuring(open_recipe(recipe, overrides), texts, latency_table)
     result = asdict(stage(project, budgets(project, texts, latency_table), resume=resume))
     if as_json:
         print_json(result)
@@ -44,6 +55,7 @@ def search(
         f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
         "scored on the holdout",
     )
+    say_next(project.reporter, "retrain", result["configs"][0]["path"], *(overrides or ()), then="train what was found")
 
 
 def run(
@@ -59,12 +71,13 @@ def run(
     ] = False,
     recipe: Recipe = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Run all stages of a recipe, skipping what is there and current; set the result beside one width and the base."""
+    texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
+    project = starting_from(measuring(open_recipe(recipe, overrides, verbose), texts, latency_table), start)
     from autoslim_cli.stages.run import run as stage
 
-    texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    project = starting_from(measuring(open_recipe(recipe, overrides), texts, latency_table), start)
     retraining = project.recipe.retrain
     if retraining.start not in ("scratch", "supernet", "weights"):
         raise UsageError(f"run trains several networks: they cannot all start from {retraining.start}")
@@ -79,9 +92,10 @@ def run(
     )
     if not train_base:
         project.reporter.say("how much was lost? `--train-base` trains the base network by the same recipe, too")
-    for name in ("report", "plot", "page"):
+    for name in ("report", "page"):
         if result[name]:
             print(f"{name}: {result[name]}")
+    say_next(project.reporter, "export", "--onnx", result["networks"][0]["path"], then="for deployment")
 
 
 def _found_row(row: dict[str, Any], extra: list[str]) -> tuple[str, ...]:

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from autoslim_cli.cli.options import Json, Overrides, Recipe, Resume, open_recipe, recipe_of
+from autoslim_cli.cli import completion
+from autoslim_cli.cli.options import (
+    Json,
+    Overrides,
+    Recipe,
+    Resume,
+    Verbose,
+    open_recipe,
+    recipe_of,
+    say_next,
+)
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.errors import UsageError
 
@@ -14,25 +24,35 @@ def calibrate_bn(
     overrides: Overrides = None,
     recipe: Recipe = None,
     widths: Annotated[
-        str | None, typer.Option(metavar="WIDTHS", help="Widths: 0.25,0.5 or start:stop:step as 0.25:1.0:0.25.")
+        str | None,
+        typer.Option(
+            metavar="WIDTHS",
+            help="Widths, relative to the base network: 0.25,0.5 or start:stop:step as 0.25:1.0:0.25.",
+        ),
     ] = None,
     channels: Annotated[
-        list[Path] | None, typer.Option(metavar="CONFIG", help="A channel config; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="A channel config; may be repeated.",
+            autocompletion=completion.files(*completion.CONFIGS),
+        ),
     ] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Score each with the largest sub-network's BN statistics, too.")
     ] = False,
     resume: Resume = False,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Cut sub-networks out of the supernet, each with its own BN statistics: deployable without retraining."""
-    from autoslim_cli.report.figures import write_spectrum
-    from autoslim_cli.stages import calibrate_bn as stage
-
     configs = channels or []
     if not widths and not configs:
         raise UsageError("name what to cut: --widths 0.25:1.0:0.25, --channels arch-300M.json, or both")
-    project = open_recipe(recipe or recipe_of(configs[0] if configs else None), overrides)
+    project = open_recipe(recipe or recipe_of(configs[0] if configs else None), overrides, verbose)
+    from autoslim_cli.report.figures import write_spectrum
+    from autoslim_cli.stages import calibrate_bn as stage
+
     wanted = stage.parse_widths(widths) if widths else []
     rows = stage.calibrate_bn(project, wanted, configs, compare=compare, resume=resume)
     drawn = len(rows) > 2 and project.ranks.first
@@ -50,19 +70,23 @@ def calibrate_bn(
     )
     for name, path in spectrum.items():
         print(f"{name}: {path}")
+    say_next(project.reporter, "evaluate", rows[0]["path"], then="top-1 on the test images")
 
 
 def extract(
-    width: Annotated[float, typer.Option(help="One of the recipe's supernet.widths.")],
+    width: Annotated[float, typer.Option(help="One of the recipe's supernet.widths, relative to the base network.")],
     overrides: Overrides = None,
     recipe: Recipe = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Cut one switch out of a slimmable network with switchable BN, as a plain network."""
+    project = open_recipe(recipe, overrides, verbose, shared=False)
     from autoslim_cli.stages.calibrate_bn import extract as stage
 
-    row = stage(open_recipe(recipe, overrides, shared=False), width)
+    row = stage(project, width)
     if as_json:
         print_json(row)
         return
     print_table(["switch", "FLOPs", "params", "loss", "top-1", "file"], [(row["name"], *figures(row), row["path"])])
+    say_next(project.reporter, "evaluate", row["path"], then="top-1 on the test images")

@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoslim_cli.cli.options import From, Json, Overrides, Recipe, Resume, open_recipe, recipe_of, starting_from
+from autoslim_cli.cli import completion
+from autoslim_cli.cli.options import (
+    From,
+    Json,
+    Overrides,
+    Recipe,
+    Resume,
+    Verbose,
+    open_recipe,
+    recipe_of,
+    recipe_option,
+    say_next,
+    starting_from,
+)
 from autoslim_cli.cli.printing import figures, print_json, print_table, print_test
 from autoslim_cli.errors import UsageError
 
@@ -14,17 +27,27 @@ if TYPE_CHECKING:
 
 
 def train_supernet(
-    overrides: Overrides = None, recipe: Recipe = None, resume: Resume = False, as_json: Json = False
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    resume: Resume = False,
+    as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Train a supernet whose sub-networks all work (sandwich rule, inplace distillation)."""
+    project = open_recipe(recipe, overrides, verbose)
     from autoslim_cli.stages.train_supernet import train_supernet as stage
 
-    result = stage(open_recipe(recipe, overrides), resume=resume)
+    result = stage(project, resume=resume)
     if as_json:
         print_json(result)
         return
     rows = [(name, *figures(row)) for name, row in result["widths"].items()]
     print_table(["width", "FLOPs", "params", "loss", "top-1"], rows, title=f"{result['supernet']}, on the holdout")
+    again = (*recipe_option(project.directory), *(overrides or ()))
+    if switches := project.recipe.supernet.widths:
+        say_next(project.reporter, "extract", "--width", f"{switches[0]:g}", *again, then="a switch as a plain network")
+    else:
+        say_next(project.reporter, "search", "--flops", "50%", *again, then="channels under a budget")
 
 
 def retrain(
@@ -32,14 +55,22 @@ def retrain(
         list[str] | None,
         typer.Argument(
             metavar="[CONFIG]... [KEY=VALUE]...",
+            autocompletion=completion.files(*completion.CONFIGS),
             help="A channel config as arch-300M.json, several with --joint; recipe values to override.",
             show_default=False,
         ),
     ] = None,
     recipe: Recipe = None,
-    width: Annotated[float | None, typer.Option(help="Train the uniform network of this width instead.")] = None,
+    width: Annotated[
+        float | None,
+        typer.Option(help="Train the uniform network of this width instead: 0.5 has half of the base's channels."),
+    ] = None,
     uniform_flops: Annotated[
-        str | None, typer.Option(metavar="BUDGET", help="Train the widest uniform network within these FLOPs instead.")
+        str | None,
+        typer.Option(
+            metavar="BUDGET",
+            help="Train the widest uniform network within these FLOPs instead: 300M multiply-adds, or 50%.",
+        ),
     ] = None,
     joint: Annotated[
         bool, typer.Option("--joint", help="Train several configs as one slimmable network, and split it after.")
@@ -50,16 +81,13 @@ def retrain(
     ] = None,
     resume: Resume = False,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Train a network at found channels, from scratch or --from trained weights; measure it on the test set at the end.
 
     From scratch is what the papers do, and takes hundreds of epochs on ImageNet. Fine-tuning from the supernet, or from
     a trained network, is better where epochs are few.
     """
-    from autoslim_cli.stages.joint import retrain_jointly
-    from autoslim_cli.stages.retrain import retrain as stage
-    from autoslim_cli.stages.start import label
-
     values = [argument for argument in arguments or () if "=" in argument and not Path(argument).exists()]
     paths = [Path(argument) for argument in arguments or () if argument not in values]
     if joint:
@@ -67,40 +95,64 @@ def retrain(
             raise UsageError(
                 "--joint trains from scratch, and names files after their configs: leave out --from and --name"
             )
-        project = open_recipe(recipe or recipe_of(paths[0] if paths else None), values)
+        project = open_recipe(recipe or recipe_of(paths[0] if paths else None), values, verbose)
+        from autoslim_cli.stages.joint import retrain_jointly
+
         rows = retrain_jointly(project, paths, resume=resume)
-        print_json({"networks": rows}) if as_json else print_test(rows)
+        if as_json:
+            print_json({"networks": rows})
+            return
+        print_test(rows)
+        say_next(project.reporter, "export", "--onnx", rows[0]["path"], then="for deployment")
         return
     if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
         raise UsageError(
             "name one network: a channel config, --width 0.5, or --uniform-flops 30M; --joint takes several"
         )
     path = paths[0] if paths else None
-    project = open_recipe(recipe or recipe_of(path), values)
-    project = starting_from(project, start)
+    project = starting_from(open_recipe(recipe or recipe_of(path), values, verbose), start)
+    from autoslim_cli.stages.retrain import retrain as stage
+    from autoslim_cli.stages.start import label
+
     own_name, channels = _network(project, path, width, uniform_flops)
     result = stage(project, name or own_name + label(project), channels, config=path, resume=resume)
     if as_json:
         print_json(result)
         return
     print_test([result])
+    say_next(project.reporter, "export", "--onnx", result["path"], then="for deployment")
 
 
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="A model-*.safetensors or subnet-*.safetensors, or a supernet.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A model-*.safetensors or subnet-*.safetensors, or a supernet.",
+            autocompletion=completion.files(*completion.CHECKPOINTS),
+        ),
+    ],
     overrides: Overrides = None,
     recipe: Recipe = None,
-    width: Annotated[float | None, typer.Option(help="A switch of a supernet with switchable BN.")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="A switch of a supernet with switchable BN, relative to the base network.")
+    ] = None,
     as_json: Json = False,
+    verbose: Verbose = None,
 ) -> None:
     """Measure a deployable checkpoint on the recipe's test set."""
+    project = open_recipe(recipe or recipe_of(file), overrides, verbose)
     from autoslim_cli.stages.evaluate import evaluate as stage
 
-    result = stage(open_recipe(recipe or recipe_of(file), overrides), file, width)
+    result = stage(project, file, width)
     if as_json:
         print_json(result)
         return
     print_test([result])
+    if width is None:
+        say_next(project.reporter, "export", "--onnx", file, then="for deployment")
+    else:
+        again = ("--width", f"{width:g}", *recipe_option(project.directory))
+        say_next(project.reporter, "extract", *again, then="this switch as a plain network")
 
 
 def _network(

@@ -1,6 +1,7 @@
 """Correct predictions by networks that were run end to end, and check them by others."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from autoslim_cli.slimming.space import Space
 
 RIDGE = 0.02
 """How firmly a correction stays at factors of one, against the mean square error of a prediction."""
+
+LEAST_FACTOR = 0.1
+"""What a factor is at least: a layer that takes longer never makes its network faster."""
+
+MOST_TAKEN = 0.5
+"""How much of the mean time a constant, or what values take, may take off at most."""
 
 CACHED_MWEIGHTS = tuple(2 ** (number / 2) for number in range(-4, 13))
 """What a fit tries: a quarter of a million weights to 64 million."""
@@ -33,7 +40,9 @@ def fit(latency: Latency, networks: Sequence[Measured]) -> Correction:
     """Fit factors and a constant to networks run end to end: least squares of relative errors, held near the plain sum.
 
     What isolated layers cannot show goes in: the cost of a call, fusion across layers, tensors that keep an engine's
-    own layout from layer to layer, and weights that have left the caches when their layer's turn comes again.
+    own layout from layer to layer, and weights that have left the caches when their layer's turn comes again. Times
+    that are noise would give negative factors, by which a search makes a network faster by adding to it: they are
+    bounded.
     """
     sums, ms = [latency.sums(n.channels) for n in networks], np.array([n.mean for n in networks])
     fits = [_ridge(sums, ms, 0.0)]
@@ -59,16 +68,33 @@ def _ridge(sums: Sequence[Sums], ms: np.ndarray, cached_mweights: float) -> tupl
     # Ridge regression is least squares with a row more for each unknown, which asks it to be zero.
     design = np.vstack([relative / len(ms) ** 0.5, RIDGE * np.eye(len(scale))])
     target = np.concatenate([wanted / len(ms) ** 0.5, np.zeros(len(scale))])
-    change = np.linalg.lstsq(design, target, rcond=None)[0]
+    change = _bounded(design, target, np.array([LEAST_FACTOR - 1, LEAST_FACTOR - 1, -MOST_TAKEN, -MOST_TAKEN, 0.0]))
     multiplying, other, per_mvalue_ms, constant_ms, cold_factor = (change * scale).tolist()
     return float(np.square(design @ change - target).sum()), Correction(
         multiplying=1 + multiplying,
         other=1 + other,
         per_mvalue_ms=per_mvalue_ms,
         constant_ms=constant_ms,
-        cold=max(cold_factor, 0.0) if cached_mweights else 0.0,
+        cold=cold_factor if cached_mweights else 0.0,
         cached_mweights=cached_mweights,
     )
+
+
+def _bounded(design: np.ndarray, target: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Return the least-squares solution of which no unknown is below `least` (unknowns,).
+
+    They are few: of all choices of those that lie at their bound, the best one that keeps the others above theirs.
+    """
+    found = list[tuple[float, np.ndarray]]()
+    for choice in product((False, True), repeat=len(least)):
+        bound, solution = np.array(choice), least.copy()
+        left = target - design[:, bound] @ least[bound]
+        solution[~bound] = np.linalg.lstsq(design[:, ~bound], left, rcond=None)[0]
+        if (solution >= least).all():
+            found.append((float(np.square(design @ solution - target).sum()), solution))
+            if not bound.any():  # what is best without bounds is best with them
+                break
+    return min(found, key=lambda one: one[0])[1]
 
 
 def check(latency: Latency, networks: Sequence[Measured]) -> Check:

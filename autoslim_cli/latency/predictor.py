@@ -10,8 +10,8 @@ from autoslim_cli.latency.pieces import Piece
 from autoslim_cli.latency.table import Correction, LatencyTable, LayerTimes
 from autoslim_cli.network.table import Channels
 
-LEAST_MS = 1e-6
-"""No network is predicted to take less."""
+LEAST_SHARE = 0.1
+"""Of the plain sum over its layers: no network is predicted to take less."""
 
 
 class Sums(NamedTuple):
@@ -42,7 +42,7 @@ class Latency:
         ms = fit.multiplying * sums.multiplying_ms + fit.other * sums.other_ms + fit.per_mvalue_ms * sums.mvalues
         if fit.cold:
             ms += fit.cold * sums.cold_ms * share_cold(sums.mweights, fit.cached_mweights)
-        return max(ms + fit.constant_ms, LEAST_MS)
+        return max(ms + fit.constant_ms, LEAST_SHARE * (sums.multiplying_ms + sums.other_ms))
 
     def sums(self, channels: Channels) -> Sums:
         """Return what a correction weighs."""

@@ -2,19 +2,65 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from autoslim_cli.latency.pieces import Piece
 from autoslim_cli.latency.predictor import predictor
-from autoslim_cli.latency.table import LatencyTable
+from autoslim_cli.latency.table import Check, LatencyTable
 from autoslim_cli.slimming.space import Space
+
+
+class Limits(NamedTuple):
+    """What a check must show: at least this rank correlation, and at most this median error."""
+
+    rank_correlation: float
+    median_error: float
+
+    def hold(self, check: Check) -> bool:
+        """Tell whether a check shows it."""
+        return check.rank_correlation >= self.rank_correlation and check.median_error <= self.median_error
+
+
+WELL, ROUGHLY = Limits(0.9, 0.1), Limits(0.75, 0.2)
+
+UNSTEADY = 0.1
+"""Median difference of two measurements of a network, from which on it is the device that cannot be predicted."""
+
+
+class Verdict(NamedTuple):
+    """How well a table predicts networks that it was not fitted on, and that in words with what to do about it."""
+
+    predicts: Literal["well", "roughly", "badly", "unchecked"]
+    words: str
+
+
+def verdict(check: Check | None) -> Verdict:
+    """Judge a table by its check."""
+    if check is None:
+        return Verdict("unchecked", "unchecked: no whole networks were timed, so nobody knows how well it predicts")
+    shown = (
+        f"rank correlation {check.rank_correlation:.2f} and median error {check.median_error:.0%} on "
+        f"{check.networks} other networks"
+    )
+    if WELL.hold(check):
+        return Verdict("well", f"predicts well: {shown}")
+    if ROUGHLY.hold(check):
+        return Verdict("roughly", f"predicts roughly: {shown}; leave room in a budget, and measure what is found")
+    unsteady = check.repeatability is not None and check.repeatability > UNSTEADY
+    advice = (
+        f"the device repeats itself to {check.repeatability:.0%} only: profile again while nothing else runs on it"
+        if unsteady
+        else "a search by --flops with several budgets, each network measured, is the safer way"
+    )
+    return Verdict("badly", f"predicts badly: {shown}; {advice}")
 
 
 class Summary(TypedDict):
     """What a person asks of a table.
 
-    Its path, device, correction and check as they are in the file; how many layer shapes and measured points it has;
-    the predicted milliseconds of the smallest and the largest network of the search space, and of the base network.
+    Its path, device, correction and check as they are in the file, and a verdict on it in words; how many layer shapes
+    and measured points it has; the predicted milliseconds of the smallest and the largest network of the search space,
+    and of the base network.
     """
 
     path: str
@@ -23,6 +69,7 @@ class Summary(TypedDict):
     points: int
     correction: dict[str, Any]
     check: dict[str, Any] | None
+    verdict: str
     range_ms: tuple[float, float]
     base_ms: float
 
@@ -37,6 +84,7 @@ def summary(path: Path, table: LatencyTable, pieces: Sequence[Piece], space: Spa
         "points": sum(len(layer.ms) for layer in table.layers),
         "correction": table.correction.model_dump(),
         "check": table.check.model_dump() if table.check else None,
+        "verdict": verdict(table.check).words,
         "range_ms": (latency(space.smallest), latency(space.largest)),
         "base_ms": latency(space.uniform(1)),
     }

@@ -58,19 +58,20 @@ class LayerTimes(Settings):
     )
 
 
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Correction(Settings):
     """Turn sums over layers into a network's milliseconds: fitted on networks that were run end to end."""
 
-    multiplying: FiniteFloat = Field(default=1.0, description="Factor on the sum over convolutions and linear layers")
-    other: FiniteFloat = Field(default=1.0, description="Factor on the sum over all other layers")
+    multiplying: Factor = Field(default=1.0, description="On the sum over convolutions and linear layers")
+    other: Factor = Field(default=1.0, description="On the sum over all other layers")
     per_mvalue_ms: FiniteFloat = Field(
         default=0.0,
         description="Added for a million values that layers read and write: layouts that isolated layers change",
     )
     constant_ms: FiniteFloat = 0.0
-    cold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=0.0, description="Factor on the sum of what cold weights add"
-    )
+    cold: Factor = Field(default=0.0, description="On the sum of what cold weights add")
     cached_mweights: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=0.0,
         description="Up to how many million weights a network keeps them in the caches; of twice as many all are cold",

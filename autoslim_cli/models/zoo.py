@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,25 @@ def build(model: ModelSettings, directory: Path = Path()) -> nn.Module:
         raise
     except Exception as error:  # whatever the factory raises, its arguments are the user's
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise UsageError(f"model.args: {model.name} cannot be built: {type(error).__name__}: {reason}") from None
+        hint = (
+            f"; it is called with num_classes={model.classes} (model.classes): let it take that, or any **kwargs"
+            if isinstance(error, TypeError) and not _takes(factory, "num_classes")
+            else ""
+        )
+        raise UsageError(f"model.args: {model.name} cannot be built: {type(error).__name__}: {reason}{hint}") from None
     if not isinstance(network, nn.Module):
         raise UsageError(f"model.name: {model.name} returned {type(network).__name__}, not an nn.Module")
     _set_strides(network, model.strides)
     return network
+
+
+def _takes(factory: Factory, argument: str) -> bool:
+    """Tell whether a factory takes an argument by its name, as far as that can be told."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return True
+    return argument in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def _factory(name: str, directory: Path) -> Factory:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.network.source import line_of
 
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -61,14 +62,15 @@ def make_out_of_place(module: nn.Module, graph: fx.Graph, images: Tensor) -> Non
         changed = changes[node]
         operand = node.all_input_nodes[0] if node.all_input_nodes else None
         if operand not in changed or any(map(_is_data, changed)) or not _turn_out_of_place(module, node):
-            raise UsageError(f"{_name(node)} works in place, and is not known out of place: write it so")
+            raise UsageError(f"{_name(node)} works in place, and is not known out of place{line_of(node)}: write it so")
         for other, value in changed.items():
             users = [user for user in other.users if place[user] > place[node]]
             if not users or not _overlap(value, changed[operand]):
                 continue
             if not _is_same_tensor(value, changed[operand]):
                 raise UsageError(
-                    f"{_name(node)} changes in place what the code reads as {other.name}, too: write it out of place"
+                    f"{_name(node)} changes in place what the code reads as {other.name}, too{line_of(node)}: "
+                    "write it out of place"
                 )
             for user in users:
                 user.replace_input_with(other, node)

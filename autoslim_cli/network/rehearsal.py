@@ -9,6 +9,7 @@ from torch import fx, nn
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
+from autoslim_cli.network.source import line_of
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable
 
 RATIOS = (0.5, 1.5)
@@ -68,6 +69,7 @@ class _Rehearsal(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node and check its size."""
         self.at = str(n.target) if n.op == "call_module" else n.name
+        self.at += line_of(n)
         value = super().run_node(n)
         if isinstance(value, torch.Tensor) and tuple(value.shape) != self.expected[n.name]:
             raise ValueError(f"shape {list(value.shape[1:])} where {list(self.expected[n.name][1:])} belongs")

@@ -1,6 +1,7 @@
 """Read a network: trace it to a graph, walk that at base width, rehearse what was read at other channels."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -10,6 +11,7 @@ from autoslim_cli.network import rules
 from autoslim_cli.network.in_place import Proxy, make_out_of_place
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rehearsal import first_line, on_meta, rehearse
+from autoslim_cli.network.source import line_raised_at, note_line
 from autoslim_cli.network.walk import Walk
 
 
@@ -45,6 +47,12 @@ class _Tracer(fx.Tracer):
         """Return the stand-in for a node's value while the code runs."""
         return Proxy(node, self)
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """Note at a node the file and the line that it comes from, for whoever has to refuse it."""
+        node = super().create_node(*args, **kwargs)
+        note_line(node)
+        return node
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep a subclass of a known layer whole if it adds no weights of its own."""
         return super().is_leaf_module(m, module_qualified_name) or rules.is_layer(m)
@@ -69,7 +77,7 @@ def _trace(module: nn.Module) -> fx.Graph:
             return _Tracer().trace(module)
     except Exception as error:  # fx passes on whatever the user's forward raises when it meets a proxy
         raise UsageError(
-            f"torch.fx cannot trace {type(module).__name__}: {first_line(error)}; "
+            f"torch.fx cannot trace {type(module).__name__}: {first_line(error)}{line_raised_at(error)}; "
             "its forward pass must not branch on the values of tensors"
         ) from None
 

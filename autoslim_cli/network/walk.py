@@ -17,6 +17,7 @@ from autoslim_cli.network.open_table import OpenTable
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rehearsal import first_line
 from autoslim_cli.network.rules import Operation, Value
+from autoslim_cli.network.source import line_of
 
 
 class Walk(fx.Interpreter):
@@ -29,6 +30,7 @@ class Walk(fx.Interpreter):
         self.values: dict[fx.Node, Value] = {}
         self.tensors = _Tensors()
         self.table = OpenTable()
+        self.at = ""
 
     def run_on(self, images: torch.Tensor) -> Any:
         """Walk the whole graph and return its output; a failure names the node."""
@@ -39,12 +41,13 @@ class Walk(fx.Interpreter):
         except Exception as error:  # whatever the user's operations raise on an image that does not suit them
             shape = list(images.shape[1:])
             raise UsageError(
-                f"the network does not run on an image of {shape}: {first_line(error)}; "
+                f"the network does not run on an image of {shape}: {first_line(error)}{self.at}; "
                 "check model.input, model.args and model.strides"
             ) from None
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node's shape, then find its output's layout by the rule for its operation."""
+        self.at = line_of(n)
         value = super().run_node(n)
         self.tensors.see(n, value)
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else None

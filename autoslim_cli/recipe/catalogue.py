@@ -24,24 +24,35 @@ def shipped() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(shipped_root().glob(f"*/{RECIPE_FILE}"))}
 
 
+def here(name: str) -> Path | None:
+    """Return the directory of a recipe that is a path, or `recipes/NAME`; None if it is neither."""
+    places = (Path(name), Path("recipes") / name)
+    return next((path for path in places if (path / RECIPE_FILE).is_file()), None)
+
+
+def known() -> list[str]:
+    """Return the names of the shipped recipes and of those in `recipes/`."""
+    return sorted({*shipped(), *(path.parent.name for path in Path("recipes").glob(f"*/{RECIPE_FILE}"))})
+
+
 def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True) -> Path:
     """Resolve `--recipe`: a path, else `recipes/NAME`, else a shipped recipe copied to `recipes/NAME`.
 
-    Without a name: the current directory if it holds a recipe, else `digits`. `say` is told of a copy.
+    Without a name: the current directory if it holds a recipe, else `digits`. `say` is told of that, and of a copy.
     Raises UsageError naming the nearest known recipe.
     """
     if name is None:
         if Path(RECIPE_FILE).is_file():
             return Path()
         name = DEFAULT_RECIPE
-    for path in (Path(name), Path("recipes") / name):
-        if (path / RECIPE_FILE).is_file():
-            return path
+        say(f"no --recipe is named and none is here: {name}, the demo on embedded digits, is taken")
+    if (there := here(name)) is not None:
+        return there
     if name not in shipped():
-        known = sorted({*shipped(), *(path.parent.name for path in Path("recipes").glob(f"*/{RECIPE_FILE}"))})
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        names = known()
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"no recipe {name!r}: {hint}known: {', '.join(known)}; or a directory with {RECIPE_FILE}")
+        raise UsageError(f"no recipe {name!r}: {hint}known: {', '.join(names)}; or a directory with {RECIPE_FILE}")
     if not may_copy:
         raise UsageError(f"no recipe {name!r} here yet: `autoslim recipes copy {name}` makes it")
     target = copy(name, Path("recipes") / name)

@@ -5,25 +5,61 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 LONG = 100
 """Characters of a value that a person still reads."""
 
+MANY = 8
+"""Keys that one line names."""
+
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
-    """Turn pydantic's first complaint into one line: key, value, and the nearest known key."""
-    first, *others = error.errors()
-    key = ".".join(" ".join(str(part).split())[:LONG] for part in first["loc"]) or "(whole)"
+    """Turn pydantic's complaints into one line: all unknown keys with the nearest known ones, or the first fault.
+
+    What is missing is told after what is unknown: it is often there under a wrong name.
+    """
+    first, *others = complaints(error)
+    key = _key(first)
     if first["type"] == "extra_forbidden":
+        unknown = [fault for fault in (first, *others) if fault["type"] == "extra_forbidden"]
+        missing = [fault for fault in others if fault["type"] == "missing"]
+        others = others[len(unknown) + len(missing) - 1 :]
         known = list(fields_at(schema, first["loc"][:-1]))
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]}?" if near else ""
+        hint = _nearest(first, known)
         text = f"unknown key {key}; {hint} known here: {', '.join(known)}"
+        if len(unknown) > 1:
+            hints = (_nearest(fault, list(fields_at(schema, fault["loc"][:-1]))) for fault in unknown)
+            pairs = [f"{_key(fault)} ({hint})" for fault, hint in zip(unknown, hints, strict=True)]
+            text = f"unknown keys {_listed(pairs)}"
+        text += f"; missing: {_listed(list(map(_key, missing)))}" if missing else ""
     elif first["type"] == "missing":
         text = f"{key} is missing"
     else:
         text = f"{key}: {first['msg'].removeprefix('Value error, ')}, not {_shortened(first['input'])}"
     return text + (f" (and {len(others)} more)" if others else "")
+
+
+def complaints(error: ValidationError) -> list[ErrorDetails]:
+    """Return pydantic's complaints: unknown keys first, missing ones next, then the others."""
+    order = {"extra_forbidden": 0, "missing": 1}
+    return sorted(error.errors(), key=lambda fault: order.get(fault["type"], 2))
+
+
+def _key(fault: ErrorDetails) -> str:
+    """Return the dotted key that a complaint is about."""
+    return ".".join(" ".join(str(part).split())[:LONG] for part in fault["loc"]) or "(whole)"
+
+
+def _nearest(fault: ErrorDetails, known: list[str]) -> str:
+    """Name the known key that an unknown one is nearest to."""
+    near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"did you mean {near[0]}?" if near else "nothing is known here"
+
+
+def _listed(names: list[str]) -> str:
+    """List names, of many the first."""
+    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
 
 
 def _shortened(value: object) -> str:

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.recipe.errors import explain
+from autoslim_cli.recipe.errors import complaints, explain
 from autoslim_cli.recipe.overrides import apply_override, touches
 from autoslim_cli.recipe.schema import Recipe
 
@@ -36,6 +36,6 @@ def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        at = tuple(map(str, error.errors()[0]["loc"]))
+        at = tuple(map(str, complaints(error)[0]["loc"]))
         source = next((f"{override!r}" for override in reversed(given) if touches(override, at)), path)
         raise UsageError(f"{source}: {explain(error, Recipe)}") from None

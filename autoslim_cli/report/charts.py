@@ -31,6 +31,7 @@ svg .c1 { fill: var(--c1); stroke: var(--c1); } svg .c2 { fill: var(--c2); strok
 svg .c3 { fill: var(--c3); stroke: var(--c3); } svg .c4 { fill: var(--c4); stroke: var(--c4); }
 svg .c5 { fill: var(--c5); stroke: var(--c5); } svg .c6 { fill: var(--c6); stroke: var(--c6); }
 svg .clear { paint-order: stroke; stroke: var(--ground); stroke-width: 4px; }
+svg .limit { stroke-dasharray: 3 3; }
 svg .bar { stroke: none; } svg .open { fill: var(--ground); stroke-width: 1.6; } svg .wire { fill: none; }
 svg text.c1, svg text.c2, svg text.c3, svg text.c4, svg text.c5, svg text.c6 { stroke: none; }
 """.strip()
@@ -124,8 +125,10 @@ def rows(
 def slimming(facts: Facts) -> Element:
     """Draw loss and top-1 on the holdout against FLOPs, step by step; each step says its units under the pointer."""
     steps, left, right = facts.steps, 44.0, WIDTH - RIGHT
-    x, ticks = _scale([step["flops"] for step in steps] + [one.costs["flops"] for one in facts.found], left, right)
-    # 1. What was found: a line each, its name above in the first row with room for it.
+    limits = [one.limits["flops"] for one in facts.found if "flops" in one.limits]
+    found = [one.costs["flops"] for one in facts.found]
+    x, ticks = _scale([*(step["flops"] for step in steps), *found, *limits], left, right)
+    # 1. What was found: a line each, beside its budget's broken one, its name above in the first row with room for it.
     ends: list[float] = []
     marks = []
     for number, one in sorted(enumerate(facts.found), key=lambda pair: pair[1].costs["flops"]):
@@ -155,6 +158,10 @@ def slimming(facts: Facts) -> Element:
     for number, name, at, row in marks:
         drawing.append(element("line", class_=f"{colour(number)} wire", x1=at, x2=at, y1=4 + 12 * row, y2=foot))
         drawing.append(element("text", name, class_=colour(number), x=at + 3, y=10 + 12 * row))
+        if (limit := facts.found[number].limits.get("flops")) is not None:
+            said = element("title", f"budget {facts.found[number].budget}: {short(limit)} FLOPs")
+            line = element("line", said, class_=f"{colour(number)} limit", x1=x(limit), x2=x(limit), y1=head, y2=foot)
+            drawing.append(line)
     for title, top in (("loss", head), ("top-1", head + 136)):
         words = f"{title} on the holdout, before training"
         drawing.append(element("text", words, class_="clear", x=left, y=top - 4))

@@ -25,7 +25,7 @@ class Network:
 
     `costs` are by name, latency among them as `ms on DEVICE`. `top1` is by the images that it was measured on.
     `outputs`, `flops` and `params` are by layer, `ms` by device and then by layer. `channels_by`: what chose its
-    channels, `searched`, `one width` or `random`.
+    channels, `searched`, `one width` or `random`. `budget`: what a search was given, and `limits` that by cost.
     """
 
     name: str
@@ -39,6 +39,8 @@ class Network:
     top1: Mapping[str, float] = field(default_factory=dict)
     channels_by: str = ""
     trained: str = ""
+    budget: str = ""
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

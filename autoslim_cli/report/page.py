@@ -123,12 +123,14 @@ def _networks(facts: Facts, devices: Sequence[str]) -> Element:
     networks = [facts.base, facts.supernet, *facts.found, *facts.others]
     measured = [where for where in ("holdout", "test") if any(where in network.top1 for network in networks)]
     memory = [name for name in ("activation_memory",) if name in facts.base.costs]
-    heads = ["network", "FLOPs", "params", *("activations" for _ in memory), *devices]
+    budgets = ["budget"] if any(network.budget for network in networks) else []
+    heads = ["network", *budgets, "FLOPs", "params", *("activations" for _ in memory), *devices]
     heads += [f"{where} top-1" for where in measured]
 
     def row(network: Network) -> Iterable[Element | str]:
         costs = network.costs
         yield f"{network.name}{f' ({network.trained})' if network.trained else ''}"
+        yield from (_budget(network) for _ in budgets)
         yield f"{costs['flops']:,.0f} ({costs['flops'] / facts.base.costs['flops']:.0%})"
         yield f"{costs['params']:,.0f}"
         yield from (MEASURES[name].show(costs[name]) for name in memory)
@@ -136,6 +138,12 @@ def _networks(facts: Facts, devices: Sequence[str]) -> Element:
         yield from (f"{network.top1[where]:.2%}" if where in network.top1 else "" for where in measured)
 
     return _table(heads, map(row, networks))
+
+
+def _budget(network: Network) -> str:
+    """Write what a search was given, and how much of it the network that it found uses."""
+    shares = [network.costs[name] / limit for name, limit in network.limits.items() if limit > 0]
+    return f"{network.budget}{f', {max(shares):.1%} used' if shares else ''}"
 
 
 def _units(facts: Facts) -> Element:

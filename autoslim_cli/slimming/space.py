@@ -86,7 +86,7 @@ class Space:
         """Lay out the space of a supernet `width` times as wide as the network that was read.
 
         A unit's step is its largest count over `groups`, rounded to a multiple of `divisor`, or of the multiple of the
-        unit's granule that is nearest to it.
+        unit's granule that is nearest to it. Raises UsageError if a unit shall have more than it can.
         `groups` and `divisor` are one number or one for each unit; `least` holds the smallest counts of some units.
         """
         units = {}
@@ -97,10 +97,13 @@ class Space:
                 continue
             quantum = _quantum(unit, divisors[unit.name])
             largest = max(scaled(unit.base, width, quantum), unit.base if width >= 1 else 0)
-            smallest = min(
-                max(scaled(unit.base, min_width, quantum), _rounded_up((least or {}).get(unit.name, 0), quantum)),
-                largest,
-            )
+            asked = (least or {}).get(unit.name, 0)
+            if asked > largest:
+                raise UsageError(
+                    f"space.min: {asked} channels for unit {unit.name}, which has {largest} at most: lower it there, "
+                    "or raise supernet.width"
+                )
+            smallest = min(max(scaled(unit.base, min_width, quantum), _rounded_up(asked, quantum)), largest)
             step = max(quantum, quantum * math.floor(largest / _value_for(groups, unit) / quantum + 0.5))
             grid = range(largest, smallest, -step)
             units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step, quantum)

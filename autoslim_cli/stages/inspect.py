@@ -40,8 +40,10 @@ def units(project: Project) -> list[dict[str, Any]]:
     ]
 
 
-def info(what: str, model: ModelSettings | None, latency_table: Path | None = None) -> dict[str, Any]:
-    """Describe a channel config, a checkpoint, or (with `model`) a network by name.
+def info(
+    what: str, model: ModelSettings | None, latency_table: Path | None = None, directory: Path | None = None
+) -> dict[str, Any]:
+    """Describe a channel config, a checkpoint, or (with `model`) a network by name, as of the recipe in `directory`.
 
     Returns its layer table, FLOPs and parameters, its base network's, fvcore's count of the built network, and the
     latency that a table predicts. Raises ArtifactError if the table does not hold its layers.
@@ -55,7 +57,9 @@ def info(what: str, model: ModelSettings | None, latency_table: Path | None = No
         refuse_other_model(latency_table, times, settings)
         refuse_incomplete(latency_table, times)
         steering = steering.model_copy(update={"tie": times.tie})
-    reading = constrained(read(build(settings, Path() if model else path.parent), settings.input), steering)
+    reading = constrained(
+        read(build(settings, directory or (Path() if model else path.parent)), settings.input), steering
+    )
     table, base = reading.table, reading.table.base
     chosen: Channels = base
     if channels is not None:
@@ -104,7 +108,7 @@ def network_in(path: Path) -> tuple[ChannelConfig, SpaceSettings, dict[str, Any]
     """
     if not path.exists() and path.suffix not in (".json", ".safetensors"):
         raise UsageError(
-            f"{path}: neither a file nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
+            f"{path}: neither a file, nor a recipe, nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
             f"package.module:factory or ./net.py:factory); did you mean torchvision/{path}?"
         )
     if path.suffix == ".json":

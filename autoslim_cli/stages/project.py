@@ -13,6 +13,7 @@ from autoslim_cli.data.image_sets import ImageSets
 from autoslim_cli.files.provenance import made_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
+from autoslim_cli.latency.summary import verdict
 from autoslim_cli.latency.table import read_table
 from autoslim_cli.latency.table_choice import table_for_search
 from autoslim_cli.machine import choose_device, keep_freed_memory
@@ -97,5 +98,9 @@ def with_latency(project: Project, named: Path | None) -> Project:
     """
     path = table_for_search(named, project.directory, project.recipe.model, project.device)
     reading, space = project.network.reading, project.network.space
-    latency = predictor(read_table(path), pieces(reading), *space.ends, str(path))
+    table = read_table(path)
+    latency = predictor(table, pieces(reading), *space.ends, str(path))
+    judged = verdict(table.check)
+    if judged.predicts in ("badly", "unchecked"):
+        project.reporter.warn(f"{path} {judged.words}")
     return replace(project, costs=project.costs.also("latency", latency), latency_table=path)

@@ -1,6 +1,6 @@
 """Show what lies in a recipe's directory: one HTML page, and its figures as SVG files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from autoslim_cli import __version__
+from autoslim_cli.cost.budget import MEASURES, parse
 from autoslim_cli.cost.configs import check_cost
-from autoslim_cli.errors import AutoslimError
+from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name, sha256, write_text
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, config_sha256, describe, read_config
@@ -102,7 +103,10 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         top1 = top1_of(config, facts)
         if not facts:
             chosen_by[path.name] = _chosen_by(config)
-            found.append(network(path.stem.removeprefix("arch-"), "found", channels, top1=top1))
+            budget = config.found.budget if config.found else ""
+            limits = dict(_limits(budget, project.costs(project.network.base)))
+            name = path.stem.removeprefix("arch-")
+            found.append(network(name, "found", channels, top1=top1, budget=budget, limits=limits))
             continue
         parents = facts.get("made_from", {}).get("parents", {})
         by = next((chosen_by.get(name, "searched") for name in parents if name.endswith(".json")), "one width")
@@ -180,6 +184,15 @@ def _layer(row: LayerRow) -> Layer:
     units = tuple(dict.fromkeys(segment.unit for segment in row.outputs if segment.unit is not None))
     inputs = {segment.unit for segment in row.inputs}
     return Layer(row.name, units, depthwise=bool(row.group_inputs) and set(units) == inputs)
+
+
+def _limits(budget: str, base: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Yield the bounds of a budget as a channel config has it, by cost; a person may have written something else."""
+    for text in budget.split(" and "):
+        measure, _, bound = text.partition("<=")
+        with suppress(UsageError):
+            if measure in MEASURES and measure in base:
+                yield measure, parse(measure, bound, base[measure]).limit
 
 
 def _chosen_by(config: ChannelConfig) -> str:

@@ -7,10 +7,8 @@ from autoslim_cli.cost.budget import MEASURES, Budget
 from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
-from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.network.table import Channels
-from autoslim_cli.report.figures import Found, Search, write_report
-from autoslim_cli.search.log import LOG_FILE, read_steps
+from autoslim_cli.report.figures import write_report
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.project import Project
 from autoslim_cli.stages.report import report
@@ -55,16 +53,14 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False) ->
         rows.append(_row("uniform", project, budget, at_one_width, uniform))
     # 4. What was found, for people.
     page: str | None = None
-    written: dict[str, str | None] = {"report": None, "plot": None}
+    written: str | None = None
     if project.ranks.first:
-        written = write_report(project.directory, _drawn(project, found), rows)
+        written = write_report(project.directory, rows, found.evaluations)
         page = report(project, project.latency_table)["page"]
-    if written["plot"] is None:
-        project.reporter.say("no plot: pip install 'autoslim[plot]' draws one")
     return {
         "networks": rows,
         "search": {"evaluations": found.evaluations, "seconds": found.seconds},
-        **written,
+        "report": written,
         "page": page,
     }
 
@@ -109,22 +105,3 @@ def _search(project: Project, budgets: list[Budget]) -> SearchResult:
     except StaleLogError as error:
         project.reporter.say(f"searching anew: {error}")
         return search(project, budgets)
-
-
-def _drawn(project: Project, result: SearchResult) -> Search:
-    """Return what is drawn of a search."""
-    units = project.network.space.units
-    found = [
-        Found(
-            one["budget"], read_config(project.directory / Path(one["path"]).name).channels, one["flops"], one["loss"]
-        )
-        for one in result.configs
-    ]
-    return Search(
-        model=project.recipe.model.name,
-        strategy=result.strategy,
-        evaluations=result.evaluations,
-        base={name: unit.unit.base for name, unit in units.items() if len(unit.counts) > 1},
-        found=found,
-        steps=read_steps(project.directory / LOG_FILE),
-    )

@@ -94,7 +94,8 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
             for event in strategy(problem, journal.ask):
                 if isinstance(event, Step):
                     journal.note(event)
-                    bar(min(journal.number, forecast.steps), partial(_progress, costs, event))
+                    bar(min(journal.number, forecast.steps), partial(_progress, costs, event, budgets[-1]))
+                    project.reporter.detail(partial(_told, costs, event, journal.number))
                 elif settings.rivals:
                     answers.append((event, journal.number))
                 else:
@@ -279,9 +280,23 @@ def _say_plan(project: Project, scorer: Scorer, forecast: Forecast, log: SearchL
     return high * images / max(seconds, 1e-9)
 
 
-def _progress(costs: Costs, step: Step) -> str:
-    """Say where a step led."""
-    return f"{short(costs['flops'](step.channels))} FLOPs  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
+def _progress(costs: Costs, step: Step, last: Budget) -> str:
+    """Say where a step led, and what is left to slim until the last budget holds."""
+    cost = costs(step.channels)
+    bound = last.binding(cost)
+    kind, left = MEASURES[bound.measure], max(cost[bound.measure] - bound.limit, 0)
+    remains = f", {kind.show(left)} {kind.word} left" if step.kind in ("slim", "prune") else ""
+    return f"{short(cost['flops'])} FLOPs{remains}  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
+
+
+def _told(costs: Costs, step: Step, number: int) -> str:
+    """Say all of a step: its units, and where it led."""
+    changes = ", ".join(f"{unit} {before} to {after}" for unit, before, after in step.changes)
+    score, flops = step.score, costs["flops"](step.channels)
+    return (
+        f"step {number}, {step.kind}: {changes or 'all units'}; {short(flops)} FLOPs, loss {score.loss:.4f}, "
+        f"top-1 {score.top1:.1%}"
+    )
 
 
 def _write(
@@ -316,9 +331,23 @@ def _write(
         f"{path}: {costs}{f', measured {measured:.4g}ms' if measured else ''}, holdout loss {score.loss:.4f}, "
         f"top-1 {score.top1:.1%} after {number} steps"
     )
+    _warn_of_a_broken_bound(project, path, answer.budget, measured)
     cost |= {"measured_latency": measured} if measured else {}
     spent = {"budget": str(answer.budget), "used": answer.budget.used(project.costs(answer.channels))}
     return {"path": str(path), **spent, **cost, "loss": score.loss, "top1": score.top1}
+
+
+def _warn_of_a_broken_bound(project: Project, path: Path, budget: Budget, measured_ms: float | None) -> None:
+    """Say so where a network takes longer than its budget allows: only its prediction is what the search bounds."""
+    bound = next((bound for bound in budget.bounds if bound.measure == "latency"), None)
+    if bound is None or measured_ms is None or measured_ms <= bound.limit:
+        return
+    show = MEASURES["latency"].show
+    within = show(bound.limit * bound.limit / measured_ms)
+    project.reporter.warn(
+        f"{path}: measured {show(measured_ms)}, which breaks {bound} ({show(bound.limit)}) by "
+        f"{measured_ms / bound.limit - 1:.1%}: only the prediction holds; search for about {within} to be within it"
+    )
 
 
 def _holds(path: Path, config: ChannelConfig) -> bool:

@@ -57,8 +57,8 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     ):
         metrics = Metrics(job.metrics, done=done, writing=ranks.first, log=log)
         while done < total and not _is_over(settings, state, done / per_epoch):
-            epoch, first = done // per_epoch, done
-            stretch, means = Stretch(), list[tuple[int, float]]()
+            epoch, seen = done // per_epoch, dict[str, Any]()
+            stretch, means = Stretch(), metrics.of_epoch(epoch * per_epoch)
             batches = training.images.training(
                 settings.batch, job.seed, epoch, done % per_epoch, rank=ranks.rank, size=ranks.size
             )
@@ -79,8 +79,9 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                     seen = stretch.look(batch, device)
                     _check(seen["loss"], done, epoch, rate, job.section)
                     metrics.add({"step": done, "epoch": epoch + 1, "rate": rate, **seen})
+                    reporter.detail(partial(_told, done, total, seen, rate))
                     means.append((steps, next(iter(seen["loss"].values()))))
-                bar(done, partial(_progress, seen if means else None, rate))
+                bar(done, partial(_progress, seen, rate))
                 # 4. Keep what was done.
                 if saving and ranks.first:
                     state.save(job, done)
@@ -88,7 +89,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 if stopping:
                     _stop(done, total, reporter, ranks, poll)
             # 5. Look at the holdout.
-            mean = sum(steps * loss for steps, loss in means) / (done - first)
+            mean = sum(steps * loss for steps, loss in means) / sum(steps for steps, _ in means)
             line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {seen['images_per_second']:.0f} images/s"
             glance = _look(settings, training, state, epoch + 1)
             if glance is not None:
@@ -208,12 +209,18 @@ def _stop(done: int, total: int, reporter: Reporter, ranks: Ranks, poll: Poll) -
     raise KeyboardInterrupt
 
 
-def _progress(seen: dict[str, Any] | None, rate: float) -> str:
+def _progress(seen: dict[str, Any], rate: float) -> str:
     """Say how the training went when somebody last looked: to look now would wait for the work in flight."""
-    if seen is None:
+    if not seen:
         return f"lr {rate:.4f}"
     loss = next(iter(seen["loss"].values()))
     return f"{seen['images_per_second']:.0f} images/s  loss {loss:.3f}  lr {rate:.4f}"
+
+
+def _told(done: int, total: int, seen: dict[str, Any], rate: float) -> str:
+    """Say all that a look at a training found."""
+    losses = "  ".join(f"{name} {loss:.4f}" for name, loss in seen["loss"].items())
+    return f"step {done}/{total}  {losses}  {seen['images_per_second']:.0f} images/s  lr {rate:.4g}"
 
 
 def _check(losses: dict[str, float], done: int, epoch: int, rate: float, section: str) -> None:

@@ -28,10 +28,17 @@ class Metrics:
 
     def __init__(self, path: Path, *, done: int, writing: bool, log: Log) -> None:
         self.path, self.writing, self.log = path, writing, log
+        rows = [row for row in read_metrics(path) if row["step"] <= done and done] if writing else []
+        self.before = list(_looks(rows))
+        """The looks of a training that goes on: after which step, and the first mean loss since the last one."""
         if writing:
-            write_text(
-                path, "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= done and done)
-            )
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def of_epoch(self, start: int) -> list[tuple[int, float]]:
+        """Return how many steps each look before this process was over, and their mean loss, after step `start`."""
+        found = [(step, loss) for step, loss in self.before if step > start]
+        steps = [step for step, _ in found]
+        return [(step - last, loss) for last, (step, loss) in zip([start, *steps], found, strict=False)]
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a line. What a kill cuts short is dropped by the training that goes on."""
@@ -57,6 +64,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             break
         rows.append(row)
     return rows
+
+
+def _looks(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, float]]:
+    """Yield the steps of looks and their first losses."""
+    for row in rows:
+        losses = row.get("loss")
+        loss = next(iter(losses.values()), None) if isinstance(losses, dict) else None
+        if isinstance(loss, int | float) and math.isfinite(loss):
+            yield row["step"], float(loss)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What a training writes down while it runs, and that it does not wait for the device to know it."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -45,6 +46,31 @@ def test_a_resumed_training_drops_what_came_after_its_state(autoslim, recipe, mo
         file.write('{"step": 40, "loss": {"loss": 9}}\n{"step": 50, "lo')
     autoslim(*command, "--resume")
     assert [(row["step"], row["loss"]) for row in rows_of(path)] == whole
+
+
+def test_the_loss_of_an_epoch_that_was_interrupted_is_of_all_its_steps(autoslim, recipe, monkeypatch):
+    command = ("retrain", "--width", "0.5", "-r", recipe, "retrain.batch=20", "retrain.epochs=2")  # 30 steps an epoch
+
+    def losses(result):
+        return [line.split()[3] for line in result.stderr.splitlines() if line.startswith("epoch ")]
+
+    whole = losses(autoslim(*command))
+    assert len(whole) == 2
+    (recipe / "model-width-0.5.safetensors").unlink()
+    step, steps = State.step, []
+
+    def stop_in_the_middle(*arguments):
+        step(*arguments)
+        steps.append(1)
+        if len(steps) == 25:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "step", stop_in_the_middle)
+        assert losses(autoslim(*command, code=130)) == []
+    resumed = autoslim(*command, "--resume")
+    assert "resuming after step 25" in resumed.stderr
+    assert losses(resumed) == whole
 
 
 class Waits(TorchDispatchMode):

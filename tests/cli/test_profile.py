@@ -22,6 +22,7 @@ from autoslim_cli.latency.local_device import is_local, local_device
 from autoslim_cli.latency.table import Correction, read_table, table_name
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.stages import profile
+from autoslim_cli.stages import search as search_stage
 from autoslim_cli.stages.project import with_latency
 
 
@@ -266,6 +267,39 @@ def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, 
     )
 
 
+BAD = {"networks": 30, "median_error": 0.41, "p90_error": 0.9, "rank_correlation": 0.46, "repeatability": 0.02}
+
+
+def test_profile_ends_in_a_verdict(worked, quick, autoslim, autoslim_json):
+    result = autoslim("profile", "-r", worked)
+    told = autoslim_json("profile", "-r", worked, "--resume")["verdict"]
+    assert result.stdout.rstrip().splitlines()[-1] == told
+    assert told.startswith(("predicts well: ", "predicts roughly: ", "predicts badly: "))
+
+
+@pytest.mark.parametrize("option", [[], ["-q"]])
+def test_a_search_by_a_table_that_predicts_badly_is_warned_of(worked, synthetic, autoslim, option):
+    arguments = ("search", "--latency", "70%", "--latency-table", synthetic, "-r", worked, *option)
+    edited(synthetic, lambda table: table.update(check={**BAD, "rank_correlation": 0.99, "median_error": 0.03}))
+    assert "warning: " not in autoslim(*arguments).stderr
+    edited(synthetic, lambda table: table.update(check=BAD))
+    said = autoslim(*arguments).stderr
+    assert f"warning: {synthetic} predicts badly: rank correlation 0.46 and median error 41%" in said
+    edited(synthetic, lambda table: table.pop("check"))
+    assert "unchecked" in autoslim(*arguments).stderr
+
+
+def test_a_measured_latency_that_breaks_the_budget_is_said(worked, synthetic, autoslim, monkeypatch):
+    edited(synthetic, lambda table: table.update(check={**BAD, "rank_correlation": 0.99, "median_error": 0.03}))
+    arguments = ("search", "--latency", "20us", "--latency-table", synthetic, "-r", worked)
+    monkeypatch.setattr(search_stage, "time_found", lambda *_: 0.0199)
+    assert "breaks" not in autoslim(*arguments).stderr
+    monkeypatch.setattr(search_stage, "time_found", lambda *_: 0.0203)
+    (line,) = [line for line in autoslim(*arguments).stderr.splitlines() if "breaks" in line]
+    assert line.startswith("warning: ")
+    assert "measured 20.3us, which breaks latency<=20us (20us) by 1.5%" in line
+
+
 def test_activation_memory_alone(worked, autoslim_json):
     (found,) = autoslim_json("search", "--activation-memory", "60%", "-r", worked)["configs"]
     config = json.loads((worked / "arch-activation-memory-60pct.json").read_text())
@@ -296,6 +330,7 @@ def shorten(counts):
             lambda t: t["correction"].update(cold=-0.5, cached_mweights=1.0),
             ["correction.cold", "greater than or equal"],
         ),
+        (lambda t: t["correction"].update(other=-0.3), ["correction.other", "greater than or equal"]),
         (lambda t: t["correction"].update(constant_ms=float("nan")), ["correction.constant_ms", "finite"]),
         (lambda t: t.update(fitted=[{"channels": {}, "ms": [0.0]}]), ["fitted", "greater than 0"]),
         (

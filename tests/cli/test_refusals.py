@@ -20,13 +20,15 @@ def files(directory):
         (["units", "--recpe", "digits"], 2, ["--recpe", "--recipe"]),
         (["units", "-r", "digitz"], 2, ["no recipe 'digitz'", "did you mean digits?"]),
         (["info", "torchvision/resnet19"], 2, ["resnet19", "resnet18"]),
-        (["info", "resnet18"], 2, ["neither a file nor a model name", "torchvision/resnet18"]),
+        (["info", "resnet18"], 2, ["neither a file, nor a recipe, nor a model name", "torchvision/resnet18"]),
         (["info", "arch-9M.json"], 4, ["arch-9M.json", "autoslim search"]),
         (["info", "model-9M.safetensors"], 4, ["model-9M.safetensors", "no such checkpoint"]),
-        (["info", "torchvision/resnet18", "--input", "3,224"], 2, ["--input", "3,224,224"]),
+        (["info", "torchvision/resnet18", "--input", "3,224"], 2, ["--input", "1x28x28"]),
         (["info", "torchvision/resnet18", "--arg", "width=2"], 2, ["model.args", "width"]),
         (["info", "torchvision/vit_b_16"], 2, ["attention", "convolutional"]),
         (["info", "torchvision/mobilenet_v2", "--arg", "round_nearest=0"], 2, ["model.args", "ZeroDivisionError"]),
+        (["info", "digits", "--input", "1x28x28"], 2, ["--input", "digits says both"]),
+        (["info", "nowhere"], 2, ["neither a file, nor a recipe, nor a model name"]),
         (["info", "nowhere:net"], 2, ["nowhere:net", "cannot be imported"]),
         (["recipes", "validate", "digits", "train.epoch=2"], 2, ["train.epoch", "did you mean epochs?"]),
     ],
@@ -54,6 +56,7 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["units", "space.pin=[layer9.*]"], ["space.pin", "'layer9.*'", "the nearest are layer"]),
         (["units", "space.tie=[[conv1, layer2.0.conv1]]"], ["space.tie", "conv1 has 8", "layer2.0.conv1 has 16"]),
         (["units", "space.groups={nothing: 3}"], ["space.groups", "'nothing'"]),
+        (["units", "space.min={conv1: 4, layer2*: 400}"], ["space.min: 400 channels", "layer2.0.conv1", "24 at most"]),
         (["units", "supernet.width=.inf"], ["supernet.width", "finite"]),
         (["train-supernet", "device=meta"], ["device", "cpu, cuda and mps"]),
         (["train-supernet", "data.std=[0]"], ["data.std"]),
@@ -222,6 +225,54 @@ def test_an_untraceable_network(refuse, recipe):
     )
     line = refuse(2, "units", "-r", recipe, "model.name=./net.py:Net", "model.args={}")
     assert "torch.fx cannot trace Net" in line
+
+
+CODE = """
+import torch
+from torch import nn
+
+class Cut(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x)[:, :8]
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.cut, self.head = nn.Conv2d(1, 8, 3), Cut(8), nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        x = self.conv(x)
+        {line}
+        return self.head(x.mean((2, 3)))
+
+def plain():
+    return Net(10)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("if x.mean() > 0: x = -x", ["net.py:16: if x.mean() > 0", "must not branch on the values of tensors"]),
+        (
+            "x = self.cut(x)",
+            ["cut (", "net.py:16) works at the base network's channels alone", "its code holds a size"],
+        ),
+        ("x = x + torch.ones(7, 1, 1)", ["does not run on an image of [1, 8, 8]", "net.py:16)", "check model.input"]),
+        ("y = x[:, :4]; y += 1", ["iadd changes in place", "net.py:16): write it out of place"]),
+    ],
+)
+def test_a_refusal_of_a_network_names_the_file_and_the_line(refuse, recipe, line, words):
+    (recipe / "net.py").write_text(CODE.format(line=line))
+    said = refuse(2, "units", "-r", recipe, "model.name=./net.py:Net", "model.args={}")
+    assert all(word in said for word in words), said
+    assert str(recipe / "net.py") in said
+
+
+def test_a_factory_without_num_classes_gets_a_hint(refuse, recipe):
+    (recipe / "net.py").write_text(CODE.format(line="pass"))
+    said = refuse(2, "units", "-r", recipe, "model.name=./net.py:plain", "model.args={}")
+    assert "it is called with num_classes=10 (model.classes)" in said
 
 
 def test_a_loss_that_is_not_finite(refuse, recipe):

@@ -80,6 +80,41 @@ def test_the_page_shows_what_lies_in_the_directory(worked, autoslim, autoslim_js
     assert "arch-60pct.json (changed)" in page_of(worked).words
 
 
+def test_the_report_shows_the_budget_the_uniform_network_and_test_top1(worked, autoslim_json):
+    """And FLOPs grow to the right in every figure."""
+    found = autoslim_json("run", "--flops", "60%,30%", "-r", worked, "retrain.epochs=1")["networks"]
+    assert not list(worked.glob("*.png"))  # the page and its figures are all that is drawn
+    page = page_of(worked)
+    text = " ".join(page.words)
+    base = autoslim_json("info", worked / "arch-60pct.json")["base"]["flops"]
+    assert "test top-1" in page.words
+    for row in found:
+        assert f"{row['top1']:.2%}" in page.words
+        name = row["path"].rpartition("/")[2].removesuffix(".safetensors")
+        assert name in text  # the searched networks and those of one width alike
+    assert any(row["network"] == "uniform" for row in found)
+    assert "one width" in page.words
+    for share, row in ((0.6, found[0]), (0.3, found[2])):
+        used = row["flops"] / int(share * base)
+        assert f"flops<={share:.0%}, {used:.1%} used" in page.words
+        assert any(word.startswith(f"budget flops<={share:.0%}: ") for word in page.words)
+    # The two budgets' lines in the slimming figure: the larger lies to the right, and each holds its answer.
+    svg = ElementTree.parse(worked / "report-slimming.svg").getroot()
+    lines = [one for one in svg.iter() if one.tag.endswith("line") and "limit" in one.get("class", "").split()]
+    answers = [one for one in svg.iter() if one.tag.endswith("line") and "wire" in one.get("class", "").split()]
+    limits = {one.get("class").split()[0]: float(one.get("x1")) for one in lines}
+    at = {one.get("class").split()[0]: float(one.get("x1")) for one in answers if one.get("x1")}
+    assert len(limits) == 2
+    assert limits["c1"] > limits["c2"]
+    assert all(at[colour] <= limits[colour] for colour in limits)
+    for name in ("slimming", "accuracy"):
+        svg = ElementTree.parse(worked / f"report-{name}.svg").getroot()
+        texts = [one for one in svg.iter() if one.tag.endswith("text") and one.text and one.text.endswith("K")]
+        ticks = [(float(one.get("x")), float(one.text.removesuffix("K"))) for one in texts]
+        assert len(ticks) > 1
+        assert ticks == sorted(ticks, key=lambda tick: tick[1])
+
+
 def test_nothing_in_a_name_or_a_text_runs(worked, autoslim):
     directory = worked.rename(worked.with_name(HOSTILE.replace("\x07", "")))
     recipe = directory / "recipe.yaml"

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
-from PIL import Image
 
 import autoslim_cli
 from autoslim_cli.files.atomic import sha256
@@ -273,7 +272,7 @@ def test_a_config_by_hand_may_be_wider_than_the_supernet(autoslim_json, worked):
     assert autoslim_json("retrain", worked / "wide.json", "retrain.epochs=1")["path"].endswith("model-wide.safetensors")
 
 
-def test_run_ends_in_a_table_and_a_picture(autoslim_json, worked):
+def test_run_ends_in_a_table_and_a_page(autoslim_json, worked):
     result = autoslim_json("run", "--flops", "60%", "-r", worked)
     base, searched, uniform = result["networks"]
     assert [row["network"] for row in result["networks"]] == ["base", "searched", "uniform"]
@@ -282,9 +281,8 @@ def test_run_ends_in_a_table_and_a_picture(autoslim_json, worked):
         assert row["budget"] == "flops<=60%"
         assert row["used"] == pytest.approx(row["flops"] / int(0.6 * base["flops"]))
         assert 0.98 <= row["used"] <= 1
-    with Image.open(result["plot"]) as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 600
+    assert (worked / "report.html").is_file()
+    assert result["page"] == str(worked / "report.html")
     assert json.loads((worked / "report.json").read_text())["networks"] == result["networks"]
 
 

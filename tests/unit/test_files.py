@@ -72,6 +72,20 @@ def test_a_wrong_recipe_is_not_blamed_on_an_override(recipe):
         load_recipe(recipe, ["train.epochs=2"])
 
 
+def test_all_unknown_keys_are_named_before_missing_ones(recipe):
+    path = recipe / "recipe.yaml"
+    path.write_text(path.read_text().replace("epochs: 3, batch: 64", "epoch: 3, batsh: 64"))
+    with pytest.raises(UsageError) as error:
+        load_recipe(recipe, ["trian.epochs=2"])
+    line = str(error.value)
+    unknown = [line.index(f"{key} (did you mean {near}?)") for key, near in (
+        ("train.epoch", "epochs"), ("train.batsh", "batch"), ("retrain.epoch", "epochs"), ("trian", "train"),
+    )]  # fmt: skip
+    assert unknown == sorted(unknown)
+    assert line.index("missing: train.epochs, retrain.epochs") > unknown[-1]
+    assert "\n" not in line
+
+
 def test_overrides_are_read_as_yaml(recipe):
     read = load_recipe(recipe, ["train.lr=1e-2", "data.path=some/where", "model.args.depth=14", "data.limit=null"])
     assert (read.train.lr, read.data.path, read.model.args["depth"], read.data.limit) == (0.01, "some/where", 14, None)
@@ -89,9 +103,12 @@ def test_find_copies_a_shipped_recipe_and_says_so(tmp_path, monkeypatch):
     said = []
     assert str(catalogue.find(None, said.append)) == "recipes/digits"
     assert (tmp_path / "recipes/digits/recipe.yaml").is_file()
-    assert said == ["copied the shipped recipe digits to recipes/digits"]
+    assert said == [
+        "no --recipe is named and none is here: digits, the demo on embedded digits, is taken",
+        "copied the shipped recipe digits to recipes/digits",
+    ]
     catalogue.find("digits", said.append)
-    assert len(said) == 1
+    assert len(said) == 2
     monkeypatch.chdir(tmp_path / "recipes/digits")
     assert str(catalogue.find(None, said.append)) == "."
     with pytest.raises(UsageError, match="did you mean cifar10"):

@@ -3,6 +3,7 @@
 import itertools
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ import torchvision
 from conftest import Holding
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import lsq_linear
 from torch import fx
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
@@ -17,14 +19,15 @@ from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.latency import timing
 from autoslim_cli.latency.building import build_piece
-from autoslim_cli.latency.correction import check, fit
+from autoslim_cli.latency.correction import LEAST_FACTOR, MOST_TAKEN, _bounded, check, fit
 from autoslim_cli.latency.engines import DTYPES, Run, load
 from autoslim_cli.latency.grid import Timing, channels_at, layer_shapes, refined
 from autoslim_cli.latency.interpolation import Grid
 from autoslim_cli.latency.onnx_file import onnx_bytes
 from autoslim_cli.latency.pieces import pieces
-from autoslim_cli.latency.predictor import Latency, share_cold
-from autoslim_cli.latency.table import Correction, Device, Measured
+from autoslim_cli.latency.predictor import LEAST_SHARE, Latency, share_cold
+from autoslim_cli.latency.summary import verdict
+from autoslim_cli.latency.table import Check, Correction, Device, Measured
 from autoslim_cli.latency.timing import time_cold, time_interleaved
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import _channels
@@ -174,6 +177,58 @@ def test_a_correction_finds_from_where_on_weights_are_cold():
     found = check(latency_of(correction, cold), networks[30:])
     without = check(latency_of(fit(latency_of(), networks[:30])), networks[30:])
     assert 4 * found.median_error < without.median_error
+
+
+def test_times_that_fall_with_their_layers_give_no_negative_factor():
+    """Noise may say that a network is the faster the longer its layers take; a search would believe it."""
+    latency = latency_of(cold=Grid(((1, 200),), (0.0, 3.0)))
+    networks = [
+        Measured(channels=c, ms=(3.0 - 1.2 * s.multiplying_ms - 0.5 * s.other_ms,))
+        for c in ({"a": 10 + 37 * n % 91, "b": 10 + 53 * n % 83} for n in range(20))
+        for s in [latency.sums(c)]
+    ]
+    found = fit(latency, networks)
+    assert min(found.multiplying, found.other) >= LEAST_FACTOR - 1e-9
+    assert found.cold >= 0
+    mean = np.mean([network.mean for network in networks])
+    assert found.constant_ms >= -MOST_TAKEN * mean
+    fitted = Latency(latency.layers, found)
+    assert fitted({"a": 200, "b": 200}) > fitted({"a": 20, "b": 20})
+
+
+@given(st.integers(0, 10**6))
+def test_bounded_least_squares_finds_what_scipy_finds(seed):
+    random = np.random.default_rng(seed)
+    design = np.vstack([random.normal(size=(12, 5)), 0.02 * np.eye(5)])
+    target, least = random.normal(size=17), -random.uniform(0, 0.5, size=5)
+    found = _bounded(design, target, least)
+    assert (found >= least).all()
+    best = lsq_linear(design, target, bounds=(least, np.inf), tol=1e-12)
+    assert np.square(design @ found - target).sum() == pytest.approx(2 * best.cost, rel=1e-6)
+
+
+def test_no_network_is_predicted_to_take_nothing():
+    latency = latency_of(Correction(constant_ms=-100.0, per_mvalue_ms=-5.0))
+    small, large = latency({"a": 10, "b": 10}), latency({"a": 100, "b": 100})
+    assert LEAST_SHARE * 0.5 < small < large
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "repeats", "predicts", "words"),
+    [
+        (0.98, 0.04, 0.03, "well", ["predicts well: rank correlation 0.98", "median error 4% on 30 other networks"]),
+        (0.85, 0.15, 0.03, "roughly", ["predicts roughly", "leave room"]),
+        (0.46, 0.47, 0.03, "badly", ["predicts badly: rank correlation 0.46", "47%", "--flops"]),
+        (0.52, 0.08, 0.03, "badly", ["predicts badly"]),  # near, but in the wrong order
+        (0.98, 0.35, 0.30, "badly", ["repeats itself to 30% only", "profile again"]),
+    ],
+)
+def test_the_verdict_on_a_table_is_told_in_words(rank, error, repeats, predicts, words):
+    found = Check(networks=30, median_error=error, p90_error=1.0, rank_correlation=rank, repeatability=repeats)
+    judged = verdict(found)
+    assert judged.predicts == predicts
+    assert all(word in judged.words for word in words), judged.words
+    assert verdict(None).predicts == "unchecked"
 
 
 class Stopwatch:

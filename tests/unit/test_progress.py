@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from autoslim_cli import progress
-from autoslim_cli.progress import LINE_EVERY, Drawn, Lines, Reporter, duration, repeated
+from autoslim_cli.progress import LINE_EVERY, Drawn, Lines, Reporter, Talk, duration, repeated
 
 
 class Clock:
@@ -174,7 +174,7 @@ def test_a_dumb_terminal_gets_lines(clock, monkeypatch):
 
 def test_quiet_is_quiet(clock):
     file = io.StringIO()
-    with Reporter(Console(file=file, quiet=True), quiet=True, clock=clock).bar("training", 9) as bar:
+    with Reporter(Console(file=file), talk=Talk.NOTHING, clock=clock).bar("training", 9) as bar:
         clock.now += 1000
         bar(1, lambda: "text")
         bar.passed("epoch 1/9")
