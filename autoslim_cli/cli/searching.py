@@ -95,7 +95,8 @@ def run(
     for name in ("report", "page"):
         if result[name]:
             print(f"{name}: {result[name]}")
-    say_next(project.reporter, "export", "--onnx", result["networks"][0]["path"], then="for deployment")
+    found = next(row["path"] for row in result["networks"] if row["network"] == "searched")
+    say_next(project.reporter, "export", "--onnx", found, then="for deployment")
 
 
 def _found_row(row: dict[str, Any], extra: list[str]) -> tuple[str, ...]:

@@ -49,6 +49,15 @@ def test_a_network_starts_from_a_file_of_its_own_shape(autoslim, autoslim_json, 
     assert "retrain.start" in missing.stderr
 
 
+def test_a_network_starts_from_a_file_though_the_recipe_lies_behind_a_link(autoslim, autoslim_json, worked, tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    link = tmp_path / "deep" / "er" / "linked"
+    link.symlink_to(worked)
+    config, source = link / "arch-60pct.json", worked / "model-60pct.safetensors"
+    again = autoslim_json("retrain", config, "--name", "again", "--from", source, "retrain.epochs=1", "-r", link)
+    assert again["start"] == "model-60pct.safetensors"
+
+
 def test_a_network_starts_from_the_base_networks_weights(autoslim_json, autoslim, worked):
     base = autoslim_json("retrain", "--width", "1.0", "-r", worked, "retrain.epochs=1")
     weights = f"model.weights={base['path'].rpartition('/')[2]}"
