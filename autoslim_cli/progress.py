@@ -169,12 +169,12 @@ class Lines:
 
 
 class Drawn:
-    """Count in a bar on a terminal, with the latest stretch below it."""
+    """Count in a bar on a terminal, with what is known and the latest stretch below it."""
 
     def __init__(self, progress: Progress, title: str, total: int, clock: Callable[[], float]) -> None:
         self.progress, self.total, self.clock = progress, total, clock
-        self.task = progress.add_task(escape(title), total=total, text="")
-        self.stretch = Text("", no_wrap=True, overflow="ellipsis")
+        self.task = progress.add_task(escape(title), total=total)
+        self.latest, self.stretch = (Text("", no_wrap=True, overflow="ellipsis") for _ in range(2))
         self.shown_at: float | None = None
 
     def __call__(self, done: int, text: Callable[[], str]) -> None:
@@ -183,12 +183,17 @@ class Drawn:
         if self.shown_at is None:  # what a resumed command found done says nothing of its rate
             self.progress.reset(self.task, completed=done)
         if self.shown_at is None or done == self.total or now - self.shown_at > REFRESH:
-            self.progress.update(self.task, completed=done, text=escape(text()))
+            self.progress.update(self.task, completed=done)
+            self.latest.plain = text()
             self.shown_at = now
 
     def passed(self, line: str) -> None:
         """Show the line until the next one."""
         self.stretch.plain = line
+
+    def __rich__(self) -> Group:
+        """Draw the bar, and below it what is known: beside it, a narrow terminal would cut the figures of both."""
+        return Group(self.progress, *(line for line in (self.latest, self.stretch) if line.plain))
 
 
 @contextmanager
@@ -196,12 +201,12 @@ def _drawn(console: Console, title: str, total: int, clock: Callable[[], float])
     """Draw a bar that goes when it ends; the last stretch stays as the one line that sums it up."""
     progress = Progress(
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
-        *(TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[text]}")),
+        *(TextColumn("eta"), TimeRemainingColumn()),
         console=console,
     )
     drawn = Drawn(progress, title, total, clock)
     try:
-        with Live(Group(progress, drawn.stretch), console=console, transient=True):
+        with Live(drawn, console=console, transient=True):
             yield drawn
     finally:
         if drawn.stretch.plain:

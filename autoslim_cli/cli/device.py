@@ -82,7 +82,11 @@ def profile(
         print_json(result)
         return
     print_summary(result)
-    again = ("--latency-table", result["path"], *recipe_option(project.directory))
+    again = recipe_option(project.directory)
+    if result["predicts"] == "badly":
+        say_next(project.reporter, "search", "--flops", "60%,50%,40%", *again, then="without the table")
+        return
+    again = ["--latency-table", result["path"], *again]
     say_next(project.reporter, "search", "--latency", "50%", *again, then="channels under a latency")
 
 

@@ -58,7 +58,7 @@ def verdict(check: Check | None) -> Verdict:
 class Summary(TypedDict):
     """What a person asks of a table.
 
-    Its path, device, correction and check as they are in the file, and a verdict on it in words; how many layer shapes
+    Its path, device, correction and check as they are in the file, and the verdict on it; how many layer shapes
     and measured points it has; the predicted milliseconds of the smallest and the largest network of the search space,
     and of the base network.
     """
@@ -69,6 +69,7 @@ class Summary(TypedDict):
     points: int
     correction: dict[str, Any]
     check: dict[str, Any] | None
+    predicts: Literal["well", "roughly", "badly", "unchecked"]
     verdict: str
     range_ms: tuple[float, float]
     base_ms: float
@@ -77,6 +78,7 @@ class Summary(TypedDict):
 def summary(path: Path, table: LatencyTable, pieces: Sequence[Piece], space: Space) -> Summary:
     """Return what is told of a table. Raises ArtifactError if it lacks layer shapes or counts of the search space."""
     latency = predictor(table, pieces, *space.ends, str(path))
+    judged = verdict(table.check)
     return {
         "path": str(path),
         "device": table.device.model_dump(exclude_none=True),
@@ -84,7 +86,8 @@ def summary(path: Path, table: LatencyTable, pieces: Sequence[Piece], space: Spa
         "points": sum(len(layer.ms) for layer in table.layers),
         "correction": table.correction.model_dump(),
         "check": table.check.model_dump() if table.check else None,
-        "verdict": verdict(table.check).words,
+        "predicts": judged.predicts,
+        "verdict": judged.words,
         "range_ms": (latency(space.smallest), latency(space.largest)),
         "base_ms": latency(space.uniform(1)),
     }

@@ -62,6 +62,12 @@ def test_a_retrained_network_loads_without_autoslim(worked, autoslim_json, form)
     torch.testing.assert_close(loaded_alone(result["loads"]), wanted, rtol=1e-3, atol=1e-4)
     if form == "onnx":
         assert "BatchNormalization" in nodes_of(result["path"])
+        session = pytest.importorskip("onnxruntime").InferenceSession(result["path"])
+        for count in (1, 5):  # any number of images
+            images = torch.randn(count, *config.model.input)
+            (outputs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+            with torch.inference_mode():
+                torch.testing.assert_close(torch.from_numpy(outputs), network(images), rtol=1e-3, atol=1e-4)
 
 
 def test_batch_normalisation_is_folded_on_request(worked, autoslim_json):

@@ -273,6 +273,7 @@ BAD = {"networks": 30, "median_error": 0.41, "p90_error": 0.9, "rank_correlation
 def test_profile_ends_in_a_verdict(worked, quick, autoslim, autoslim_json):
     result = autoslim("profile", "-r", worked)
     told = autoslim_json("profile", "-r", worked, "--resume")["verdict"]
+    assert ("search --flops" in result.stderr) == told.startswith("predicts badly: ")
     assert result.stdout.rstrip().splitlines()[-1] == told
     assert told.startswith(("predicts well: ", "predicts roughly: ", "predicts badly: "))
 

@@ -82,7 +82,7 @@ def test_the_page_shows_what_lies_in_the_directory(worked, autoslim, autoslim_js
 
 def test_the_report_shows_the_budget_the_uniform_network_and_test_top1(worked, autoslim_json):
     """And FLOPs grow to the right in every figure."""
-    found = autoslim_json("run", "--flops", "60%,30%", "-r", worked, "retrain.epochs=1")["networks"]
+    _, *found = autoslim_json("run", "--flops", "60%,30%", "-r", worked, "retrain.epochs=1")["networks"]
     assert not list(worked.glob("*.png"))  # the page and its figures are all that is drawn
     page = page_of(worked)
     text = " ".join(page.words)

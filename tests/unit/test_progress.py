@@ -153,6 +153,19 @@ def test_on_a_terminal_forty_epochs_leave_one_line(clock):
     assert [line for line in written.split("\n") if line.startswith("epoch")] in ([], ["epoch 40/40  loss 0.025"])
 
 
+def test_a_narrow_terminal_cuts_no_figure_of_a_bar(clock):
+    console = on_terminal()
+    console.width = 60
+    with Reporter(console, clock=clock).bar("searching", 21) as bar:
+        for done in range(1, 22):
+            clock.now += 1
+            bar(done, lambda: "1.295M FLOPs, 912.9K FLOPs left  loss 0.515")
+    written = console.file.getvalue()
+    assert "21/21" in written
+    assert "912.9K FLOPs left  loss 0.515" in written
+    assert "\N{HORIZONTAL ELLIPSIS}" not in written
+
+
 def test_a_bar_that_is_interrupted_keeps_its_last_stretch(clock):
     console = on_terminal()
 
