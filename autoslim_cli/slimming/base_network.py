@@ -48,7 +48,7 @@ class BaseNetwork:
         """
         model, supernet = recipe.model, recipe.supernet
         torch.manual_seed(seed_from(recipe.seed, "init"))
-        as_built = read(build(model, directory), model.input, model.classes)
+        as_built = read(build(model, directory), *model.shapes, part=model.trace)
         reading = constrained(as_built, recipe.space)
         space = space_of(reading.table, supernet, recipe.space)
         widths = sorted(supernet.widths, reverse=True)  # none with shared BN

@@ -57,9 +57,8 @@ def info(
         refuse_other_model(latency_table, times, settings)
         refuse_incomplete(latency_table, times)
         steering = steering.model_copy(update={"tie": times.tie})
-    reading = constrained(
-        read(build(settings, directory or (Path() if model else path.parent)), settings.input), steering
-    )
+    built = build(settings, directory or (Path() if model else path.parent))
+    reading = constrained(read(built, *settings.shapes, part=settings.trace), steering)
     table, base = reading.table, reading.table.base
     chosen: Channels = base
     if channels is not None:
@@ -67,7 +66,7 @@ def info(
         chosen = space.check(channels.channels, what, bounded=False)
         check_cost(path, channels, Costs.closed_form(table), chosen)
     network = fresh(reading.module, table, chosen)
-    counted, theirs = flops(table, chosen), fvcore_flops(network, settings.input)
+    counted, theirs = flops(table, chosen), fvcore_flops(reading.traced(network), *reading.inputs)
     latency = _latency(reading, chosen, times, str(latency_table)) if times else {}
     return {
         "model": describe(settings),
