@@ -206,7 +206,7 @@ class Supernet(nn.Module):
                     ):  # weights of what was not understood
                         tensor.copy_(tensors_of(modules[name])[key])
         device = next(self.body.parameters()).device
-        return on_device(plain, device).train(self.training)
+        return on_device(plain, device, self.reading.part).train(self.training)
 
 
 def largest(switches: Mapping[str, Channels]) -> dict[str, int]:

@@ -86,4 +86,4 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         )
     assert config.cost is not None
     cost = {"flops": config.cost.flops, "params": config.cost.params}
-    return {"path": str(path), **cost, **score(on_device(network, project.device))}
+    return {"path": str(path), **cost, **score(on_device(network, project.device, config.model.trace))}
