@@ -96,8 +96,10 @@ def _trace(module: nn.Module) -> fx.Graph:
             return _Tracer().trace(module)
     except Exception as error:  # fx passes on whatever the user's forward raises when it meets a proxy
         raise UsageError(
-            f"torch.fx cannot trace {type(module).__name__}: {first_line(error)}{line_raised_at(error)}; "
-            "its forward pass must not branch on the values of tensors, or model.trace must name a part that does not"
+            f"torch.fx cannot trace {type(module).__name__}: "
+            f"{first_line(error).partition('. ')[0]}{line_raised_at(error)}; "
+            "its forward pass must not branch on the values of tensors, or model.trace must name a part that does not: "
+            + ", ".join(name for name, _ in module.named_children())
         ) from None
 
 

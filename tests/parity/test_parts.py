@@ -14,15 +14,24 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from autoslim_cli.cost import closed_form
+from autoslim_cli.cost.activation_memory import ActivationMemory
+from autoslim_cli.cost.configs import config_of, read_channels
+from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import agree
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.channel_config import write_config
+from autoslim_cli.latency.building import build_network, build_piece
+from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.tensors import tensors_in
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.stages.evaluate import untrained_model
 
 SHAPE = (3, 64, 64)
 SMALL = {"min_size": 64, "max_size": 64, "box_batch_size_per_image": 16, "rpn_post_nms_top_n_train": 50}
@@ -207,3 +216,63 @@ def test_a_part_that_is_called_twice_is_refused_where_it_is_scored():
     evaluator = ForkedEvaluator(Supernet(network, reading, reading.table.base))
     with pytest.raises(UsageError, match="features is called more than once in a forward pass"):
         evaluator.logits(torch.rand(1, 3, 8, 8), reading.table.base)
+
+
+def test_a_recipe_names_the_part(tmp_path):
+    """Pins by pattern, costs, latency pieces, a config and a checkpoint's digest are those of the traced part."""
+    (tmp_path / "net.py").write_text(NET)
+    recipe = Recipe.model_validate(
+        {
+            "model": {"name": "./net.py:detector", "input": SHAPE, "classes": 4, "trace": "inner.backbone"},
+            "data": {"name": "digits", "holdout": 10},
+            "space": {"pin": ["*layer1*"], "groups": 4},
+            "supernet": {"width": 1.0, "min_width": 0.25},
+            "train": {"epochs": 1},
+            "retrain": {"epochs": 1},
+        }
+    )
+    network = BaseNetwork.of(recipe, tmp_path, torch.device("cpu"))
+    reading, table = network.reading, network.reading.table
+    pins = {unit.name: unit.pinned for unit in table.units if unit.pinned}
+    assert pins.pop("inner.backbone.body.layer1.0.conv1") == "space.pin: *layer1*"
+    assert all(name.startswith("inner.backbone.") for name in table.base)
+    assert "inner.backbone.body.layer3.0.conv1" not in pins
+    assert BaseNetwork.of(recipe, tmp_path, torch.device("cpu")).digest == network.digest
+    # 1. A config whose FLOPs fvcore agrees with, written and read.
+    channels = network.space.uniform(0.5)
+    costs = Costs.closed_form(table)
+    config = config_of(network, costs, channels)
+    write_config(tmp_path / "arch-half.json", config)
+    assert read_channels(tmp_path / "arch-half.json", network, costs, bounded=True) == channels
+    built, config = untrained_model(tmp_path / "arch-half.json")
+    assert config.model.trace == "inner.backbone"
+    assert len(built(torch.rand(2, *SHAPE))) == 2
+    # 2. Memory and latency are of the part.
+    whole = pieces(reading)
+    assert ActivationMemory.of(reading, whole)(channels) > 0
+    part, inputs = build_network(reading, channels, 2)
+    assert [tuple(tensor.shape) for tensor in inputs] == [(2, *SHAPE)]
+    assert set(part.eval()(*inputs)) == {"0", "1", "2", "3", "pool"}
+    first, given = build_piece(reading, whole[0], channels, 2)
+    assert first(*given) is not None
+
+
+NET = """
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+class Detector(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        body = resnet_fpn_backbone(
+            backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
+        )
+        self.inner = FasterRCNN(body, num_classes, min_size=64, max_size=64, rpn_pre_nms_top_n_test=20)
+
+    def forward(self, images):
+        return self.inner(images)
+
+def detector(num_classes):
+    return Detector(num_classes)
+"""
