@@ -69,13 +69,17 @@ def info(
         typer.Option(
             "--input",
             metavar="CxHxW",
-            help="For a model name: channels, height and width of an image in pixels, as 1x28x28. Default: 3x224x224.",
+            help="Channels, height and width of an image in pixels, as 1x28x28. Default: 3x224x224 for a model name, "
+            "else what the file or the recipe says.",
         ),
     ] = None,
     classes: Annotated[int, typer.Option(help="Number of classes, for a model name.")] = 1000,
     arg: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory; may be repeated.")
     ] = None,
+    trace: Annotated[
+        str, typer.Option(metavar="PART", help="The part that is read of a model name's network, as backbone.")
+    ] = "",
     latency_table: Annotated[
         Path | None,
         typer.Option(
@@ -91,8 +95,9 @@ def info(
     reporter = reporter_of(verbose)
     with loading(reporter):
         from autoslim_cli.stages.inspect import info as stage
-    model, directory = _model(what, shape, classes, arg or [])
-    result = stage(what, model, latency_table, directory)
+    size = _shape(shape) if shape else None
+    model, directory = _model(what, size or (3, 224, 224), classes, arg or [], trace)
+    result = stage(what, model, latency_table, directory, shape=size)
     if as_json:
         print_json(result)
         return
@@ -229,7 +234,20 @@ def report(
     project.reporter.say(f"next: open {result['page']} in a browser")
 
 
-def _model(what: str, shape: str | None, classes: int, args: list[str]) -> "tuple[ModelSettings | None, Path | None]":
+def _shape(text: str) -> tuple[int, int, int]:
+    """Read the shape of an image."""
+    try:
+        channels, height, width = (int(size) for size in text.lower().replace(",", "x").split("x"))
+    except ValueError:
+        raise UsageError(f"--input: {text!r} is not channels x height x width, for example 1x28x28") from None
+    if min(channels, height, width) < 1:
+        raise UsageError(f"--input {text} must be positive")
+    return channels, height, width
+
+
+def _model(
+    what: str, shape: tuple[int, int, int], classes: int, args: list[str], trace: str
+) -> "tuple[ModelSettings | None, Path | None]":
     """Return the model settings that a model name or a recipe asks for, and a recipe's directory; none for a file."""
     import yaml
 
@@ -243,16 +261,11 @@ def _model(what: str, shape: str | None, classes: int, args: list[str]) -> "tupl
         directory = catalogue.here(what) or catalogue.shipped().get(what)
         if directory is None:
             return None, None
-        if shape or args:
-            raise UsageError(f"--input and --arg are for a model name: the recipe {directory} says both")
+        if args or trace:
+            raise UsageError(f"--arg and --trace are for a model name: the recipe {directory} says both")
         return load_recipe(directory).model, directory
-    pixels = (shape or "3x224x224").lower().replace(",", "x").split("x")
-    try:
-        channels, height, width = (int(size) for size in pixels)
-    except ValueError:
-        raise UsageError(f"--input: {shape!r} is not channels x height x width, for example 1x28x28") from None
-    if min(channels, height, width, classes) < 1:
-        raise UsageError(f"--input {shape} and --classes {classes} must be positive")
+    if classes < 1:
+        raise UsageError(f"--classes {classes} must be positive")
     pairs = {}
     for text in args:
         key, separator, value = text.partition("=")
@@ -262,4 +275,4 @@ def _model(what: str, shape: str | None, classes: int, args: list[str]) -> "tupl
             pairs[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             pairs[key] = value
-    return ModelSettings(name=what, args=pairs, input=(channels, height, width), classes=classes), None
+    return ModelSettings(name=what, args=pairs, input=shape, classes=classes, trace=trace), None

@@ -26,7 +26,7 @@ def config_of(
 
     Raises AutoslimError if fvcore counts otherwise.
     """
-    counted = agree(built or network.fresh(channels), network.reading.table, channels, network.model.input)
+    counted = agree(built or network.fresh(channels), network.reading, channels)
     memory: dict[str, Any] = {name: costs[name](channels) for name in ("activation_memory",) if name in costs}
     cost = Cost(flops=counted, params=int(costs["params"](channels)), latency=latency, **memory)
     return ChannelConfig(

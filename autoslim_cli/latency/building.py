@@ -13,10 +13,9 @@ from autoslim_cli.network.table import Channels
 
 
 def build_network(reading: Reading, channels: Channels, images: int) -> tuple[nn.Module, list[Tensor]]:
-    """Return the whole network at some channels, newly initialised, and (images, ...) random inputs to run it on."""
-    inputs = [node for node in reading.graph.nodes if node.op == "placeholder" and node in reading.shapes]
-    network = fresh(reading.module, reading.table, channels)
-    return network, [_random_tensor(reading, node, channels, images) for node in inputs]
+    """Return what was read at some channels, newly initialised, and (images, ...) random inputs to run it on."""
+    network = reading.traced(fresh(reading.module, reading.table, channels))
+    return network, [_random_tensor(reading, node, channels, images) for node in reading.placeholders]
 
 
 def build_piece(reading: Reading, piece: Piece, channels: Channels, images: int) -> tuple[nn.Module, list[Tensor]]:

@@ -66,12 +66,16 @@ def _factory(name: str, directory: Path) -> Factory:
 def _torchvision(name: str) -> Factory:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
+    models = torchvision.models
+    dense = torchvision.models.list_models(module=models.segmentation)
+    dense += torchvision.models.list_models(module=models.detection)
+    known = [*torchvision.models.list_models(module=models), *dense]
     if name not in known:
-        raise UsageError(f"model.name: torchvision has no classification network {name!r}{_near(name, known)}")
+        raise UsageError(f"model.name: torchvision has no network for images {name!r}{_near(name, known)}")
+    weights = {"weights": None, **({"weights_backbone": None} if name in dense else {})}
 
     def factory(**kwargs: Any) -> nn.Module:
-        network: nn.Module = torchvision.models.get_model(name, weights=None, **kwargs)
+        network: nn.Module = torchvision.models.get_model(name, **weights, **kwargs)
         return network
 
     return factory
@@ -97,7 +101,10 @@ def _built_in(name: str) -> Factory:
 
     if name not in FACTORIES:
         raise UsageError(f"model.name: no built-in network {name!r}{_near(name, list(FACTORIES))}")
-    return FACTORIES[name]
+    factory = FACTORIES[name]
+    if "num_classes" in inspect.signature(factory).parameters:
+        return factory
+    return lambda num_classes=None, **arguments: factory(**arguments)  # of super-resolution: it knows no classes
 
 
 def _user_s(name: str, directory: Path) -> Factory:

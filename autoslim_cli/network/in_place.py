@@ -6,7 +6,6 @@ written, shows which operations change which tensors; the graph is then rewritte
 
 import inspect
 import operator
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.source import line_of
+from autoslim_cli.network.tensors import tensors_in
 
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -47,13 +47,13 @@ for _target in OUT_OF_PLACE:
     setattr(Proxy, f"__{_target.__name__}__", _recorder(_target))
 
 
-def make_out_of_place(module: nn.Module, graph: fx.Graph, images: Tensor) -> None:
+def make_out_of_place(module: nn.Module, graph: fx.Graph, *images: Tensor) -> None:
     """Rewrite the graph of a module on the meta device; it is run once on `images`.
 
     Modules with an attribute `inplace` stay: who runs the graph unsets it. Raises UsageError naming an operation that
     changes a tensor which the code reads under another name, or that is not known out of place.
     """
-    changes = _Watch(fx.GraphModule(module, graph)).changes_on(images)
+    changes = _Watch(fx.GraphModule(module, graph)).changes_on(*images)
     place = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         node.target = OUT_OF_PLACE.get(node.target, node.target) if node.op == "call_function" else node.target
@@ -87,10 +87,10 @@ class _Watch(fx.Interpreter):
         self.still_read: dict[fx.Node, object] = {}
         self.changes: Changes = {}
 
-    def changes_on(self, images: Tensor) -> Changes:
+    def changes_on(self, *images: Tensor) -> Changes:
         """Return what changes what. A network that does not run on such images is left to the walk, which says so."""
         try:
-            self.run(images)
+            self.run(*images)
         except Exception:  # whatever the user's operations raise
             return {}
         return self.changes
@@ -106,7 +106,7 @@ class _Watch(fx.Interpreter):
         if changed:
             self.changes[n] = changed
             self.last_read[n] = max(self.last_read[n], *(self.last_read[node] for node in changed))
-        if n.op != "get_attr" and any(True for _ in _tensors(value)):
+        if n.op != "get_attr" and any(True for _ in tensors_in(value)):
             self.still_read[n] = value
         return value
 
@@ -151,18 +151,9 @@ def _is_data(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1:] == ("data",)
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
-    """Iterate over the tensors of a value, which may be one or a tuple of them."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tensors(part)
-
-
 def _versions(value: object) -> list[Any]:
     """Return how often each tensor's memory was changed in place, and where in it the tensor lies."""
-    return [(tensor._version, *_geometry(tensor)) for tensor in _tensors(value)]
+    return [(tensor._version, *_geometry(tensor)) for tensor in tensors_in(value)]
 
 
 def _geometry(tensor: Tensor) -> tuple[Any, ...]:
@@ -179,7 +170,7 @@ def _overlap(one: object, other: object) -> bool:
     """Tell whether two values, changed at once, share memory: the halves of a chunk do not."""
     if _is_same_tensor(one, other):
         return True
-    mine, theirs = list(_tensors(one)), list(_tensors(other))
+    mine, theirs = list(tensors_in(one)), list(tensors_in(other))
     extent = max(
         1 + t.storage_offset() + sum((n - 1) * s for n, s in zip(*_geometry(t)[:2], strict=True)) for t in mine + theirs
     )

@@ -17,7 +17,10 @@ class Reading:
     layout of each: nodes without one are of fixed shape.
     `mixing` holds the nodes whose output channels depend on other input channels than their own; `numbers` those that
     hold sizes and the like, no tensor; `memory` says, for a tensor node, which node made the memory that it lies in, if
-    another did (views); `dtypes` those of the tensor nodes.
+    another did (views); `dtypes` those of the tensor nodes. `outputs` is what the graph gives for two images: meta
+    tensors, in the tuples and dictionaries that hold them.
+    `part` names the part of the module that was traced, and that the graph runs; without a name it is all of it. The
+    names of layers are those of the whole module.
     """
 
     module: nn.Module
@@ -29,6 +32,8 @@ class Reading:
     dtypes: dict[fx.Node, torch.dtype]
     numbers: frozenset[fx.Node]
     memory: dict[fx.Node, fx.Node]
+    part: str
+    outputs: object
 
     def shape(self, node: fx.Node, channels: Channels, images: int) -> tuple[int, ...]:
         """Return a tensor node's shape at some channels, for a number of images; what comes of parameters has none."""
@@ -39,6 +44,20 @@ class Reading:
         if shape and node in self._of_images:
             shape[0] = shape[0] * images // 2
         return tuple(shape)
+
+    def traced(self, network: nn.Module) -> nn.Module:
+        """Return the part that was traced of a network built as this one, at any channels."""
+        return network.get_submodule(self.part)
+
+    @cached_property
+    def placeholders(self) -> tuple[fx.Node, ...]:
+        """Return the nodes of the tensors that the graph takes."""
+        return tuple(node for node in self.graph.nodes if node.op == "placeholder" and node in self.shapes)
+
+    @cached_property
+    def inputs(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the tensors that the graph takes, for one image: (channels, height, width) each."""
+        return tuple(self.shapes[node][1:] for node in self.placeholders)
 
     @cached_property
     def rows(self) -> dict[str, LayerRow]:

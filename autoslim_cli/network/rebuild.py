@@ -112,10 +112,14 @@ def resize(layer: Any, attributes: Sizes, tensors: Tensors) -> None:
             layer._parameters[name] = nn.Parameter(tensor, requires_grad=old.requires_grad)
 
 
-def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to a device, channels last: several times faster for depthwise convolutions on a CPU."""
+def on_device(network: nn.Module, device: torch.device, part: str = "") -> nn.Module:
+    """Move a network to a device, channels last: several times faster for depthwise convolutions on a CPU.
+
+    Not if a part of it was read: what lies around that is not known, and may view tensors in the usual order
+    (torchvision's keypoint heads do).
+    """
     network.to(device)
-    if all(parameter.dim() < 5 for parameter in network.parameters()):
+    if not part and all(parameter.dim() < 5 for parameter in network.parameters()):
         network.to(memory_format=torch.channels_last)
     return network
 

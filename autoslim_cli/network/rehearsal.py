@@ -11,17 +11,18 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
 from autoslim_cli.network.source import line_of
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable
+from autoslim_cli.network.text import first_line
 
 RATIOS = (0.5, 1.5)
 
 
-def rehearse(reading: Reading, images: torch.Tensor) -> None:
+def rehearse(reading: Reading, *images: torch.Tensor) -> None:
     """Run the network at half and at one and a half times its channels, on meta tensors as `images`.
 
     Raises UsageError naming an operation whose code holds a size.
     """
     for ratio in RATIOS:
-        _rehearse(reading, _channels(reading.table, ratio), images)
+        _rehearse(reading, _channels(reading.table, ratio), *images)
 
 
 def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
@@ -32,7 +33,7 @@ def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
     }
 
 
-def _rehearse(reading: Reading, channels: Channels, images: torch.Tensor) -> None:
+def _rehearse(reading: Reading, channels: Channels, *images: torch.Tensor) -> None:
     """Run the network, rebuilt without weights at other channels: tensors have the shapes that their layouts say.
 
     Raises UsageError naming the operation that holds a size of the base network in its code.
@@ -45,8 +46,8 @@ def _rehearse(reading: Reading, channels: Channels, images: torch.Tensor) -> Non
         }
 
     rebuilt = assemble(on_meta(reading.module), reading.table, channels, sized)
-    expected = {node.name: reading.shape(node, channels, len(images)) for node in reading.shapes}
-    _Rehearsal(rebuilt, reading.graph, expected).run_on(images)
+    expected = {node.name: reading.shape(node, channels, len(images[0])) for node in reading.shapes}
+    _Rehearsal(rebuilt, reading.graph, expected).run_on(*images)
 
 
 class _Rehearsal(fx.Interpreter):
@@ -57,10 +58,10 @@ class _Rehearsal(fx.Interpreter):
         self.expected = expected
         self.at = ""
 
-    def run_on(self, images: torch.Tensor) -> None:
+    def run_on(self, *images: torch.Tensor) -> None:
         """Run the whole graph; a failure names the node."""
         try:
-            self.run(images)
+            self.run(*images)
         except Exception as error:  # a size in the code fails in whatever way its operation fails
             raise UsageError(
                 f"{self.at} works at the base network's channels alone ({first_line(error)}): its code holds a size"
@@ -90,8 +91,3 @@ def on_meta(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied ({first_line(error)}): take off weight_norm, spectral_norm or "
             "pruning first (torch.nn.utils.remove_weight_norm, prune.remove)"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's text, or its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,12 +1,25 @@
-"""Say how many values a network's tensors hold, as functions of channels."""
+"""Find the tensors in what networks give, and say how many values they hold, as functions of channels."""
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import fx
+from torch import Tensor, fx
 
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.table import Channels, Layout, features
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors of a value: one, or those in its tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from tensors_in(part)
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from tensors_in(part)
 
 
 @dataclass(frozen=True)

@@ -10,31 +10,44 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network import rules
 from autoslim_cli.network.in_place import Proxy, make_out_of_place
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rehearsal import first_line, on_meta, rehearse
+from autoslim_cli.network.rehearsal import on_meta, rehearse
 from autoslim_cli.network.source import line_raised_at, note_line
+from autoslim_cli.network.tensors import tensors_in
+from autoslim_cli.network.text import first_line
+from autoslim_cli.network.traced_part import given_to, part_of
 from autoslim_cli.network.walk import Walk
 
+Shape = tuple[int, ...]
 
-def read(module: nn.Module, input_shape: tuple[int, ...], classes: int | None = None) -> Reading:
-    """Read `module`, which takes images of `input_shape` (channels, height, width) and gives logits.
 
-    Raises UsageError naming the operation if torch.fx cannot trace the module, if it does not run on such an image or
-    does not give one logit for each of `classes`, if it multiplies outside of convolutions and linear layers, or if it
-    holds weights that its forward pass never runs.
+def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
+    """Read `module`, which takes an image, or several, of these shapes (channels, height, width).
+
+    It may give a tensor, or tuples and dictionaries of them. Of a `part`, as a detector's `backbone`, what it is given
+    for such images is read, and it alone is slimmed: what it gives to the rest keeps its channels.
+    Raises UsageError naming the operation if torch.fx cannot trace the module, if it does not run on such images, if
+    it multiplies outside of convolutions and linear layers, or if it holds weights that its forward pass never runs.
     """
     was_training = module.training
     module.eval()
     try:
-        graph, without_values = _traced(module), on_meta(module)
-        images = torch.empty(2, *input_shape, device="meta")
+        traced = part_of(module, part)
+        _refuse_computed_weights(traced, part)
+        images = [torch.empty(2, *shape, device="meta") for shape in inputs]
+        if part:
+            given = given_to(module, part, *(torch.zeros(2, *shape) for shape in inputs))
+            images = [tensor.to("meta") for tensor in given]
+        graph, without_values = _traced(traced, part), on_meta(module)
         with torch.no_grad():
-            make_out_of_place(without_values, graph, images.clone())
+            make_out_of_place(without_values, graph, *(image.clone() for image in images))
             graph.eliminate_dead_code()
-            walk = Walk(fx.GraphModule(without_values, graph))
-            _refuse_other_outputs(walk.run_on(images), classes)
-            _refuse_unreached(module, graph)
+            walk = Walk(fx.GraphModule(without_values, graph), part)
+            walk.run_on(*images)
+            if not any(True for _ in tensors_in(walk.outputs)):
+                raise UsageError(f"the network gives no tensor in eval mode: {type(walk.outputs).__name__}")
+            _refuse_unreached(module, graph, part)
             reading = walk.reading(module, graph)
-            rehearse(reading, images)
+            rehearse(reading, *images)
         return reading
     finally:
         module.train(was_training)
@@ -58,14 +71,20 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(m, module_qualified_name) or rules.is_layer(m)
 
 
-def _traced(module: nn.Module) -> fx.Graph:
-    """Trace a module to a graph. Raises UsageError if its forward pass changes what it holds."""
+def _traced(module: nn.Module, part: str) -> fx.Graph:
+    """Trace a module, a part of a larger one, to a graph over the larger one.
+
+    Raises UsageError if its forward pass changes what it holds.
+    """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     before = {name: tensor._version for name, tensor in tensors.items()}
     graph = _trace(module)
     for name, tensor in tensors.items():
         if tensor._version != before[name]:
             raise UsageError(f"the forward pass changes {name} in place: a network that was read must not remember")
+    for node in graph.nodes:
+        if part and node.op in ("call_module", "get_attr"):
+            node.target = f"{part}.{node.target}"
     return graph
 
 
@@ -77,27 +96,32 @@ def _trace(module: nn.Module) -> fx.Graph:
             return _Tracer().trace(module)
     except Exception as error:  # fx passes on whatever the user's forward raises when it meets a proxy
         raise UsageError(
-            f"torch.fx cannot trace {type(module).__name__}: {first_line(error)}{line_raised_at(error)}; "
-            "its forward pass must not branch on the values of tensors"
+            f"torch.fx cannot trace {type(module).__name__}: "
+            f"{first_line(error).partition('. ')[0]}{line_raised_at(error)}; "
+            "its forward pass must not branch on the values of tensors, or model.trace must name a part that does not: "
+            + ", ".join(name for name, _ in module.named_children())
         ) from None
 
 
-def _refuse_other_outputs(output: object, classes: int | None) -> None:
-    """Refuse a network that does not give (batch, classes)."""
-    shape = list(output.shape) if isinstance(output, torch.Tensor) else None
-    if shape is None or len(shape) != 2:
-        what = f"a tensor of shape {shape}" if shape else type(output).__name__
-        raise UsageError(f"the network gives {what} in eval mode, not logits of shape (batch, classes)")
-    if classes is not None and shape[1] != classes:
-        raise UsageError(f"model.classes: {classes}, but the network gives {shape[1]} logits; see model.args")
+def _refuse_computed_weights(module: nn.Module, part: str) -> None:
+    """Refuse weights that are computed from others: their sizes are not their layer's to set."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, rules.LAYERS) and "weight" not in layer._parameters:
+            where = f"{part}.{name}".strip(".")
+            raise UsageError(
+                f"{where} computes its weight from others (weight_norm, spectral_norm, pruning): take off what does so "
+                "(torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm, prune.remove), or write a "
+                "subclass of the layer with one gain for each output channel, as autoslim/wdsr has it"
+            )
 
 
-def _refuse_unreached(module: nn.Module, graph: fx.Graph) -> None:
+def _refuse_unreached(module: nn.Module, graph: fx.Graph, part: str) -> None:
     """Refuse weights that the forward pass never runs: the units of such layers cannot be known."""
     reached = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    prefix = f"{part}." if part else ""
     for name, _ in module.named_parameters():
         parents = {name.rsplit(".", depth)[0] for depth in range(name.count(".") + 1)}
-        if not (parents | {name}) & reached:
+        if name.startswith(prefix) and not (parents | {name}) & reached:
             raise UsageError(
                 f"the forward pass never runs the weight {name}, so its channels cannot be read; "
                 "build the network without it (model.args)"

@@ -15,16 +15,22 @@ from autoslim_cli.network.facts import Parts, Pin
 from autoslim_cli.network.layouts import Tagged, resolve_tag
 from autoslim_cli.network.open_table import OpenTable
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rehearsal import first_line
 from autoslim_cli.network.rules import Operation, Value
 from autoslim_cli.network.source import line_of
+from autoslim_cli.network.text import first_line
+
+OUTPUT = "the network's output"
+"""Why the units of what a network gives are pinned."""
 
 
 class Walk(fx.Interpreter):
     """Run the graph on meta tensors; ask the rules where each tensor's channels lie, and enter the facts they find."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, part: str) -> None:
         super().__init__(graph_module)
+        self.part = part
+        self.taken = f"what {part} gives to the rest of the network" if part else OUTPUT
+        self.outputs: object = None
         self.order = {node: place for place, node in enumerate(graph_module.graph.nodes)}
         self.fixed_groups = rules.fixed_groups(graph_module.graph)
         self.values: dict[fx.Node, Value] = {}
@@ -32,16 +38,16 @@ class Walk(fx.Interpreter):
         self.table = OpenTable()
         self.at = ""
 
-    def run_on(self, images: torch.Tensor) -> Any:
-        """Walk the whole graph and return its output; a failure names the node."""
+    def run_on(self, *images: torch.Tensor) -> None:
+        """Walk the whole graph; a failure names the node."""
         try:
-            return self.run(images)
+            self.outputs = self.run(*images)
         except UsageError as error:
             raise UsageError(first_line(error)) from None  # the interpreter has added where it was
         except Exception as error:  # whatever the user's operations raise on an image that does not suit them
-            shape = list(images.shape[1:])
+            shapes = " and ".join(str(list(image.shape[1:])) for image in images)
             raise UsageError(
-                f"the network does not run on an image of {shape}: {first_line(error)}{self.at}; "
+                f"the network does not run on an image of {shapes}: {first_line(error)}{self.at}; "
                 "check model.input, model.args and model.strides"
             ) from None
 
@@ -56,7 +62,7 @@ class Walk(fx.Interpreter):
         if n.op == "output":
             for source in n.all_input_nodes:
                 if tag := self._now(source).tag:
-                    self.table.enter(n, Pin(tag.layout, "the network's output"))
+                    self.table.enter(n, Pin(tag.layout, self.taken))
         elif n.op != "placeholder" and _holds_tensor(value):
             output = self._understood(n, output)
         self.values[n] = output
@@ -100,6 +106,8 @@ class Walk(fx.Interpreter):
             dtypes=self.tensors.dtypes,
             numbers=frozenset(self.tensors.numbers),
             memory=self.tensors.lies_in,
+            part=self.part,
+            outputs=self.outputs,
         )
 
 
@@ -131,4 +139,6 @@ def _holds_tensor(value: object) -> bool:
     """Tell whether a node's value is or contains a tensor."""
     if isinstance(value, (tuple, list)):
         return any(map(_holds_tensor, value))
+    if isinstance(value, dict):
+        return any(map(_holds_tensor, value.values()))
     return isinstance(value, torch.Tensor)

@@ -31,11 +31,24 @@ class ModelSettings(Settings):
         default_factory=dict, description="Strides by layer name, set after building: for small images"
     )
 
+    inputs: tuple[tuple[Side, ...], ...] = Field(
+        default=(), description="Shapes of further tensors that the network takes behind the image, without the batch"
+    )
+    trace: str = Field(
+        default="",
+        description="The part of a larger network that is read and slimmed, by its name, as `backbone` of a detector; "
+        "what it gives to the rest keeps its channels, and FLOPs are those of the part",
+    )
     weights: str | None = Field(
         default=None,
         description="Trained weights that a supernet starts from: a name of torchvision's (DEFAULT) or a file relative "
         "to the recipe (.safetensors, or a state dict); retraining starts from scratch all the same",
     )
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of all tensors that the network takes, for one image."""
+        return (self.input, *self.inputs)
 
     @property
     def architecture(self) -> Self:

@@ -48,7 +48,7 @@ class BaseNetwork:
         """
         model, supernet = recipe.model, recipe.supernet
         torch.manual_seed(seed_from(recipe.seed, "init"))
-        as_built = read(build(model, directory), model.input, model.classes)
+        as_built = read(build(model, directory), *model.shapes, part=model.trace)
         reading = constrained(as_built, recipe.space)
         space = space_of(reading.table, supernet, recipe.space)
         widths = sorted(supernet.widths, reverse=True)  # none with shared BN
@@ -73,7 +73,7 @@ class BaseNetwork:
     def fresh(self, channels: Channels) -> nn.Module:
         """Return a plain network at `channels`, newly initialised by the recipe's seed, on the device."""
         torch.manual_seed(seed_from(self.seed, "resize"))
-        return on_device(fresh(self.reading.module, self.reading.table, channels), self.device)
+        return on_device(fresh(self.reading.module, self.reading.table, channels), self.device, self.model.trace)
 
     def fresh_supernet(self) -> Supernet:
         """Return the supernet, newly initialised by the recipe's seed, on the device."""
@@ -94,7 +94,7 @@ class BaseNetwork:
         wider = any(channels[name] > count for name, count in self.base.items())
         if wider and (changing := changed_by_widening(self.reading)):
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")
-        return on_device(network, self.device)
+        return on_device(network, self.device, self.model.trace)
 
     def trained_supernet(self, directory: Path, say: Callable[[str], None], *, sort: bool) -> Supernet:
         """Return the supernet whose first channels are those of `model.weights`; arguments and errors as `trained`."""

@@ -8,13 +8,17 @@ channels that go add to it. A unit that grows is left where its channels are fir
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.modules.dropout import _DropoutNd
 
 from autoslim_cli.network.table import Channels, ranges
+from autoslim_cli.network.tensors import tensors_in
+from autoslim_cli.network.traced_part import given_to, part_of, with_outputs
 from autoslim_cli.slimming import subtract
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.dependence import Dependence
@@ -22,6 +26,8 @@ from autoslim_cli.slimming.supernet import Supernet
 
 Values = dict[fx.Node, Any]
 Fetch = Callable[[fx.Node], Any]
+Inputs = Any
+"""Images (images, channels, height, width), or a tuple of all that the network takes."""
 
 
 class ForkedEvaluator:
@@ -32,7 +38,8 @@ class ForkedEvaluator:
     """
 
     def __init__(self, supernet: Supernet) -> None:
-        self.supernet = supernet.eval()
+        self.supernet, self.part = supernet.eval(), supernet.reading.part
+        supernet.let_other_norms(batch_statistics=True)
         self.nodes: list[fx.Node] = list(supernet.reading.graph.nodes)
         self.place = {node: place for place, node in enumerate(self.nodes)}
         self.layouts = supernet.reading.layouts
@@ -72,48 +79,84 @@ class ForkedEvaluator:
         return sum(self._cost(node, channels) for node in shared), for_itself
 
     @torch.inference_mode()
-    def logits(self, images: Tensor, channels: Channels) -> Tensor:
-        """Return the logits (images, classes) of one sub-network."""
+    def logits(self, images: Inputs, channels: Channels) -> Any:
+        """Return what one sub-network gives: logits (images, classes) of a classifier."""
         self.active.clear()
-        values: Values = {self.nodes[0]: images}
+        values = self._given(images)
         for node in self.nodes[:-1]:
             self._step(node, values, channels)
-        return self._output(values.__getitem__)
+        return self._finished(self._output(values.__getitem__), images)
 
     @torch.inference_mode()
     def forked_logits(
-        self, images: Tensor, channels: Channels, candidates: Sequence[Candidate]
-    ) -> Iterator[tuple[Candidate, Tensor]]:
-        """Yield each candidate with its logits (images, classes), in the order of their cuts.
+        self, images: Inputs, channels: Channels, candidates: Sequence[Candidate]
+    ) -> Iterator[tuple[Candidate, Any]]:
+        """Yield each candidate with what it gives, as `logits`, in the order of their cuts.
 
         Memory: the live tensors of two forward passes, and of branches that run beside a cut.
         """
         cuts = {candidate: self.fork_place(candidate, channels) for candidate in candidates}
         waiting = sorted(candidates, key=cuts.__getitem__)
         self.active.clear()
-        values: Values = {self.nodes[0]: images}
+        values = self._given(images)
         for place, node in enumerate(self.nodes):
             while waiting and cuts[waiting[0]] == place:
                 candidate = waiting.pop(0)
-                yield candidate, self._fork(place, values, candidate, channels)
+                yield candidate, self._finished(self._fork(place, values, candidate, channels), images)
             if not waiting:
                 return
             self._step(node, values, channels)
 
-    def peak_bytes(self, images: Tensor, channels: Channels, candidates: Sequence[Candidate]) -> float:
+    def _given(self, images: Inputs) -> Values:
+        """Return the values of the graph's inputs: what the network, or its part that was read, is given."""
+        given = inputs = images if isinstance(images, tuple) else (images,)
+        if self.part:
+            with self._around_part(inputs):
+                given = given_to(self.supernet.body, self.part, *inputs)
+        return dict(zip(self.supernet.reading.placeholders, given, strict=True))
+
+    def _finished(self, outputs: Any, images: Inputs) -> Any:
+        """Return what the network gives where its part, if it has one, gives `outputs`."""
+        if not self.part:
+            return outputs
+        inputs = images if isinstance(images, tuple) else (images,)
+        with self._around_part(inputs):
+            return with_outputs(self.supernet.body, self.part, outputs, *inputs)
+
+    @contextmanager
+    def _around_part(self, inputs: tuple[Any, ...]) -> Iterator[None]:
+        """Let what lies around the part give its losses if there are targets behind the images.
+
+        It then runs in training mode but for dropout, and draws what it draws at random from one seed: all candidates
+        are scored on the same boxes.
+        """
+        body = self.supernet.body
+        within = {id(module) for module in part_of(body, self.part).modules()}
+        rest = [m for m in body.modules() if id(m) not in within and not isinstance(m, _DropoutNd)]
+        try:
+            for module in rest:
+                module.training = len(inputs) > 1
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                yield
+        finally:
+            for module in rest:
+                module.training = False
+
+    def peak_bytes(self, images: Inputs, channels: Channels, candidates: Sequence[Candidate]) -> float:
         """Return the most bytes per image that live tensors hold at a time while candidates are scored."""
         self.measuring, self.peak = True, 0
         for _ in self.forked_logits(images, channels, candidates):
             pass
         self.measuring = False
-        return self.peak / len(images)
+        return self.peak / len(images[0] if isinstance(images, tuple) else images)
 
     def _live_bytes(self, *kept: Values) -> int:
         """Return the bytes that some values occupy, each memory once."""
-        tensors = [tensor for values in kept for tensor in _tensors(values.values())]
+        tensors = [tensor for values in kept for tensor in tensors_in(values)]
         return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
-    def _fork(self, place: int, values: Values, candidate: Candidate, channels: Channels) -> Tensor:
+    def _fork(self, place: int, values: Values, candidate: Candidate, channels: Channels) -> Any:
         """Run what a candidate computes differently, from its cut to the output."""
         changed, recomputed = candidate.applied(channels), self.dependence.recomputed(candidate, channels)
         forked: Values = {}
@@ -153,10 +196,9 @@ class ForkedEvaluator:
         for gone in self.freed_after[node]:
             values.pop(gone, None)
 
-    def _output(self, fetch: Fetch) -> Tensor:
+    def _output(self, fetch: Fetch) -> Any:
         """Return what the graph gives."""
-        output: Any = fx.node.map_arg(self.nodes[-1].args[0], fetch)
-        return output  # type: ignore[no-any-return]
+        return fx.node.map_arg(self.nodes[-1].args[0], fetch)
 
     def _compute(self, node: fx.Node, fetch: Fetch, channels: Channels) -> Any:
         """Compute one node at the given channels."""
@@ -228,15 +270,6 @@ class ForkedEvaluator:
         for source, node in last.items():
             dying[node].append(source)
         return dying
-
-
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    """Iterate over the tensors among some values, and in their tuples."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 def _attribute(module: Any, target: str) -> Any:

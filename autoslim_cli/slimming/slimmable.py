@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class SlimmableNetwork(torch.nn.Module):
         model = ModelSettings.model_validate(facts["model"])
         settings = SpaceSettings.model_validate(recipe["space"])
         with torch.random.fork_rng(devices=[]):
-            read_network = read(build(model, directory or path.parent), model.input, model.classes)
+            read_network = read(build(model, directory or path.parent), *model.shapes, part=model.trace)
             if model.name.startswith("./"):
                 refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
             reading = constrained(read_network, settings)
@@ -70,10 +71,9 @@ class SlimmableNetwork(torch.nn.Module):
             self.supernet.activate(self.space.check(wanted, "at()"))
         return self
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute logits (batch, classes) of images (batch, channels, height, width)."""
-        logits: torch.Tensor = self.supernet.body(images)
-        return logits
+    def forward(self, *inputs: Any) -> Any:
+        """Compute what the network gives of its inputs: logits (batch, classes) of images, of a classifier."""
+        return self.supernet(*inputs)
 
     def train(self, mode: bool = True) -> "SlimmableNetwork":
         """Stay in eval mode whatever is asked: a loaded supernet is not trained."""

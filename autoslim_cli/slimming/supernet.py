@@ -3,16 +3,18 @@
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, cut, on_device, resize, runs_in_use, sizes, tensors_of
 from autoslim_cli.network.table import Channels, LayerRow, Range
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+"""What BN measures."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class SupernetLayer:
         shadow = self.module.__dict__
         shadow.update(sizes(self.row, channels))
         shadow.update(self.tensors(channels))
-        statistics = [name for name in _STATISTICS if name in self.module._buffers and self.row.kind == "norm"]
+        statistics = [name for name in STATISTICS if name in self.module._buffers and self.row.kind == "norm"]
         if batch_statistics:
             shadow.update(dict.fromkeys(statistics))
         else:
@@ -120,8 +122,10 @@ class Supernet(nn.Module):
         self.layers = {row.name: SupernetLayer(body, row, self.full) for row in reading.table.rows}
         self.switches = {name: dict(channels) for name, channels in (switches or {}).items()}
         self.switch: str | None = None
-        self.activate(self.full)
         norms = [layer for layer in self.layers.values() if layer.row.kind == "norm"]
+        read = {id(layer.module) for layer in norms}
+        self.other_norms = [m for m in body.modules() if isinstance(m, _BatchNorm) and id(m) not in read]
+        self.activate(self.full)
         self.private = nn.ModuleDict(
             {
                 _key(name): nn.ModuleDict({_key(layer.row.name): layer.private(channels) for layer in norms})
@@ -151,6 +155,15 @@ class Supernet(nn.Module):
         with torch.inference_mode(False), torch.set_grad_enabled(gradients):
             for layer in self.layers.values():
                 layer.activate(channels, batch_statistics=self.training)
+        self.let_other_norms(batch_statistics=self.training)
+
+    def let_other_norms(self, *, batch_statistics: bool) -> None:
+        """Let BN outside of the part that was read use the batch's statistics, keeping none, or measured ones."""
+        for norm in self.other_norms:
+            for name in STATISTICS:
+                vars(norm).pop(name, None)
+                if batch_statistics and name in norm._buffers:
+                    vars(norm)[name] = None
 
     def train(self, mode: bool = True) -> "Supernet":
         """Switch between batch statistics (training) and measured ones (eval)."""
@@ -158,10 +171,12 @@ class Supernet(nn.Module):
         self.switch_to(self.switch) if self.switch else self.activate(self.channels)
         return self
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute logits (batch, classes) of images (batch, channels, height, width) at the active channels."""
-        logits: Tensor = self.body(images)
-        return logits
+    def forward(self, *inputs: Any) -> Any:
+        """Compute what the network gives of its inputs, images (batch, channels, height, width), at active channels.
+
+        Of a detector that is the losses of images and targets in training mode, detections in eval mode.
+        """
+        return self.body(*inputs)
 
     def zero_gradients(self) -> None:
         """Zero all gradients in place: those of the sub-networks are views of them."""
@@ -191,7 +206,7 @@ class Supernet(nn.Module):
                     ):  # weights of what was not understood
                         tensor.copy_(tensors_of(modules[name])[key])
         device = next(self.body.parameters()).device
-        return on_device(plain, device).train(self.training)
+        return on_device(plain, device, self.reading.part).train(self.training)
 
 
 def largest(switches: Mapping[str, Channels]) -> dict[str, int]:

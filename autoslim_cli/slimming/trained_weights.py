@@ -14,6 +14,7 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
+from autoslim_cli.network.walk import OUTPUT
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.importance import importance
 
@@ -90,7 +91,7 @@ def weights_digest(model: ModelSettings, directory: Path) -> str:
 
 def _is_output(row: LayerRow, table: LayerTable) -> bool:
     """Tell whether a layer gives the logits."""
-    pinned = {unit.name for unit in table.units if unit.pinned == "the network's output"}
+    pinned = {unit.name for unit in table.units if unit.pinned == OUTPUT}
     return row.multiplies and any(segment.unit in pinned for segment in row.outputs)
 
 

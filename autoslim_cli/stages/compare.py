@@ -81,7 +81,7 @@ class Model:
     ) -> "Model":
         """Read the model of a config in the file `path`, with units tied as where it was searched."""
         built = build(config.model, path.parent)
-        reading = constrained(read(built, config.model.input, config.model.classes), SpaceSettings(tie=tie))
+        reading = constrained(read(built, *config.model.shapes, part=config.model.trace), SpaceSettings(tie=tie))
         space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
         memory = ActivationMemory.of(reading, pieces(reading))
         costs = Costs.closed_form(reading.table).also("activation_memory", memory)

@@ -54,7 +54,8 @@ def _network(
 
     Raises ArtifactError, before memory is taken, if it has more than the `most` weights that the file has.
     """
-    reading = read(build(config.model, directory or path.parent), config.model.input, config.model.classes)
+    built = build(config.model, directory or path.parent)
+    reading = read(built, *config.model.shapes, part=config.model.trace)
     space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
     channels = space.check(config.channels, str(path), bounded=False)
     if most is not None and (wanted := params(reading.table, channels)) > most:
@@ -85,4 +86,4 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         )
     assert config.cost is not None
     cost = {"flops": config.cost.flops, "params": config.cost.params}
-    return {"path": str(path), **cost, **score(on_device(network, project.device))}
+    return {"path": str(path), **cost, **score(on_device(network, project.device, config.model.trace))}

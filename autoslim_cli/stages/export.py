@@ -72,7 +72,7 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
         raise UsageError("--batch is for files that hold a graph: leave it out with --state-dict")
     trained = path.suffix != ".json"
     source, config = load_model(path) if trained else untrained_model(path)
-    reading = read(source, config.model.input, config.model.classes)
+    reading = read(source, *config.model.shapes, part=config.model.trace)
     network, folded = with_bn_folded(reading) if fold_bn else (source, 0)
     with advice_on_memory(f"--batch {batch} is too much for this network: lower it"), torch.inference_mode():
         images = torch.rand(batch or IMAGES, *config.model.input)
@@ -128,7 +128,7 @@ LOADS: dict[Form, tuple[str, str, str]] = {
 
 def _base(model: ModelSettings, path: Path) -> Size:
     """Return what the base network costs."""
-    table = read(build(model, path.parent), model.input, model.classes).table
+    table = read(build(model, path.parent), *model.shapes, part=model.trace).table
     return {"flops": flops(table, table.base), "params": params(table, table.base)}
 
 

@@ -41,9 +41,16 @@ def units(project: Project) -> list[dict[str, Any]]:
 
 
 def info(
-    what: str, model: ModelSettings | None, latency_table: Path | None = None, directory: Path | None = None
+    what: str,
+    model: ModelSettings | None,
+    latency_table: Path | None = None,
+    directory: Path | None = None,
+    *,
+    shape: tuple[int, int, int] | None = None,
 ) -> dict[str, Any]:
     """Describe a channel config, a checkpoint, or (with `model`) a network by name, as of the recipe in `directory`.
+
+    `shape` is that of an image (channels, height, width) where it is another than a file's own.
 
     Returns its layer table, FLOPs and parameters, its base network's, fvcore's count of the built network, and the
     latency that a table predicts. Raises ArtifactError if the table does not hold its layers.
@@ -54,20 +61,23 @@ def info(
     assert settings is not None
     times = read_table(latency_table) if latency_table else None
     if latency_table and times:
-        refuse_other_model(latency_table, times, settings)
+        at_shape = settings.model_copy(update={"input": shape or settings.input})
+        refuse_other_model(latency_table, times, at_shape)
         refuse_incomplete(latency_table, times)
         steering = steering.model_copy(update={"tie": times.tie})
-    reading = constrained(
-        read(build(settings, directory or (Path() if model else path.parent)), settings.input), steering
-    )
-    table, base = reading.table, reading.table.base
-    chosen: Channels = base
+    built = build(settings, directory or (Path() if model else path.parent))
+    reading = constrained(read(built, *settings.shapes, part=settings.trace), steering)
+    chosen: Channels = reading.table.base
     if channels is not None:
-        space = Space.of(table, width=1.0, min_width=0.5, groups=1, divisor=1)
+        space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
         chosen = space.check(channels.channels, what, bounded=False)
-        check_cost(path, channels, Costs.closed_form(table), chosen)
+        check_cost(path, channels, Costs.closed_form(reading.table), chosen)
+    if shape and shape != settings.input:
+        settings = settings.model_copy(update={"input": shape})
+        reading = constrained(read(built, *settings.shapes, part=settings.trace), steering)
+    table, base = reading.table, reading.table.base
     network = fresh(reading.module, table, chosen)
-    counted, theirs = flops(table, chosen), fvcore_flops(network, settings.input)
+    counted, theirs = flops(table, chosen), fvcore_flops(reading.traced(network), *reading.inputs)
     latency = _latency(reading, chosen, times, str(latency_table)) if times else {}
     return {
         "model": describe(settings),

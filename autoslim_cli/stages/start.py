@@ -57,7 +57,7 @@ def teacher(project: Project) -> nn.Module | None:
                 f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "
                 f"and the recipe's model {list(model.input)} and {model.classes}"
             )
-    return on_device(network, project.device).eval().requires_grad_(False)
+    return on_device(network, project.device, model.trace).eval().requires_grad_(False)
 
 
 def parents(project: Project) -> list[Path]:

@@ -27,7 +27,7 @@ def files(directory):
         (["info", "torchvision/resnet18", "--arg", "width=2"], 2, ["model.args", "width"]),
         (["info", "torchvision/vit_b_16"], 2, ["attention", "convolutional"]),
         (["info", "torchvision/mobilenet_v2", "--arg", "round_nearest=0"], 2, ["model.args", "ZeroDivisionError"]),
-        (["info", "digits", "--input", "1x28x28"], 2, ["--input", "digits says both"]),
+        (["info", "digits", "--arg", "depth=14"], 2, ["--arg", "digits says both"]),
         (["info", "nowhere"], 2, ["neither a file, nor a recipe, nor a model name"]),
         (["info", "nowhere:net"], 2, ["nowhere:net", "cannot be imported"]),
         (["recipes", "validate", "digits", "train.epoch=2"], 2, ["train.epoch", "did you mean epochs?"]),

@@ -430,6 +430,31 @@ def test_info_agrees_with_the_literature(autoslim_json):
     assert slim["flops"] == slim["fvcore_flops"] < 220_000_000
 
 
+def test_info_of_dense_networks_at_other_sizes(autoslim_json, refuse, worked):
+    small, large = (autoslim_json("info", "autoslim/edsr", "--input", f"3,{size},{size}") for size in (12, 24))
+    assert small["flops"] * 4 == large["flops"] == large["fvcore_flops"]
+    found = worked / "arch-60pct.json"
+    as_found, larger = autoslim_json("info", found), autoslim_json("info", found, "--input", "1,16,16")
+    assert larger["agrees"]
+    assert larger["params"] == as_found["params"]
+    assert larger["flops"] > 3.9 * as_found["flops"]
+    assert "does not run on an image of [3, 8, 8]" in refuse(2, "info", found, "--input", "3,8,8")
+    base, wider = autoslim_json("info", worked), autoslim_json("info", worked, "--input", "1x16x16")
+    assert wider["base"]["flops"] > 3.9 * base["flops"]
+
+
+def test_info_of_a_detector_s_backbone(autoslim_json, refuse):
+    detector = "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn"
+    sizes = ["--classes", "3", "--input", "3,64,64", "--arg", "min_size=64", "--arg", "max_size=64"]
+    facts = autoslim_json("info", detector, *sizes, "--trace", "backbone")
+    assert facts["agrees"]
+    assert {row["name"].partition(".")[0] for row in facts["layers"]} == {"backbone"}
+    assert "has no part 'bone'; expected is one of transform, backbone" in refuse(
+        2, "info", detector, *sizes, "--trace", "bone"
+    )
+    assert "model.trace must name a part that does not: transform, backbone" in refuse(2, "info", detector, *sizes)
+
+
 def test_tables_for_people(autoslim, worked):
     out = autoslim("info", worked / "arch-60pct.json").stdout
     assert "against the base network's" in out

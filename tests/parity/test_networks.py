@@ -158,14 +158,14 @@ def test_all_published_channel_lists_ship():
 def test_published_channels_have_the_published_flops(path):
     config = read_config(path)
     if config.model.name not in READ:
-        READ[config.model.name] = read(build(config.model), config.model.input, config.model.classes)
+        READ[config.model.name] = read(build(config.model), config.model.input)
     reading = READ[config.model.name]
     space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
     channels = space.check(config.channels, str(path), bounded=False)
     fine = Space.of(reading.table, width=2.0, min_width=0.01, groups=10_000, divisor=8)
     assert all(channels[name] in unit.counts for name, unit in fine.units.items())
     network = fresh(reading.module, reading.table, channels)
-    counted = agree(network, reading.table, channels, config.model.input)
+    counted = agree(network, reading, channels)
     published = path.stem.removeprefix("autoslim-")
     digits = len(published.rstrip("MG").replace(".", ""))
     assert counted == config.cost.flops

@@ -12,8 +12,17 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from autoslim_cli.network.rules.dimensions import flatten, permute, reshape, squeeze, take_item, transpose, unsqueeze
-from autoslim_cli.network.rules.elementwise import combine, keep, keep_behind, pad, reduce, reduce_norm, soft_max
-from autoslim_cli.network.rules.known_layers import is_layer
+from autoslim_cli.network.rules.elementwise import (
+    combine,
+    keep,
+    keep_behind,
+    normalize,
+    pad,
+    reduce,
+    reduce_norm,
+    soft_max,
+)
+from autoslim_cli.network.rules.known_layers import LAYERS, is_layer
 from autoslim_cli.network.rules.layers import (
     bare_parameter,
     batch_norm,
@@ -26,8 +35,9 @@ from autoslim_cli.network.rules.layers import (
 from autoslim_cli.network.rules.not_understood import unknown
 from autoslim_cli.network.rules.operation import Operation, Rule, Value
 from autoslim_cli.network.rules.parts import chunk, concat, shuffle
+from autoslim_cli.network.rules.pixels import pixel_shuffle, pixel_unshuffle
 
-__all__ = ["Operation", "Value", "find", "fixed_groups", "is_layer"]
+__all__ = ["LAYERS", "Operation", "Value", "find", "fixed_groups", "is_layer"]
 
 
 def find(operation: Operation) -> Rule:
@@ -77,6 +87,8 @@ LAYER_RULES: dict[type, Rule] = {
 MODULES: dict[type, Rule] = {
     nn.Flatten: flatten,
     nn.ChannelShuffle: shuffle,
+    nn.PixelShuffle: pixel_shuffle,
+    nn.PixelUnshuffle: pixel_unshuffle,
     **dict.fromkeys((nn.Softmax, nn.LogSoftmax), soft_max),
     **dict.fromkeys(
         (
@@ -111,6 +123,9 @@ FUNCTIONS: dict[object, Rule] = {
     torch.squeeze: squeeze,
     operator.getitem: take_item,
     F.pad: pad,
+    F.normalize: normalize,
+    F.pixel_shuffle: pixel_shuffle,
+    F.pixel_unshuffle: pixel_unshuffle,
     torch.norm: reduce_norm,
     torch.linalg.vector_norm: reduce_norm,
     **dict.fromkeys((torch.mean, torch.sum, torch.amax, torch.var, torch.std), reduce),

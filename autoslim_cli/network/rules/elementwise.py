@@ -86,6 +86,14 @@ def soft_max(operation: Operation) -> Found:
     return Found(tag, (Mixes(),) if dim % len(operation.after) in (tag.dim, tag.outer) else ())
 
 
+def normalize(operation: Operation) -> Found:
+    """Keep the layout; over channels, those in use share the norm."""
+    tag, dim = operation.tag, operation.argument(2, "dim", 1)
+    if tag is None or not isinstance(dim, int):
+        return unknown(operation)
+    return Found(tag, (Mixes(),) if dim % len(operation.after) in (tag.dim, tag.outer) else ())
+
+
 def pad(operation: Operation) -> Found:
     """Keep the layout if only dimensions behind the channels are padded."""
     tag = operation.tag
