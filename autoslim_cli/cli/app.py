@@ -15,12 +15,14 @@ from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, 
 from autoslim_cli.cli.examples import epilog
 from autoslim_cli.cli.processes import fail_together, shared_work
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
+from autoslim_cli.interruption import asked_to_end, interrupted_alike
 
 INTERRUPTED = 130
 _MEMORY = (
     "out of memory; lower what the command works with: train.batch, retrain.batch, calibrate.batch, evaluate.batch, "
     "search.memory, or model.input and supernet.width for all of them"
 )
+_GONE = "the current directory was removed: change to one that is there"
 _WrongWords: type[Any] = typer.BadParameter.__mro__[1]
 """The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
 
@@ -35,8 +37,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command with the exit codes that docs/guide.md lists."""
-        with _one_line(), shared_work():
-            _refuse_a_directory_that_is_gone()
+        with interrupted_alike(), _one_line(), shared_work():
+            if _directory_is_gone():  # libraries end the process there, or worse
+                raise UsageError(_GONE)
             return super().invoke(ctx)
 
 
@@ -44,22 +47,25 @@ class Commands(TyperGroup):
 def _one_line() -> Iterator[None]:
     """Turn failures that a user can meet into one line and an exit code; a bug keeps its traceback."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # so that a full disk shows now
     except AutoslimError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
+        with asked_to_end(lambda _: None):  # it ends already
+            _fail("interrupted", INTERRUPTED)
     except _WrongWords as error:
         command = error.ctx.command_path if error.ctx else "autoslim"
         _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", UsageError.exit_code)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        sys.stderr.close()
-        raise SystemExit(1) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             _fail(f"no space left on the disk ({error.filename or error.strerror}); free some, then use --resume", 1)
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             _fail(f"{error.filename}: {error.strerror}; check who owns it, or use another directory", 1)
+        if isinstance(error, FileNotFoundError) and _directory_is_gone():
+            _fail(_GONE, 1)
         raise
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -67,12 +73,13 @@ def _one_line() -> Iterator[None]:
         raise
 
 
-def _refuse_a_directory_that_is_gone() -> None:
-    """Raise UsageError where the current directory was removed: libraries end the process there, or worse."""
+def _directory_is_gone() -> bool:
+    """Tell whether the current directory was removed."""
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the current directory was removed: change to one that is there") from None
+        return True
+    return False
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -5,22 +5,25 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write beside `path`, flush to disk, rename over it."""
+    """Write beside `path`, flush to disk, rename over it. A symbolic link stays: the file that it leads to is written.
+
+    The umask decides who may read it.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -30,6 +33,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def copy_file(path: Path, target: Path) -> None:
     """Give a file a second name, in place of what has that name; where there are no hard links, copy it."""
+    path, target = Path(os.path.realpath(path)), Path(os.path.realpath(target))
     temporary = target.with_name(f".{target.name}.part")
     temporary.unlink(missing_ok=True)
     try:
@@ -61,10 +65,3 @@ def sha256(path: Path) -> str:
 def file_name(text: str) -> str:
     """Return text fit for a file's name."""
     return re.sub(r"[^\w.-]+", "-", text)
-
-
-def _umask() -> int:
-    """Return the process's umask (reading it means setting it twice)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -29,8 +29,9 @@ def locked(*paths: Path) -> Iterator[None]:
 
 @contextmanager
 def _one(path: Path) -> Iterator[None]:
-    """Lock one file."""
-    lock = path.with_name(f".{path.name}.lock")
+    """Lock one file; of a symbolic link the file that it leads to, which others may know by another name."""
+    real = Path(os.path.realpath(path))
+    lock = real.with_name(f".{real.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _taken(path, lock)
     try:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,23 @@ def refuse_to_lose(state: Path) -> None:
         raise UsageError(f"{state} holds a stopped training: add --resume to continue it, or remove it to start anew")
 
 
+@contextmanager
+def keeping_the_old(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep what is there under another name where a file is made anew; one of the same bytes loses nothing."""
+    aside = set_aside(path) if path.exists() else None
+    yield
+    if aside and sha256(aside) == sha256(path):
+        aside.unlink()
+    elif aside:
+        say(f"{path}: the one that was there is kept as {aside.name}")
+
+
 def set_aside(path: Path) -> Path:
-    """Give a file another name, `<stem>.old-1<suffix>` or the next that is free; return it."""
-    number = 1
+    """Give a file another name, `<stem>.old-1<suffix>` or the next that is free; return it.
+
+    A symbolic link stays, and the file that it leads to gets the other name: what is written next goes there, too.
+    """
+    path, number = Path(os.path.realpath(path)), 1
     while (aside := path.with_name(f"{path.stem}.old-{number}{path.suffix}")).exists():
         number += 1
     os.replace(path, aside)

@@ -75,7 +75,9 @@ def copy(name: str, target: Path) -> Path:
     beside.mkdir()
     shutil.copyfile(source / RECIPE_FILE, beside / RECIPE_FILE)
     if (source / "published").is_dir():
-        shutil.copytree(source / "published", beside / "published")
+        (beside / "published").mkdir()
+        for config in (source / "published").iterdir():  # contents alone: whose modes they have is the umask's to say
+            shutil.copyfile(config, beside / "published" / config.name)
     if target.exists():  # an existing directory without a recipe: fill it
         for entry in beside.iterdir():
             shutil.move(entry, target / entry.name)

@@ -11,7 +11,8 @@ from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import save_model
 from autoslim_cli.files.checkpoint import MODEL
-from autoslim_cli.files.provenance import current_facts
+from autoslim_cli.files.provenance import current_facts, keeping_the_old
+from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import width_name
@@ -51,7 +52,8 @@ def calibrate_bn(
 ) -> list[dict[str, Any]]:
     """Write `subnet-<name>.safetensors` for each width and channel config; return a row of figures for each.
 
-    `compare` also scores each with the statistics of the largest sub-network instead of its own.
+    A file that was there with other contents is kept under another name. `compare` also scores each with the
+    statistics of the largest sub-network instead of its own.
     Raises UsageError for a width or channels beyond the supernet, and for a supernet with switchable BN.
     """
     recipe, network, costs = project.recipe, project.network, project.costs
@@ -65,6 +67,7 @@ def calibrate_bn(
     supernet = load_supernet(project)
     made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
     settings, task, ranks, rows = recipe.calibrate, task_of(recipe.model), project.ranks, list[dict[str, Any]]()
+    say = project.reporter.say
 
     def calibrated(plain: nn.Module) -> None:
         batches = calibration_batches(project.images.training, settings.images, settings.batch, ranks)
@@ -76,7 +79,8 @@ def calibrate_bn(
 
     if compare:
         calibrated(supernet.eval().body)
-    with project.reporter.bar("calibrating", len(wanted)) as bar:
+    kept = f"what was calibrated lies in {project.directory}"
+    with saying_what_is_kept(say, kept), project.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
             path = project.directory / f"subnet-{name}.safetensors"
             facts = _current(project, path, made_from, channels) if resume else None
@@ -88,7 +92,8 @@ def calibrate_bn(
                 facts = {"made_from": made_from, "holdout": {**asdict(score(plain)), **before}}
                 config = config_of(network, costs, channels, built=plain)
                 if ranks.first:
-                    save_model(path, plain, config, facts)
+                    with keeping_the_old(path, say):
+                        save_model(path, plain, config, facts)
             rows.append({"name": name, "path": str(path), **costs(channels), **facts["holdout"]})
             bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
     ranks.wait()
@@ -114,7 +119,8 @@ def extract(project: Project, width: float) -> dict[str, Any]:
     path = project.directory / f"subnet-{name}.safetensors"
     made_from = origin(project, "data", "supernet", parents=[project.directory / SUPERNET_FILE])
     config = config_of(network, project.costs, channels, built=plain)
-    save_model(path, plain, config, {"made_from": made_from, "holdout": asdict(score)})
+    with keeping_the_old(path, project.reporter.say):
+        save_model(path, plain, config, {"made_from": made_from, "holdout": asdict(score)})
     return {"name": name, "path": str(path), **project.costs(channels), **asdict(score)}
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from autoslim_cli.errors import advice_on_memory
 from autoslim_cli.files.lock import locked
+from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.latency.correction import corrected
 from autoslim_cli.latency.grid import layer_shapes
 from autoslim_cli.latency.local_device import local_device
@@ -27,7 +28,7 @@ def profile(
     found, reporter = pieces(reading), project.reporter
     device = local_device(place, engine, dtype, batch, channels_last)
     path, shapes = project.directory / table_name(device), layer_shapes(found, space)
-    with locked(path):
+    with locked(path), saying_what_is_kept(reporter.say, f"{path} holds what was measured"):
         table = LatencyTable(model=recipe.model.architecture, tie=recipe.space.tie, device=device, layers=[])
         if not resume:
             refuse_to_replace(path, device)

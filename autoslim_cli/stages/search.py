@@ -17,6 +17,7 @@ from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, LatencyFacts, read_config, write_config
 from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import set_aside
+from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.latency.measuring import time_found
 from autoslim_cli.latency.table import read_table
 from autoslim_cli.machine import free_memory
@@ -80,7 +81,7 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
     ranks, journal = scorer.ranks, Journal(costs, scorer, log)
     answers: list[tuple[Answer, int]] = []
     # 2. Let the strategy ask and decide, and log every score and every decision.
-    with _threads_of(project, begun):
+    with _threads_of(project, begun), saying_what_is_kept(project.reporter.say, f"{log.path} holds every score so far"):
         strategy = STRATEGIES[settings.strategy]
         forecast = foresee(problem, strategy, scorer.images / scorer.images_of(1))
         forward_rate = _say_plan(project, scorer, forecast, log)

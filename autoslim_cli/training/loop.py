@@ -1,17 +1,16 @@
 """Train weights epoch by epoch: the one loop that the supernet and the retrained network share."""
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.interruption import asked_to_end
 from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.schema import TrainSettings
@@ -234,17 +233,13 @@ def _check(losses: dict[str, float], done: int, epoch: int, rate: float, section
 
 @contextmanager
 def _stop_signals(ranks: Ranks) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step ends before the command does."""
+    """Collect signals that ask for an end, so that a step ends and is saved before the command ends."""
     received: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
+    def note(number: int) -> None:
         if received and ranks.size == 1:  # asked twice: stop now; torchrun passes on what the terminal sent already
             raise KeyboardInterrupt
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with asked_to_end(note):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

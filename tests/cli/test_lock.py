@@ -92,10 +92,26 @@ def shell(command, **options):
     return subprocess.run(["bash", "-c", text], check=False, capture_output=True, text=True, timeout=120, **options)
 
 
-def test_a_reader_that_goes_away_is_no_traceback():
-    done = shell("autoslim recipes show digits | true; exit ${PIPESTATUS[0]}")
-    assert done.returncode in (0, 1)
-    assert done.stderr == ""
+@pytest.mark.parametrize(
+    "command",
+    ["recipes list", "recipes schema", "recipes show digits", "search --help", "--help", "units -r digits --json"],
+)
+@pytest.mark.parametrize("reader", ["true", "head -1"])
+def test_a_reader_that_goes_away_has_what_it_wanted(command, reader, tmp_path):
+    done = shell(f"autoslim {command} | {reader}; exit ${{PIPESTATUS[0]}}", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr in ("", "copied the shipped recipe digits to recipes/digits\n")
+
+
+def test_errors_keep_their_exit_code_where_nobody_reads_them():
+    assert shell("autoslim recipes show none 2>&1 | true; exit ${PIPESTATUS[0]}").returncode == 2
+
+
+def test_a_training_goes_on_when_nobody_reads_how(recipe):
+    """Its first line is read, and then nothing any more."""
+    done = shell(f"autoslim train-supernet -r {recipe} train.epochs=2 2>&1 | head -1; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 0
+    assert (recipe / "supernet.safetensors").exists()
 
 
 def test_closed_streams(tmp_path):
@@ -114,6 +130,10 @@ def test_a_full_disk_is_one_line():
     assert done.returncode == 1
     assert done.stderr.startswith("error: no space left")
     assert done.stderr.count("\n") == 1
+    done = shell("autoslim recipes show digits > /dev/full")  # by print, which a buffer takes first
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no space left")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_directory_that_was_removed(tmp_path):
@@ -122,6 +142,20 @@ def test_a_directory_that_was_removed(tmp_path):
     done = shell(f"cd {gone} && rmdir {gone} && autoslim units -r digits")
     assert done.returncode == 2
     assert done.stderr == "error: the current directory was removed: change to one that is there\n"
+
+
+def test_a_directory_that_is_removed_meanwhile(recipe):
+    """A training whose relative directory goes fails in one line at its next save."""
+    code = "import pathlib, shutil, sys\nfrom autoslim_cli.training import state\nbefore = state.save_state\n"
+    code += "def save(*given, **more):\n    shutil.rmtree(pathlib.Path.cwd())\n    before(*given, **more)\n"
+    code += "state.save_state = save\nfrom autoslim_cli.__main__ import main\nmain()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train-supernet", "train.epochs=1"],
+        check=False, capture_output=True, text=True, cwd=recipe,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: the current directory was removed: change to one that is there\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_no_home(tmp_path):

@@ -60,10 +60,16 @@ def test_version_and_help_alone():
     assert "train-supernet" in alone.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_saves_and_exits_130(recipe, number):
     command = [sys.executable, "-m", "autoslim_cli", "train-supernet", "-r", str(recipe), "train.epochs=500", "--json"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 - as a shell leaves it
+    )
     state = recipe / "supernet.resume.pt"
     deadline = time.monotonic() + 60
     while not state.exists() and time.monotonic() < deadline:

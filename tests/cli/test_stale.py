@@ -1,6 +1,8 @@
 """What is not made from what the recipe now names is redone or refused, by name; nothing finished is lost."""
 
 import json
+import os
+import shutil
 
 import pytest
 import safetensors.torch
@@ -197,3 +199,55 @@ def test_a_config_that_a_person_wrote_is_not_overwritten_by_a_search(autoslim, w
     # What a search finds again is no other config.
     autoslim("search", "--flops", "45%", "-r", worked)
     assert not (worked / "arch-45pct.old-2.json").exists()
+
+
+def test_a_stale_sub_network_is_kept_when_it_is_cut_anew(autoslim, worked):
+    cut = ("calibrate-bn", "--widths", "0.5", "--channels", worked / "arch-60pct.json", "-r", worked)
+    autoslim(*cut)
+    before = {name: (worked / f"{name}.safetensors").read_bytes() for name in ("subnet-width-0.5", "subnet-60pct")}
+    assert "kept as" not in autoslim(*cut).stderr  # the same bytes: nothing is lost
+    assert not list(worked.glob("subnet-*.old-*"))
+    autoslim("train-supernet", "-r", worked, "train.epochs=1")
+    said = autoslim(*cut, "train.epochs=1", "--resume").stderr
+    for name, old in before.items():
+        assert f"{name}.safetensors: the one that was there is kept as {name}.old-1.safetensors" in said
+        assert (worked / f"{name}.old-1.safetensors").read_bytes() == old
+        assert (worked / f"{name}.safetensors").read_bytes() != old
+
+
+def test_the_umask_decides_for_all_files_alike(autoslim, recipe, tmp_path):
+    (recipe / "recipe.yaml").chmod(0o640)
+    before = os.umask(0o027)
+    try:
+        autoslim("run", "--flops", "60%", "-r", recipe, "train.epochs=1", "retrain.epochs=1", "search.strategy=uniform")
+        autoslim("calibrate-bn", "--widths", "0.5:1.0:0.25", "-r", recipe, "train.epochs=1")
+        autoslim("export", "--state-dict", recipe / "model-60pct.safetensors")
+        autoslim("recipes", "copy", "imagenet-mobilenet-v2", tmp_path / "copy")
+    finally:
+        os.umask(before)
+    made = [path for path in (*recipe.iterdir(), *(tmp_path / "copy").rglob("*")) if path.is_file()]
+    assert len(made) > 15
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in made} == dict.fromkeys(
+        (path.name for path in made), "0o640"
+    )
+
+
+def test_a_symbolic_link_is_followed(autoslim, worked, tmp_path):
+    """Artifacts may lie on another disk, with links in the recipe's directory."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    names = ("arch-45pct.json", "search.jsonl", "subnet-width-0.5.safetensors")
+    config = json.loads((worked / "arch-60pct.json").read_text())
+    (worked / "arch-45pct.json").write_text(json.dumps({key: config[key] for key in ("format", "model", "channels")}))
+    written = (worked / "arch-45pct.json").read_bytes()
+    for name in names:
+        if (worked / name).exists():
+            shutil.move(worked / name, disk / name)
+        (worked / name).symlink_to(disk / name)
+    autoslim("search", "--flops", "45%", "-r", worked, "search.strategy=uniform")
+    autoslim("calibrate-bn", "--widths", "0.5", "-r", worked)
+    assert all((worked / name).is_symlink() for name in names)
+    assert (disk / "arch-45pct.old-1.json").read_bytes() == written
+    assert json.loads((disk / "arch-45pct.json").read_text())["found"]["strategy"] == "uniform"
+    assert (disk / "search.old-1.jsonl").exists()
+    assert (disk / "subnet-width-0.5.safetensors").exists()

@@ -1,0 +1,58 @@
+"""End work when that is asked for: by Ctrl-C, by SIGTERM, or because the terminal is lost (SIGHUP)."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from autoslim_cli.launch import launched
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def asked_to_end(answer: Callable[[int], None]) -> Iterator[None]:
+    """Call `answer` with the number of every signal that asks for an end, in place of what they would do.
+
+    A SIGHUP that is ignored stays so, since `nohup` asks for that. Only the main thread can be told of signals.
+    """
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        answer(number)
+
+    here = threading.current_thread() is threading.main_thread()
+    numbers = [n for n in SIGNALS if here and not (n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN)]
+    previous = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interrupted_alike() -> Iterator[None]:
+    """Raise KeyboardInterrupt at every such signal; in a job of several processes at the first alone.
+
+    There the terminal sends a signal to all, and torchrun passes it on once more.
+    """
+    received: list[int] = []
+
+    def answer(number: int) -> None:
+        received.append(number)
+        if len(received) == 1 or launched().size == 1:
+            raise KeyboardInterrupt
+
+    with asked_to_end(answer):
+        yield
+
+
+@contextmanager
+def saying_what_is_kept(say: Callable[[str], None], kept: str) -> Iterator[None]:
+    """Say what an interrupted command leaves for `--resume`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"stopped: {kept}; the same command with --resume continues")
+        raise

@@ -1,0 +1,135 @@
+"""Ctrl-C, SIGTERM and a lost terminal end every long command alike: what was done is kept, one line, exit code 130."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+WAIT = 120
+
+ASLEEP = """
+import sys, time
+import autoslim_cli.stages.{stage} as stage
+
+def asleep(*given, **more):
+    print("at work", file=sys.stderr, flush=True)
+    time.sleep({seconds})
+    raise SystemExit(0)
+
+stage.{stage} = asleep
+from autoslim_cli.__main__ import main
+main()
+"""
+
+
+def start(arguments, hangup=signal.SIG_DFL, code=None):
+    """Start a command, with SIGHUP as a shell leaves it, or as nohup does."""
+    program = ["-c", code] if code else ["-m", "autoslim_cli"]
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # noqa: PLW1509 - as a shell leaves it
+    )
+
+
+def wait_for(running, there):
+    """Wait until `there()` holds; the process must still be at work then."""
+    deadline = time.monotonic() + WAIT
+    while not there():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.005)
+
+
+def interrupted(running, number):
+    """Send a signal; return what the command said."""
+    running.send_signal(number)
+    out, said = running.communicate(timeout=WAIT)
+    assert running.returncode == 130, said
+    assert out == ""
+    assert said.endswith("error: interrupted\n")
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_search_keeps_its_scores(worked, autoslim, number):
+    settings = ("search", "--flops", "40%", "-r", worked, "search.strategy=exact", "search.pace=0.01")
+    log = worked / "search.jsonl"
+    log.unlink()
+    running = start(settings)
+    wait_for(running, lambda: log.exists() and log.read_bytes().count(b"\n") > 3)
+    said = interrupted(running, number)
+    assert f"stopped: {log} holds every score so far; the same command with --resume continues\n" in said
+    assert not list(worked.glob(".*"))  # no lock, no part of a file
+    assert "the log holds" in autoslim(*settings, "--resume").stderr
+
+
+def test_a_calibration_keeps_what_it_cut(worked):
+    running = start(("calibrate-bn", "--widths", "0.25:1.5:0.01", "-r", worked))
+    wait_for(running, lambda: list(worked.glob("subnet-*.safetensors")))
+    said = interrupted(running, signal.SIGHUP)
+    assert f"stopped: what was calibrated lies in {worked}; the same command with --resume continues\n" in said
+    assert list(worked.glob("subnet-*.safetensors"))
+
+
+def test_a_profile_keeps_its_times(worked):
+    running = start(("profile", "-r", worked))
+    wait_for(running, lambda: list(worked.glob("latency-*.json")))
+    (table,) = worked.glob("latency-*.json")
+    said = interrupted(running, signal.SIGTERM)
+    assert f"stopped: {table} holds what was measured; the same command with --resume continues\n" in said
+
+
+def test_a_run_keeps_the_training_under_way(worked):
+    running = start(("run", "--flops", "60%", "-r", worked, "retrain.epochs=500"))
+    wait_for(running, (worked / "model-60pct.resume.pt").exists)
+    assert "--resume continues" in interrupted(running, signal.SIGHUP)
+    assert (worked / "model-60pct.resume.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("stage", ["compare", "evaluate"])
+def test_what_keeps_nothing_ends_in_one_line(worked, stage, number):
+    running = start((stage, worked / "model-60pct.safetensors"), code=ASLEEP.format(stage=stage, seconds=WAIT))
+    assert running.stderr.readline() == "at work\n"
+    assert interrupted(running, number) == "error: interrupted\n"
+
+
+def test_nohup_is_respected(worked):
+    code = ASLEEP.format(stage="compare", seconds=2)
+    running = start(("compare", worked / "model-60pct.safetensors"), signal.SIG_IGN, code)
+    assert running.stderr.readline() == "at work\n"
+    running.send_signal(signal.SIGHUP)
+    assert running.communicate(timeout=WAIT) == ("", "")
+    assert running.returncode == 0
+
+
+def test_a_training_whose_terminal_is_lost_saves(recipe):
+    """The terminal of an ssh session that breaks: SIGHUP comes, and nothing can be printed any more."""
+    state = recipe / "supernet.resume.pt"
+    arguments = ["train-supernet", "-r", str(recipe), "train.epochs=5000", "train.save_minutes=60"]
+    process, terminal = pty.fork()
+    if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.execv(sys.executable, [sys.executable, "-m", "autoslim_cli", *arguments])
+    deadline = time.monotonic() + WAIT
+    os.set_blocking(terminal, False)
+    while not state.exists():
+        assert time.monotonic() < deadline
+        try:
+            os.read(terminal, 65536)
+        except BlockingIOError:
+            time.sleep(0.01)
+    saved = state.stat().st_mtime_ns
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert state.stat().st_mtime_ns > saved
+    assert not list(recipe.glob(".*"))
