@@ -1,6 +1,7 @@
 """Define the commands that describe networks."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +51,8 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
             for r in rows
         ),
         title=f"{project.recipe.model.name}: channel units, named after the first layer that produces them",
+        goes=["step", "layers", "min"],
+        prose=True,
     )
     again = (*recipe_option(project.directory), *(overrides or ()))
     say_next(project.reporter, "train-supernet", *again, then="what every search needs")
@@ -113,6 +116,8 @@ def info(
             if r["kind"] != "norm"
         ),
         title=result["model"],
+        goes=["groups", "base out", "params", "kind"],
+        names=["kind"],
     )
     for key in ("flops", "params"):
         count, base = result[key], result["base"][key]
@@ -169,7 +174,13 @@ def compare(
     if as_json:
         print_json(result)
         return
-    show = print_markdown if markdown else print_table
+
+    def show(columns: list[str], rows: Iterable[list[str]], goes: list[str], title: str | None = None) -> None:
+        if markdown:
+            print_markdown(columns, rows, title=title)
+        else:
+            print_table(columns, rows, title=title, goes=goes, names=["kind"])
+
     networks = result["networks"]
     measured = [where for where in ("holdout", "test") if any(where in row.get("top1", {}) for row in networks)]
     latency = ["latency"] if latency_table else []
@@ -180,10 +191,13 @@ def compare(
         row["name"] if column == "base" else f"{column}  {row['name']}"
         for column, row in zip(columns, networks, strict=True)
     ]
-    show(heads, ([name, *_compared(row, networks, measured)] for name, row in zip(names, networks, strict=True)))
+    compared = ([name, *_compared(row, networks, measured)] for name, row in zip(names, networks, strict=True))
+    show(
+        heads, compared, ["activations", "kind", "params", *(["holdout top-1"] if "test" in measured else []), *latency]
+    )
     if result["differ"]:
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
-        show(["unit", *columns], rows, title="Channels that differ")
+        show(["unit", *columns], rows, columns[:0:-1], "Channels that differ")
     say_next(reporter, "export", "--onnx", files[0], then="for deployment")
 
 

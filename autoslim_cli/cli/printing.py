@@ -1,7 +1,10 @@
 """Print results on stdout: JSON, tables, a network's figures."""
 
 import json
-from collections.abc import Iterable
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -10,22 +13,48 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False))
 
 
-def print_table(columns: list[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> None:
-    """Print a table on stdout; the first column is text, the others are figures."""
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def print_table(
+    columns: list[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    title: str | None = None,
+    goes: Sequence[str] = (),
+    names: Sequence[str] = (),
+    prose: bool = False,
+) -> None:
+    """Print a table on stdout; the first column and `names` are text, the last is if it is `prose`, the others figures.
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", overflow="fold", no_wrap=place > 0)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
-    console.print(table)
+    In a pipe or a file every row is whole, on one line. A terminal's width is kept (COLUMNS overrides it): columns of
+    `goes` go first, the first one first, and are named below; then names are shortened; figures never are.
+    """
+    from rich.cells import cell_len
+
+    from autoslim_cli.cli.tables import Table, laid_out
+
+    width = terminal_width()
+    cells = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
+    lines, gone = laid_out(Table(columns, cells, goes, names, prose), width, cell_len)
+    if title:
+        _print_text(title, width)
+    print(*map(_in_its_letters, lines), sep="\n")
+    if gone:
+        _print_text(f"not shown here: {', '.join(gone)}; a wider terminal or --json has all", width)
+
+
+def terminal_width() -> int | None:
+    """Return the cells in a line of the terminal that stdout goes to, if it goes to one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _print_text(text: str, width: int | None) -> None:
+    """Print a sentence, in lines of a terminal's width."""
+    print(text if width is None else textwrap.fill(text, max(width, 1), break_long_words=False))
+
+
+def _in_its_letters(line: str) -> str:
+    """Return a line in characters that stdout can write."""
+    utf = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return line if utf else line.replace("─", "-").replace("…", "~")
 
 
 def print_markdown(columns: list[str], rows: Iterable[Iterable[str]], *, title: str | None = None) -> None:
@@ -45,4 +74,4 @@ def figures(row: dict[str, Any]) -> tuple[str, ...]:
 def print_test(rows: list[dict[str, Any]]) -> None:
     """Print figures on the test set."""
     columns = ["network", "FLOPs", "params", "test loss", "test top-1"]
-    print_table(columns, ((row["path"], *figures(row)) for row in rows))
+    print_table(columns, ((row["path"], *figures(row)) for row in rows), goes=["params", "test loss"])

@@ -40,7 +40,7 @@ def list_recipes(as_json: Json = False, verbose: Verbose = None) -> None:
     if as_json:
         print_json({"recipes": rows})
         return
-    print_table(["recipe", "about"], ((str(row["name"]), str(row["about"])) for row in rows))
+    print_table(["recipe", "about"], ((str(row["name"]), str(row["about"]).strip()) for row in rows), prose=True)
     say_next(reporter_of(verbose), "recipes", "copy", "cifar10", "recipes/mine", then="one to change")
 
 

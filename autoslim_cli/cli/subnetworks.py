@@ -67,6 +67,8 @@ def calibrate_bn(
             for row in rows
         ),
         title="calibrated sub-networks, on the holdout",
+        goes=["file", "params", "loss"],
+        names=["file"],
     )
     for name, path in spectrum.items():
         print(f"{name}: {path}")
@@ -88,5 +90,10 @@ def extract(
     if as_json:
         print_json(row)
         return
-    print_table(["switch", "FLOPs", "params", "loss", "top-1", "file"], [(row["name"], *figures(row), row["path"])])
+    print_table(
+        ["switch", "FLOPs", "params", "loss", "top-1", "file"],
+        [(row["name"], *figures(row), row["path"])],
+        goes=["params", "loss"],
+        names=["file"],
+    )
     say_next(project.reporter, "evaluate", row["path"], then="top-1 on the test images")

@@ -42,7 +42,12 @@ def train_supernet(
         print_json(result)
         return
     rows = [(name, *figures(row)) for name, row in result["widths"].items()]
-    print_table(["width", "FLOPs", "params", "loss", "top-1"], rows, title=f"{result['supernet']}, on the holdout")
+    print_table(
+        ["width", "FLOPs", "params", "loss", "top-1"],
+        rows,
+        title=f"{result['supernet']}, on the holdout",
+        goes=["params", "loss"],
+    )
     again = (*recipe_option(project.directory), *(overrides or ()))
     if switches := project.recipe.supernet.widths:
         say_next(project.reporter, "extract", "--width", f"{switches[0]:g}", *again, then="a switch as a plain network")
