@@ -54,7 +54,7 @@ def search(
         title=f"{result['strategy']}: {result['evaluations']} evaluations in {result['seconds']:.0f} s at "
         f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
         "scored on the holdout",
-        goes=["params", "loss", *map(heads.__getitem__, extra)],
+        goes=["params", "loss", *map(heads.__getitem__, extra), "budget", "used"],
     )
     say_next(project.reporter, "retrain", result["configs"][0]["path"], *(overrides or ()), then="train what was found")
 
@@ -90,7 +90,7 @@ def run(
         ["network", "budget", "used", "FLOPs", "params", "test loss", "test top-1", "file"],
         map(_run_row, result["networks"]),
         title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}",
-        goes=["params", "test loss", "file"],
+        goes=["params", "test loss", "file", "used", "budget"],
         names=["file"],
     )
     if not train_base:

@@ -100,7 +100,8 @@ def shell(command, **options):
 def test_a_reader_that_goes_away_has_what_it_wanted(command, reader, tmp_path):
     done = shell(f"autoslim {command} | {reader}; exit ${{PIPESTATUS[0]}}", cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stderr in ("", "copied the shipped recipe digits to recipes/digits\n")
+    assert "error" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_errors_keep_their_exit_code_where_nobody_reads_them():

@@ -30,6 +30,7 @@ SUMMARY = {
     "shapes": 123,
     "points": 4567,
     "base_ms": 12.3,
+    "verdict": "predicts well",
     "check": {
         "networks": 30, "median_error": 0.123, "p90_error": 0.4, "rank_correlation": 0.9, "repeatability": 0.02
     },
