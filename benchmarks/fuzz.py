@@ -36,9 +36,9 @@ from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import Found, Holdout, save_model, write_config
-from autoslim_cli.files.checkpoint import load_weights
 from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import current_facts
+from autoslim_cli.files.weights import load_weights
 from autoslim_cli.latency.grid import layer_shapes
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
@@ -243,7 +243,7 @@ def readers_of(project: Project) -> list[Reader]:
         Reader("config", [arch], read_config_of),
         Reader("checkpoint", [model], read_checkpoint),
         Reader("supernet", [supernet], read_supernet),
-        Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights")),
+        Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights", {"conv1.weight"})),
         Reader("log", [log_file], read_search),
         Reader("metrics", [directory / "supernet.metrics.jsonl"], read_metrics),
         Reader("latency table", [directory / "latency-cpu.json"], read_times),

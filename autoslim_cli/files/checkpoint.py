@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import platform
 import warnings
 from collections.abc import Mapping
@@ -87,7 +88,7 @@ def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], di
 
 
 @torch.no_grad()
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy a checkpoint's tensors into a network. Raises ArtifactError naming the first that does not fit."""
     own = _distinct(network.state_dict())
     tensors = _distinct(tensors)
@@ -124,26 +125,15 @@ def load_state(path: Path) -> dict[str, Any]:
     except Exception as error:  # of damaged bytes the unpickler makes errors of any kind
         if is_out_of_memory(error):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # What torch advises on objects that it does not read is meant for who wrote them, and coloured.
+        objects = isinstance(error, pickle.UnpicklingError)
+        reason = (
+            "holds what no training state does" if objects else (str(error) or type(error).__name__).splitlines()[0]
+        )
         raise ArtifactError(f"{path}: damaged training state ({reason}); remove it and start again") from None
     if not isinstance(state, dict):
         raise ArtifactError(f"{path}: not a training state; remove it and start again")
     return state
-
-
-def load_weights(path: Path, key: str) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or of a state dict; nothing in it is executed.
-
-    Raises ArtifactError naming the recipe key `key` if it is missing or damaged.
-    """
-    if not path.is_file():
-        raise ArtifactError(f"{key}: no file {path}")
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise ArtifactError(f"{key}: {path} is damaged ({error})") from None
-    return {name: tensor for name, tensor in load_state(path).items() if isinstance(tensor, Tensor)}
 
 
 def versions() -> dict[str, str]:

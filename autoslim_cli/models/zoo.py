@@ -81,11 +81,17 @@ def _torchvision(name: str) -> Factory:
     return factory
 
 
-def _timm(name: str) -> Factory:
+def timm_module(name: str) -> Any:
+    """Return timm. Raises UsageError naming the network that needs it if it is not installed."""
     try:
         import timm
     except ImportError:
-        raise UsageError(f"model.name: timm/{name} needs timm: pip install 'autoslim[timm]'") from None
+        raise UsageError(f"model.name: {name} needs timm: pip install 'autoslim[timm]'") from None
+    return timm
+
+
+def _timm(name: str) -> Factory:
+    timm = timm_module(f"timm/{name}")
     if not timm.is_model(name):
         raise UsageError(f"model.name: timm has no network {name!r}{_near(name, timm.list_models())}")
 

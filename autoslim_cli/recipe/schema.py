@@ -41,8 +41,9 @@ class ModelSettings(Settings):
     )
     weights: str | None = Field(
         default=None,
-        description="Trained weights that a supernet starts from: a name of torchvision's (DEFAULT) or a file relative "
-        "to the recipe (.safetensors, or a state dict); retraining starts from scratch all the same",
+        description="Trained weights that a supernet starts from: a name of torchvision's or timm's (DEFAULT, "
+        "IMAGENET1K_V1, a1_in1k) or a file relative to the recipe: .safetensors, or what torch.save wrote, a state dict"
+        " or a checkpoint that holds one; retraining starts from scratch all the same",
     )
 
     @property
@@ -269,8 +270,9 @@ class RetrainSettings(TrainSettings):
     )
     teacher: str = Field(
         default="none",
-        description="Whose outputs it learns from beside the labels: `none`; `supernet`, at its largest; or a "
-        "model-*.safetensors, relative to the recipe. A teacher must be better than its student",
+        description="Whose outputs it learns from beside the labels: `none`; `supernet`, at its largest; a "
+        "model-*.safetensors, relative to the recipe; or weights of a library: `DEFAULT` for the recipe's own network, "
+        "`timm/resnet50` or `torchvision/resnet50:IMAGENET1K_V2` for another. It must be better than its student",
     )
     teacher_weight: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5, description="The teacher's share of the loss; the labels have the rest"

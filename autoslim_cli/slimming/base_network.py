@@ -85,12 +85,12 @@ class BaseNetwork:
         `sort`: the most important come first. `say` is told what it starts from. Raises UsageError or ArtifactError if
         the weights are not there or of another network.
         """
-        trained, left = load_trained(self.reading, self.model, directory)
+        trained, done = load_trained(self.reading, self.model, directory)
         if sort:
             sort_channels(trained, self.reading.table)
         torch.manual_seed(seed_from(self.seed, "resize"))
         network = widened(trained, self.reading, channels)
-        say(f"starting from {self.model.weights}" + (f"; as initialised: {', '.join(left)}" if left else ""))
+        say("; ".join([f"starting from {self.model.weights}", *done]))
         wider = any(channels[name] > count for name, count in self.base.items())
         if wider and (changing := changed_by_widening(self.reading)):
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")

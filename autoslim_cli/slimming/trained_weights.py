@@ -1,16 +1,15 @@
 """Start a supernet from trained weights: load them, sort the channels, widen without changing what is computed."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoslim_cli.errors import ArtifactError, UsageError
-from autoslim_cli.files import checkpoint
+from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.atomic import sha256
+from autoslim_cli.files.weights import Weights, listed, load_weights
+from autoslim_cli.models.library_weights import is_library_name, library_weights
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
@@ -18,75 +17,51 @@ from autoslim_cli.network.walk import OUTPUT
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.importance import importance
 
+KEY = "model.weights"
+
 
 def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tuple[nn.Module, list[str]]:
-    """Return a copy of the network with the weights that `model.weights` names, and the tensors left as initialised.
+    """Return a copy of the network with the weights that `model.weights` names, and what was done, for a person.
 
-    Only a classifier of another number of classes is left. Raises UsageError for an unknown name, ArtifactError for a
-    file that is missing, damaged or of another network.
+    Only a classifier of another number of classes stays as initialised. Raises UsageError for an unknown name,
+    ArtifactError for a file that is missing, damaged or of another network.
     """
     assert model.weights is not None
     trained = copy.deepcopy(reading.module)
-    tensors = (
-        _named_weights(model)
-        if "." not in model.weights
-        else checkpoint.load_weights(directory / model.weights, "model.weights")
-    )
+    wanted = {name: t for name, t in trained.state_dict().items() if not name.endswith("num_batches_tracked")}
+    if is_library_name(model.weights, directory):
+        given = Weights(dict(library_weights(model, model.weights, KEY).load(KEY)))
+    else:
+        given = load_weights(directory / model.weights, KEY, wanted)
     heads = tuple(f"{row.name}." for row in reading.table.rows if _is_output(row, reading.table))
     left = []
     with torch.no_grad():
-        for name, tensor in trained.state_dict().items():
-            if name.endswith("num_batches_tracked"):
-                continue
-            given = tensors.get(name)
-            if given is None or given.shape != tensor.shape:
-                if given is not None and name.startswith(heads):
+        for name, tensor in wanted.items():
+            found = given.tensors.get(name)
+            if found is None or found.shape != tensor.shape:
+                if found is not None and name.startswith(heads):
                     left.append(name)
                     continue
-                there = "missing" if given is None else list(given.shape)
-                raise ArtifactError(f"model.weights: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
-            tensor.copy_(given)
-    return trained, left
-
-
-def _known_weights(model: ModelSettings) -> Any:
-    """Return torchvision's description of weights by their name."""
-    if not model.name.startswith("torchvision/"):
-        raise UsageError(f"model.weights: {model.weights} is a name of torchvision's; for {model.name} give a file")
-    import torchvision
-
-    known = torchvision.models.get_model_weights(model.name.removeprefix("torchvision/"))
-    try:
-        return known[str(model.weights)]
-    except KeyError:
-        names = ", ".join(known.__members__)
-        raise UsageError(
-            f"model.weights: no {model.weights} of {model.name}; there are {names}, or give a file"
-        ) from None
-
-
-def _named_weights(model: ModelSettings) -> Mapping[str, Tensor]:
-    """Return torchvision's weights by their name, downloaded by its own code where missing."""
-    weights = _known_weights(model)
-    try:
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
-        raise ArtifactError(f"model.weights: {weights.url} could not be downloaded ({error}); give a file") from None
-    return state
+                there = "missing" if found is None else list(found.shape)
+                raise ArtifactError(f"{KEY}: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
+            tensor.copy_(found)
+    unknown = [name for name in given.tensors if name not in trained.state_dict()]
+    done = [*given.done, *([f"as initialised: {', '.join(left)}"] if left else [])]
+    return trained, [*done, *([f"not of this network: {listed(unknown)}"] if unknown else [])]
 
 
 def weights_digest(model: ModelSettings, directory: Path) -> str:
-    """Return what `model.weights` stands for: the `sha256:...` of a file, or the address of torchvision's weights.
+    """Return what `model.weights` stands for: the `sha256:...` of a file, or the address of a library's weights.
 
     Raises UsageError for an unknown name, ArtifactError for a file that is missing.
     """
     name = str(model.weights)
-    if "." not in name:
-        return str(_known_weights(model).url)
+    if is_library_name(name, directory):
+        return library_weights(model, name, KEY).address
     try:
         return sha256(directory / name)
     except OSError:
-        raise ArtifactError(f"model.weights: no file {directory / name}") from None
+        raise ArtifactError(f"{KEY}: no file {directory / name}") from None
 
 
 def _is_output(row: LayerRow, table: LayerTable) -> bool:

@@ -1,6 +1,6 @@
 """Open a recipe: the few things that its stages share."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,18 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
 
 
 def origin(
-    project: Project, *sections: str, parents: Iterable[Path] = (), also: Collection[str] = ()
+    project: Project,
+    *sections: str,
+    parents: Iterable[Path] = (),
+    also: Collection[str] = (),
+    named: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return what an artifact records of its origin: sections of the recipe, and what its names stand for now.
 
-    `also` names what counts beside the network and the training images: `weights` to start from, `test images`.
+    `also` names what counts beside the network and the training images: `weights` to start from, `test images`; `named`
+    is what further names stand for.
     """
-    contents = {"network": project.network.digest, "images": project.images.digest}
+    contents = {"network": project.network.digest, "images": project.images.digest, **(named or {})}
     if "test images" in also:
         contents["test images"] = project.images.test.source.digest
     if "weights" in also and project.recipe.model.weights:

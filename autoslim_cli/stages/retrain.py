@@ -56,6 +56,7 @@ def retrain(
             *sections(project),
             parents=[*([config] if config else []), *start.parents(project)],
             also=["test images", *(["weights"] if recipe.retrain.start == "weights" else [])],
+            named=start.contents(project),
         ),
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},

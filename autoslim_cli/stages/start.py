@@ -1,19 +1,27 @@
 """Say what a retraining starts from, and who teaches it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.weights import load_weights
+from autoslim_cli.models.library_weights import DEFAULT, is_library_name, library_weights
+from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import load_model
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
+from autoslim_cli.training.task import task_of
+
+TEACHER = "retrain.teacher"
 
 
 def started(project: Project, channels: Channels) -> nn.Module:
@@ -34,14 +42,18 @@ def started(project: Project, channels: Channels) -> nn.Module:
         return _extracted(project, load_supernet(project, same_holdout=False), channels)
     built = network.fresh(channels)
     path = _file(project, "start", start)
-    checkpoint.fill(built, _with_counts(checkpoint.load_weights(path, "retrain.start"), built), path)
+    given = load_weights(path, "retrain.start", _without_counts(built))
+    if given.done:
+        project.reporter.say("; ".join([f"starting from {path}", *given.done]))
+    checkpoint.fill(built, _with_counts(given.tensors, built), path)
     return built
 
 
 def teacher(project: Project) -> nn.Module | None:
     """Return the network that `retrain.teacher` names, in eval mode and frozen, None for none.
 
-    Raises ArtifactError if a file is missing, damaged, or of a network for other images or classes.
+    Raises ArtifactError if a file is missing, damaged, or of a network for other images or classes, UsageError for an
+    unknown name of a library's network or weights.
     """
     name, model = project.recipe.retrain.teacher, project.recipe.model
     if name == "none":
@@ -49,6 +61,8 @@ def teacher(project: Project) -> nn.Module | None:
     if name == "supernet":
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, supernet.full)
+    elif named := _library_teacher(project):
+        network = _of_library(*named, project.directory)
     else:
         path = _file(project, "teacher", name)
         network, config = load_model(path, project.directory)
@@ -60,6 +74,48 @@ def teacher(project: Project) -> nn.Module | None:
     return on_device(network, project.device, model.trace).eval().requires_grad_(False)
 
 
+def contents(project: Project) -> dict[str, str]:
+    """Return what names stand for that a retraining is made from, beside its files: a library's weights."""
+    named = _library_teacher(project)
+    return {"teacher": library_weights(*named, TEACHER).address} if named else {}
+
+
+def _library_teacher(project: Project) -> tuple[ModelSettings, str] | None:
+    """Return the network and the weights that `retrain.teacher` names in a library; None if it names no such.
+
+    `DEFAULT` and the like are of the recipe's own network, `timm/resnet50` or `torchvision/resnet50:IMAGENET1K_V2` of
+    another.
+    """
+    name, model = project.recipe.retrain.teacher, project.recipe.model
+    if name.startswith(("torchvision/", "timm/")):
+        other, _, weights = name.partition(":")
+        grey = {"in_chans": model.input[0]} if name.startswith("timm/") and model.input[0] != 3 else {}
+        return ModelSettings(name=other, args=grey, input=model.input, classes=model.classes), weights or DEFAULT
+    if name not in ("none", "supernet") and is_library_name(name, project.directory):
+        return model.architecture, name
+    return None
+
+
+def _of_library(model: ModelSettings, name: str, directory: Path) -> nn.Module:
+    """Return a network with trained weights of its library.
+
+    Raises ArtifactError if those are for other classes, UsageError if the network does not take the recipe's images.
+    """
+    weights = library_weights(model, name, TEACHER)
+    with torch.random.fork_rng(devices=[]):
+        network = build(model, directory)
+    given = weights.load(TEACHER)
+    checkpoint.fill(network, _with_counts(given, network), f"{TEACHER}: {name} of {model.name}")
+    try:
+        with torch.inference_mode():
+            outputs = network.eval()(torch.zeros(1, *model.input))
+    except Exception as error:  # whatever another network's code raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{TEACHER}: {model.name} takes no images of {list(model.input)}: {reason}") from None
+    task_of(model).check(outputs)
+    return network
+
+
 def parents(project: Project) -> list[Path]:
     """Return the files that a retraining is made from beside its config."""
     settings, found = project.recipe.retrain, []
@@ -69,7 +125,7 @@ def parents(project: Project) -> list[Path]:
     ):
         if name == "supernet":
             found.append(project.directory / SUPERNET_FILE)
-        elif name not in words:
+        elif name not in words and not (key == "teacher" and _library_teacher(project)):
             found.append(_file(project, key, name))
     return list(dict.fromkeys(found))
 
@@ -104,12 +160,17 @@ def _file(project: Project, key: str, name: str) -> Path:
     """Return the path of a file that a setting names. Raises ArtifactError if there is none."""
     path = project.directory / Path(os.path.expandvars(name)).expanduser()
     if not path.is_file():
-        known = {"start": "scratch, supernet, weights", "teacher": "none, supernet"}[key]
+        known = {"start": "scratch, supernet, weights", "teacher": "none, supernet, DEFAULT"}[key]
         raise ArtifactError(f"retrain.{key}: no file {path}; write {known}, or a file relative to the recipe")
     return path
 
 
-def _with_counts(tensors: dict[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+def _with_counts(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Return the tensors with BN's counts of batches, which some files leave out."""
-    counts = {name: t for name, t in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    return {**counts, **tensors}
+    counted = network.state_dict()
+    return {**{name: counted[name] for name in counted.keys() - _without_counts(network)}, **tensors}
+
+
+def _without_counts(network: nn.Module) -> set[str]:
+    """Return the names of a network's tensors but BN's counts of batches."""
+    return {name for name in network.state_dict() if not name.endswith("num_batches_tracked")}

@@ -1,12 +1,17 @@
 """Retraining that starts from trained weights, and learns from a teacher."""
 
+import copy
 import json
+from argparse import Namespace
 
 import pytest
 import torch
+import torchvision
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from autoslim_cli import load_model
+from autoslim_cli.stages import start
 
 ONE_EPOCH = ("retrain.epochs=1", "retrain.lr=1e-9", "retrain.calibrate=true")
 """A training that leaves the weights where they are."""
@@ -58,6 +63,33 @@ def test_a_network_starts_from_a_file_though_the_recipe_lies_behind_a_link(autos
     assert again["start"] == "model-60pct.safetensors"
 
 
+def test_a_network_starts_from_a_checkpoint_of_another_tool(autoslim, worked):
+    source = load_file(worked / "model-60pct.safetensors")
+    wrapped = {"state_dict": {f"module.{name}": t for name, t in source.items()}, "epoch": 9, "args": Namespace(lr=1)}
+    torch.save(wrapped, worked / "last.ckpt")
+    done = autoslim("retrain", worked / "arch-60pct.json", "--from", worked / "last.ckpt", *ONE_EPOCH)
+    assert "last.ckpt; took state_dict; took 'module.' off the names" in done.stderr
+    for name, tensor in weights_of(worked / "model-60pct-from-last.safetensors").items():
+        torch.testing.assert_close(tensor, source[name], atol=1e-6, rtol=0)
+
+
+def test_a_supernet_starts_from_a_pickled_network(autoslim, refuse, worked):
+    """It was called a damaged training state, to be removed, in raw colours."""
+    network, _ = load_model(autoslim_base(autoslim, worked))
+    torch.save(network, worked / "mine.pth")
+    done = autoslim("train-supernet", "-r", worked, "model.weights=mine.pth", "train.epochs=1")
+    assert "starting from mine.pth; read the tensors of a pickled" in done.stderr
+    torch.save({"epoch": 1}, worked / "mine.pth")
+    said = refuse(4, "train-supernet", "-r", worked, "model.weights=mine.pth", "train.epochs=1")
+    assert "mine.pth holds no tensors by name; save it anew as torch.save" in said
+    assert "remove" not in said
+
+
+def autoslim_base(autoslim, worked):
+    autoslim("retrain", "--width", "1.0", "-r", worked, "retrain.epochs=1")
+    return worked / "model-width-1.safetensors"
+
+
 def test_a_network_starts_from_the_base_networks_weights(autoslim_json, autoslim, worked):
     base = autoslim_json("retrain", "--width", "1.0", "-r", worked, "retrain.epochs=1")
     weights = f"model.weights={base['path'].rpartition('/')[2]}"
@@ -90,6 +122,38 @@ def test_a_teacher_changes_what_is_learnt(autoslim_json, worked, teacher):
     alone = weights_of(retrained(autoslim_json, worked, *settings)["path"])
     taught = weights_of(retrained(autoslim_json, worked, *settings, f"retrain.teacher={teacher}")["path"])
     assert any((alone[name] - tensor).abs().max() > 1e-3 for name, tensor in taught.items())
+
+
+def test_a_teacher_goes_by_its_library_s_name(autoslim, autoslim_json, refuse, worked, monkeypatch):
+    trained = torchvision.models.mobilenet_v3_small(num_classes=10)
+    served = {"state": trained.state_dict()}
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: served["state"])
+    taught = "retrain.teacher=torchvision/mobilenet_v3_small"
+    settings = ("retrain.epochs=1", "--name", "student")
+    # It is asked before any training whether it takes the images, and has the classes.
+    said = refuse(2, "retrain", worked / "arch-60pct.json", *settings, taught)
+    assert "torchvision/mobilenet_v3_small takes no images of [1, 8, 8]" in said
+    said = refuse(2, "retrain", worked / "arch-60pct.json", *settings, f"{taught}:V9")
+    assert "no V9 of torchvision/mobilenet_v3_small; there are IMAGENET1K_V1, DEFAULT" in said
+    trained.features[0][0] = torch.nn.Conv2d(1, 16, 3, 2, 1, bias=False)
+    served["state"] = trained.state_dict()
+    monkeypatch.setattr(start, "build", lambda *_: copy.deepcopy(trained))
+    alone = weights_of(retrained(autoslim_json, worked, *settings)["path"])
+    result = retrained(autoslim_json, worked, *settings, f"{taught}:IMAGENET1K_V1")
+    assert any((alone[name] - tensor).abs().max() > 1e-3 for name, tensor in weights_of(result["path"]).items())
+    with safe_open(result["path"], "pt") as file:
+        contents = json.loads(file.metadata()["autoslim"])["made_from"]["contents"]
+    assert contents["teacher"].startswith("https://download.pytorch.org/models/mobilenet_v3_small")
+    again = autoslim("retrain", worked / "arch-60pct.json", *settings, f"{taught}:IMAGENET1K_V1", "--resume")
+    assert "is there and current" in again.stderr
+    served["state"] = {**served["state"], "classifier.3.weight": torch.zeros(1000, 1024)}
+    said = refuse(4, "retrain", worked / "arch-60pct.json", *settings, taught)
+    assert "classifier.3.weight is [1000, 1024] in the file and [10, 1024] in the network" in said
+
+
+def test_a_teacher_of_the_recipe_s_own_name_needs_a_library(refuse, worked):
+    said = refuse(2, "retrain", worked / "arch-60pct.json", "retrain.teacher=DEFAULT")
+    assert "retrain.teacher: DEFAULT is a name of torchvision's or timm's weights; for autoslim/cifar_resnet" in said
 
 
 def test_a_student_of_a_fixed_teacher_alone_learns_its_outputs(autoslim_json, worked):

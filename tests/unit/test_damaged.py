@@ -168,6 +168,15 @@ def test_bytes_that_are_no_training_state(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+def test_a_training_state_of_objects_is_refused_without_colours_or_advice(tmp_path):
+    path = tmp_path / "supernet.resume.pt"
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(ArtifactError, match="damaged training state") as error:
+        load_state(path)
+    assert "\x1b" not in str(error.value)
+    assert "weights_only" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "change",
     [

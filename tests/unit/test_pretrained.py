@@ -1,6 +1,8 @@
 """Trained weights: sorted and widened networks compute what the trained one does."""
 
 import copy
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +12,18 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.models.built_in import FACTORIES
+from autoslim_cli.models.zoo import build
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
+from autoslim_cli.slimming.trained_weights import (
+    changed_by_widening,
+    load_trained,
+    sort_channels,
+    weights_digest,
+    widened,
+)
 
 NETWORKS = {
     "cifar_resnet": lambda: FACTORIES["cifar_resnet"](num_classes=5, depth=8),
@@ -87,8 +96,8 @@ def test_weights_come_from_a_file(tmp_path, suffix):
     save = safetensors.torch.save_file if suffix == ".safetensors" else torch.save
     save(trained.state_dict(), path)
     model = ModelSettings(name="autoslim/cifar_resnet", input=SHAPE, classes=5, weights=path.name)
-    loaded, left = load_trained(reading, model, tmp_path)
-    assert left == []
+    loaded, done = load_trained(reading, model, tmp_path)
+    assert done == []
     assert all(torch.equal(p, q) for p, q in zip(loaded.parameters(), trained.parameters(), strict=True))
     assert not torch.equal(loaded.conv1.weight, network.conv1.weight)
 
@@ -97,7 +106,9 @@ def test_a_classifier_of_other_classes_is_left_and_anything_else_refused(tmp_pat
     _, reading = opened("cifar_resnet")
     model = ModelSettings(name="autoslim/cifar_resnet", input=SHAPE, classes=5, weights="w.pt")
     torch.save(FACTORIES["cifar_resnet"](num_classes=9, depth=8).state_dict(), tmp_path / "w.pt")
-    assert load_trained(reading, model, tmp_path)[1] == ["fc.weight", "fc.bias"]
+    assert load_trained(reading, model, tmp_path)[1] == ["as initialised: fc.weight, fc.bias"]
+    torch.save(FACTORIES["cifar_resnet"](num_classes=5, depth=14).state_dict(), tmp_path / "w.pt")
+    assert "not of this network: layer1.1.conv1.weight" in load_trained(reading, model, tmp_path)[1][0]
     torch.save(FACTORIES["cifar_resnet"](num_classes=5, depth=8, width=8).state_dict(), tmp_path / "w.pt")
     with pytest.raises(ArtifactError, match=r"conv1\.weight is \[8, 3, 3, 3\], and \[16, 3, 3, 3\] here"):
         load_trained(reading, model, tmp_path)
@@ -112,7 +123,73 @@ def test_torchvision_s_weights_go_by_their_names(monkeypatch, tmp_path):
         load_trained(reading, model, tmp_path)
     state = torchvision.models.mobilenet_v2(num_classes=1000).state_dict()
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_a, **_k: state)
-    loaded, left = load_trained(reading, model.model_copy(update={"weights": "DEFAULT"}), tmp_path)
-    assert left == ["classifier.1.weight", "classifier.1.bias"]
+    loaded, done = load_trained(reading, model.model_copy(update={"weights": "DEFAULT"}), tmp_path)
+    assert done == ["as initialised: classifier.1.weight, classifier.1.bias"]
     assert torch.equal(loaded.features[0][0].weight, state["features.0.0.weight"])
     assert isinstance(loaded, nn.Module)
+    (tmp_path / "weights").mkdir()
+    torch.save({"model": state}, tmp_path / "weights" / "best")  # a file needs no suffix to be one
+    _, done = load_trained(reading, model.model_copy(update={"weights": "weights/best"}), tmp_path)
+    assert done[0] == "took model"
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """A library that has one network with two weights: its names and functions are timm's, 1.0."""
+    weights = {tag: FACTORIES["cifar_resnet"](num_classes=7, depth=8) for tag in ("a1_in1k", "b_in1k")}
+
+    def pretrained_cfg(name):
+        architecture, _, tag = name.partition(".")
+        if architecture != "resnet8" or (tag and tag not in weights):
+            raise RuntimeError(f"Invalid pretrained tag ({tag}) for {architecture}.")
+        return SimpleNamespace(
+            tag=tag or "a1_in1k", hf_hub_id=f"timm/resnet8.{tag or 'a1_in1k'}", url="", has_weights=True
+        )
+
+    def create_model(name, pretrained=False, num_classes=7, **kwargs):
+        network = FACTORIES["cifar_resnet"](num_classes=num_classes, depth=8, **kwargs)
+        if pretrained:
+            network.load_state_dict(weights[pretrained_cfg(name).tag].state_dict())
+        return network
+
+    library = SimpleNamespace(
+        is_model=lambda name: name.partition(".")[0] == "resnet8",
+        list_models=lambda: ["resnet8"],
+        list_pretrained=lambda pattern: [f"resnet8.{tag}" for tag in weights] if pattern == "resnet8.*" else [],
+        create_model=create_model,
+        models=SimpleNamespace(get_pretrained_cfg=pretrained_cfg),
+        weights=weights,
+    )
+    monkeypatch.setitem(sys.modules, "timm", library)
+    return library
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "tag"),
+    [("resnet8", "DEFAULT", "a1_in1k"), ("resnet8", "b_in1k", "b_in1k"), ("resnet8.b_in1k", "DEFAULT", "b_in1k")],
+)
+def test_timm_s_weights_go_by_their_names(timm, tmp_path, network, name, tag):
+    model = ModelSettings(name=f"timm/{network}", input=SHAPE, classes=5, weights=name)
+    reading = read(build(model), SHAPE)
+    state = torch.random.get_rng_state()
+    loaded, done = load_trained(reading, model, tmp_path)
+    assert done == ["as initialised: fc.weight, fc.bias"]
+    assert torch.equal(loaded.conv1.weight, timm.weights[tag].conv1.weight)
+    assert weights_digest(model, tmp_path) == f"hf-hub:timm/resnet8.{tag}"
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_timm_has_not_is_refused_with_what_it_has(timm, monkeypatch, tmp_path):
+    model = ModelSettings(name="timm/resnet8", input=SHAPE, classes=5, weights="c_in1k")
+    reading = read(build(model), SHAPE)
+    with pytest.raises(UsageError, match=r"no c_in1k of timm/resnet8; there are DEFAULT, a1_in1k, b_in1k"):
+        load_trained(reading, model, tmp_path)
+
+    def unreachable(*_, **__):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(ArtifactError, match=r"hf-hub:timm/resnet8\.a1_in1k could not be loaded \(Name or service"):
+        load_trained(reading, model.model_copy(update={"weights": "DEFAULT"}), tmp_path)
+    with pytest.raises(UsageError, match="is a name of torchvision's or timm's weights"):
+        load_trained(reading, model.model_copy(update={"name": "autoslim/cifar_resnet"}), tmp_path)
