@@ -182,7 +182,7 @@ def documented(node: ast.stmt, source: str, title: str) -> Iterator[str]:
     if isinstance(node, ast.FunctionDef):
         lines = source.splitlines(keepends=True)[node.lineno - 1 : node.body[0].lineno - 1]
         signature = textwrap.dedent("".join(lines)).rstrip().removesuffix(":")
-        yield from (title, f"```python\n{signature}\n```")
+        yield from (title, f"```py\n{signature}\n```")
         yield cleaned(ast.get_docstring(node) or "")
     elif isinstance(node, ast.ClassDef):
         yield from (title, cleaned(ast.get_docstring(node) or ""))
