@@ -113,7 +113,9 @@ class DataSettings(Settings):
     holdout: Positive = Field(description="Training images set aside by seed; every search score is measured on them")
     limit: Positive | None = Field(default=None, description="Use this many training images, drawn by seed")
     mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]; none: 0.5")
-    std: tuple[PositiveFloat, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]; none: 0.5")
+    std: tuple[PositiveFloat, ...] | None = Field(
+        default=None, description="Per-channel deviation of pixels in [0, 1]; none: 0.5"
+    )
     augment: AugmentSettings = AugmentSettings()
     workers: Annotated[int, Field(ge=0)] = Field(
         default=4,
