@@ -11,7 +11,7 @@ BUDGET ?= 33%
 # Tests run side by side, with one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup lint format types test demo smoke clean
+.PHONY: help setup lint format types test docs docs-links demo smoke clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ types: $(SETUP) ## check types alone
 
 test: lint ## check style and types, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+docs: $(SETUP) ## build the site into build/site; any warning or broken link within it is an error
+	rm -rf build/site
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet --builder html docs build/site
+	@echo "open build/site/index.html"
+
+docs-links: $(SETUP) ## ask every other site that the pages link to; needs a network
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder linkcheck docs build/links
 
 demo: $(SETUP) ## run the whole job on the embedded digits
 	$(BIN)/autoslim run --recipe digits --flops $(BUDGET)

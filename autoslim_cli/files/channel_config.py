@@ -22,8 +22,8 @@ class LatencyFacts(Settings):
     """Hold a network's latency on one device, as its table predicts it and as it was measured end to end."""
 
     predicted_ms: float
-    measured_ms: float | None = None
-    device: str
+    measured_ms: float | None = Field(default=None, description="End to end, where the table is of this machine")
+    device: str = Field(description="What was measured on, and how")
     table: str = Field(description="sha256 of the latency table")
 
 
@@ -31,32 +31,32 @@ class Cost(Settings):
     """Hold what the extracted network costs."""
 
     flops: Positive = Field(description="Multiply-adds of convolutions and linear layers, batch 1")
-    params: Positive
+    params: Positive = Field(description="Weights and biases")
     activation_memory: Positive | None = Field(
         default=None, description="Bytes that tensors between layers hold at most at a time, batch 1, fp32"
     )
     latency: LatencyFacts | None = None
-    counted: str = COUNTED
+    counted: str = Field(default=COUNTED, description="What FLOPs are, for people")
 
 
 class Holdout(Settings):
     """Say which images scored the channels."""
 
-    images: Positive
-    seed: int
+    images: Positive = Field(description="How many")
+    seed: int = Field(description="What drew them from the training images")
 
 
 class Found(Settings):
     """Say how a search found the channels."""
 
-    budget: str
+    budget: str = Field(description="What was asked, as `flops<=40M`")
     binding: str | None = Field(default=None, description="The measure whose bound the channels come nearest to")
-    strategy: str | None = None
+    strategy: str | None = Field(default=None, description="`search.strategy`")
     holdout: Holdout
-    loss: float
-    top1: float
-    step: int
-    supernet: str
+    loss: float = Field(description="Of the supernet at these channels, on the holdout")
+    top1: float = Field(description="Likewise, from 0 to 1")
+    step: int = Field(description="The step of the search, as `search.jsonl` counts them")
+    supernet: str = Field(description="sha256 of the supernet")
 
 
 class ChannelConfig(Settings):
@@ -64,7 +64,7 @@ class ChannelConfig(Settings):
 
     format: Literal["autoslim.channels/1"] = "autoslim.channels/1"
     model: ModelSettings
-    channels: dict[str, int]
+    channels: dict[str, int] = Field(description="One count for every unit, by name")
     source: str | None = Field(default=None, description="Where the channels come from, if not from a search")
     cost: Cost | None = None
     found: Found | None = None

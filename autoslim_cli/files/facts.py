@@ -18,10 +18,10 @@ class _Facts(BaseModel):
 class Origin(_Facts):
     """What a checkpoint was made from: `files/provenance.py`."""
 
-    recipe: dict[str, Any]
-    contents: dict[str, str]
-    parents: dict[str, str]
-    versions: dict[str, str] = {}
+    recipe: dict[str, Any] = Field(description="The sections of the recipe that decided, and its seed")
+    contents: dict[str, str] = Field(description="Digests of what names in the recipe stood for")
+    parents: dict[str, str] = Field(description="sha256 of the files that it was made from, by name")
+    versions: dict[str, str] = Field(default={}, description="Of autoslim, torch and Python; decides nothing")
 
     @model_validator(mode="after")
     def _sections(self) -> Self:
@@ -35,20 +35,20 @@ class Origin(_Facts):
 class ModelFacts(_Facts):
     """A plain network: a channel config, and what was measured of it."""
 
-    config: dict[str, Any]
+    config: dict[str, Any] = Field(description="Its channel config")
     made_from: Origin
-    test: Score | None = None
-    holdout: Score | None = None
+    test: Score | None = Field(default=None, description="Loss and top-1 on the test set, of a retrained network")
+    holdout: Score | None = Field(default=None, description="On the holdout, of a sub-network that was cut out")
 
 
 class SupernetFacts(_Facts):
     """A supernet: its model and largest channels, its switches if it has any, and scores of some widths."""
 
     model: Annotated[ModelSettings, Field(strict=False)]
-    channels: dict[str, int]
+    channels: dict[str, int] = Field(description="The largest count of every unit")
     made_from: Origin
-    switches: dict[str, dict[str, int]] = {}
-    holdout: dict[str, Score] = {}
+    switches: dict[str, dict[str, int]] = Field(default={}, description="Channels by switch, of `bn: switchable`")
+    holdout: dict[str, Score] = Field(default={}, description="Scores of the largest, the base and the smallest width")
 
     @model_validator(mode="after")
     def _opens(self) -> Self:

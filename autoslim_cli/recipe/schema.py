@@ -115,7 +115,10 @@ class AugmentSettings(Settings):
 class DataSettings(Settings):
     """Say where the images come from and which of them are the holdout."""
 
-    name: Literal["digits", "cifar10", "cifar100", "fashion-mnist", "svhn", "image-folder"]
+    name: Literal["digits", "cifar10", "cifar100", "fashion-mnist", "svhn", "image-folder"] = Field(
+        description="`digits` is embedded; `image-folder` has train/<class>/, and test/<class>/ or val/<class>/; the "
+        "others are torchvision's"
+    )
     path: str | None = Field(
         default=None,
         description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded",
@@ -123,8 +126,10 @@ class DataSettings(Settings):
     download: bool = Field(default=True, description="Let torchvision download what is missing")
     holdout: Positive = Field(description="Training images set aside by seed; every search score is measured on them")
     limit: Positive | None = Field(default=None, description="Use this many training images, drawn by seed")
-    mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]")
-    std: tuple[PositiveFloat, ...] | None = Field(default=None, description="Per-channel deviation of pixels in [0, 1]")
+    mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]; none: 0.5")
+    std: tuple[PositiveFloat, ...] | None = Field(
+        default=None, description="Per-channel deviation of pixels in [0, 1]; none: 0.5"
+    )
     augment: AugmentSettings = AugmentSettings()
     workers: Annotated[int, Field(ge=0)] = Field(
         default=4,
@@ -191,7 +196,7 @@ class SupernetSettings(Settings):
 class TrainSettings(Settings):
     """Say how weights are trained. Whatever the optimizer, weight decay spares what the authors spare."""
 
-    epochs: Positive
+    epochs: Positive = Field(description="Passes over the training images")
     batch: Positive = Field(default=256, description="Images of one optimizer step, of all processes together")
     micro_batch: Positive | None = Field(
         default=None,
@@ -199,7 +204,7 @@ class TrainSettings(Settings):
         "from them. By default a process's whole share of the batch",
     )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="`adamw` wants a far lower rate, as 0.001")
-    lr: PositiveFloat = 0.1
+    lr: PositiveFloat = Field(default=0.1, description="Learning rate at its peak")
     momentum: Fraction = Field(default=0.9, description="Of `sgd`")
     nesterov: bool = Field(default=True, description="Of `sgd`")
     weight_decay: Annotated[float, Field(ge=0)] = Field(
@@ -213,7 +218,9 @@ class TrainSettings(Settings):
         default=(0.3, 0.6, 0.9), description="Fractions of the run at which `schedule: step` divides the rate by ten"
     )
     warmup: Fraction = Field(default=0.0, description="Fraction of the run over which the rate rises linearly")
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(
+        default=0.0, description="Of the labels; what smaller sub-networks learn from the largest is not smoothed"
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         description="Decay of an exponential moving average of the weights, as 0.999: they are what is scored and "
@@ -286,8 +293,8 @@ class RetrainSettings(TrainSettings):
 class CalibrateSettings(Settings):
     """Say how many training images measure the BN statistics of a sub-network."""
 
-    images: Positive = 5120
-    batch: Positive = 1024
+    images: Positive = Field(default=5120, description="Training images, without variation")
+    batch: Positive = Field(default=1024, description="Images in one forward; every batch has equal weight")
 
 
 class EvaluateSettings(Settings):
@@ -374,9 +381,9 @@ _INDIFFERENT = {
 class Recipe(Settings):
     """Say everything that the stages need: the model, the data, and how each stage works."""
 
-    format: Literal["autoslim.recipe/1"] = "autoslim.recipe/1"
+    format: Literal["autoslim.recipe/1"] = Field(default="autoslim.recipe/1", description="Of recipe.yaml itself")
     about: str = Field(default="", description="One line for `autoslim recipes list`")
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Of every random draw")
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(), description="What else takes a training's metrics, beside its `.metrics.jsonl`"
