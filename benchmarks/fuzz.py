@@ -45,6 +45,7 @@ from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.suite import MANIFEST, Suite, SuiteLayer, write_manifest
 from autoslim_cli.latency.suite_times import TIMES, table_of_suite
 from autoslim_cli.latency.table import Device, LatencyTable, LayerTimes, read_table, write_table
+from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter, Talk
 from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.report.charts import figures
@@ -52,7 +53,7 @@ from autoslim_cli.report.page import page
 from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log, read_steps
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.stages.compare import compare
-from autoslim_cli.stages.evaluate import load_model
+from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.project import Project, open_project, origin
 from autoslim_cli.stages.report import gathered
 from autoslim_cli.training.job import Job
@@ -187,7 +188,7 @@ def readers_of(project: Project) -> list[Reader]:
     made_from = origin(project, "data", "space")
 
     def read_checkpoint(path: Path) -> None:
-        load_model(path, directory)
+        trained_model(path, Trust(directory=directory))
 
     def read_config_of(path: Path) -> None:
         read_channels(path, network, costs, bounded=True)

@@ -9,7 +9,7 @@ import torch
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import refuse_another_network
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
@@ -31,10 +31,12 @@ class SlimmableNetwork(torch.nn.Module):
         self.supernet, self.space = supernet.requires_grad_(False).eval(), space
 
     @classmethod
-    def load(cls, path: str | Path, directory: Path | None = None) -> "SlimmableNetwork":
-        """Read a `supernet.safetensors`; `./net.py:factory` is looked up in `directory`, its own by default.
+    def load(cls, path: str | Path, directory: str | Path | None = None, *, trust: bool = False) -> "SlimmableNetwork":
+        """Read a `supernet.safetensors`.
 
-        Raises ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
+        It names the factory of its network: with `trust`, one is called that neither autoslim, torchvision nor timm
+        lists, and `./net.py` is looked up in `directory`, by default the file's own. Raises UsageError without, and
+        ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
         """
         path = Path(path)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "autoslim train-supernet")
@@ -42,7 +44,8 @@ class SlimmableNetwork(torch.nn.Module):
         model = ModelSettings.model_validate(facts["model"])
         settings = SpaceSettings.model_validate(recipe["space"])
         with torch.random.fork_rng(devices=[]):
-            read_network = read(build(model, directory or path.parent), *model.shapes, part=model.trace)
+            built = build_named_by(path, model, Trust(directory=Path(directory) if directory else None, anything=trust))
+            read_network = read(built, *model.shapes, part=model.trace)
             if model.name.startswith("./"):
                 refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
             reading = constrained(read_network, settings)

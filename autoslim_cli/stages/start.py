@@ -11,7 +11,7 @@ from autoslim_cli.files import checkpoint
 from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.stages.evaluate import load_model
+from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
@@ -41,7 +41,8 @@ def started(project: Project, channels: Channels) -> nn.Module:
 def teacher(project: Project) -> nn.Module | None:
     """Return the network that `retrain.teacher` names, in eval mode and frozen, None for none.
 
-    Raises ArtifactError if a file is missing, damaged, or of a network for other images or classes.
+    Raises ArtifactError if a file is missing, damaged, or of a network for other images or classes, UsageError if it
+    would call code that is not trusted.
     """
     name, model = project.recipe.retrain.teacher, project.recipe.model
     if name == "none":
@@ -51,7 +52,7 @@ def teacher(project: Project) -> nn.Module | None:
         network = _extracted(project, supernet, supernet.full)
     else:
         path = _file(project, "teacher", name)
-        network, config = load_model(path, project.directory)
+        network, config = trained_model(path, project.trust)
         if (config.model.input, config.model.classes) != (model.input, model.classes):
             raise ArtifactError(
                 f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "
