@@ -11,6 +11,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json
+from autoslim_cli.files.facts import Loss, Top1
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -53,8 +54,8 @@ class Found(Settings):
     binding: str | None = Field(default=None, description="The measure whose bound the channels come nearest to")
     strategy: str | None = None
     holdout: Holdout
-    loss: float
-    top1: float
+    loss: Loss
+    top1: Top1
     step: int
     supernet: str
 

@@ -45,6 +45,8 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
                     continue
                 there = "missing" if given is None else list(given.shape)
                 raise ArtifactError(f"model.weights: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
+            if why := checkpoint.broken(name, given, tensor):
+                raise ArtifactError(f"model.weights: {model.weights}: {why}")
             tensor.copy_(given)
     return trained, left
 
