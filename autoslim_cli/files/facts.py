@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
+from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
 
 MOST_LOSS = 1e6
 """Nats beyond which no mean cross-entropy is believed: logits a million apart are those of a network that diverged."""
@@ -69,7 +69,8 @@ class SupernetFacts(_Facts):
     @model_validator(mode="after")
     def _opens(self) -> Self:
         recipe, contents = self.made_from.recipe, self.made_from.contents
-        if not ({"data", "space"} <= recipe.keys() and {"images", "network"} <= contents.keys()):
-            raise ValueError("made_from says no data, space, images or network")
+        if not ({"data", "space", "supernet"} <= recipe.keys() and {"images", "network"} <= contents.keys()):
+            raise ValueError("made_from says no data, space, supernet, images or network")
         SpaceSettings.model_validate(recipe["space"])
+        SupernetSettings.model_validate(recipe["supernet"])
         return self

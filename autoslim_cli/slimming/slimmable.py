@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
@@ -49,10 +49,17 @@ class SlimmableNetwork(torch.nn.Module):
             if model.name.startswith("./"):
                 refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
             reading = constrained(read_network, settings)
-            body = fresh(reading.module, reading.table, facts["channels"])
-        supernet = Supernet(body, reading, facts["channels"], facts.get("switches"))
+            space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
+            full = space.check(facts["channels"], str(path), bounded=False)
+            switches = {name: space.check(one, str(path)) for name, one in facts.get("switches", {}).items()}
+            wanted = sum(row.params(full) for row in reading.table.rows)
+            if wanted > (most := sum(tensor.numel() for tensor in tensors.values())):
+                raise ArtifactError(f"{path}: its channels give {wanted:,} parameters, but it holds {most:,} values")
+            if any(count > full[unit] for channels in switches.values() for unit, count in channels.items()):
+                raise ArtifactError(f"{path}: damaged (switches have more channels than the supernet)")
+            body = fresh(reading.module, reading.table, full)
+        supernet = Supernet(body, reading, full, switches)
         checkpoint.fill(supernet.kept, tensors, path)
-        space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
         return cls(supernet, space)
 
     def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":

@@ -135,6 +135,8 @@ def test_a_model_whose_facts_are_damaged(worked, change):
         lambda facts: facts["made_from"]["recipe"].pop("data"),
         lambda facts: facts["made_from"]["recipe"].pop("seed"),
         lambda facts: facts["made_from"]["recipe"].pop("space"),
+        lambda facts: facts["made_from"]["recipe"].pop("supernet"),
+        lambda facts: facts["made_from"]["recipe"]["supernet"].update(width=-1),
         lambda facts: facts["made_from"]["recipe"].update(space={"tie": None}),
         lambda facts: facts.update(holdout=[]),
     ],
@@ -158,6 +160,16 @@ def test_a_file_cannot_ask_for_more_memory_than_it_is_worth(worked):
         load_model(path)
     with pytest.raises(UsageError, match=r"the range is 1\.\.2147483647"):
         compare([rewritten(path, lambda facts: facts["config"]["channels"].update(conv1=10**30))])
+
+
+def test_a_supernet_cannot_ask_for_more_memory_than_it_is_worth(worked):
+    path = worked / "supernet.safetensors"
+    rewritten(path, lambda facts: facts.update(channels=dict.fromkeys(facts["channels"], 4096) | {"fc": 10}))
+    with pytest.raises(ArtifactError, match=r"its channels give [0-9,]+ parameters, but it holds [0-9,]+ values"):
+        SlimmableNetwork.load(path)
+    rewritten(path, lambda facts: facts["channels"].pop("conv1"))
+    with pytest.raises(UsageError, match="unit 'conv1' is missing"):
+        SlimmableNetwork.load(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02", b"PK\x03\x04", b"\x80\x02j\xff\xff\xff\x7f."])
