@@ -2,10 +2,11 @@
 
 python benchmarks/fuzz.py [--minutes 1] [--seed 0] [--input 12] [--keep DIR] [--json]
 
-A corpus of sound files is made on the spot; bytes, JSON values and the facts of checkpoints are then mutated. Prints
-how many inputs each reader had, how many it took as sound, and `tracebacks` (anything but autoslim's own errors;
-running out of 3 GiB is one), `hangs` (10 s) and `executions` (a process started, a connection opened): the last three
-should be 0. `--keep` writes the inputs that did harm.
+A corpus of sound files is made on the spot; bytes, JSON values, the facts and tensors of checkpoints, and the factory
+that a file names are then mutated. Prints how many inputs each reader had, how many it took as sound, and `tracebacks`
+(anything but autoslim's own errors; running out of 3 GiB is one, and a score or weight taken as sound that cannot be is
+another), `hangs` (10 s) and `executions` (a process started, a connection opened): the last three should be 0. `--keep`
+writes the inputs that did harm.
 """
 
 import argparse
@@ -17,12 +18,13 @@ import pickle
 import random
 import resource
 import signal
+import struct
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -51,8 +53,10 @@ from autoslim_cli.report.charts import figures
 from autoslim_cli.report.page import page
 from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log, read_steps
 from autoslim_cli.slimming.candidate import Candidate
+from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.stages.compare import compare
 from autoslim_cli.stages.evaluate import load_model
+from autoslim_cli.stages.inspect import info
 from autoslim_cli.stages.project import Project, open_project, origin
 from autoslim_cli.stages.report import gathered
 from autoslim_cli.training.job import Job
@@ -81,6 +85,16 @@ HOSTILE: tuple[Any, ...] = (
     *([1] * 3000, [0, 0, 0], [1e9, 1e9, 1e9], {"a": {"b": {"c": []}}}, "1e999", "~", "!!python/object:os.system"),
 )
 """Values that code may not expect."""
+SUPERNET_OF = ("data", "space", "supernet")
+"""The sections of a recipe that a supernet records, for its readers."""
+PAYLOAD = "import os\n\nos.system('true')\n\n\ndef network(**_):\n    os.system('true')\n"
+CODE: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("./payload.py:network", {}), ("os:system", {}), ("os:system", {"command": "true"}), ("payload:network", {})),
+    *(("subprocess:run", {"args": ["true"]}), ("torch.hub:load", {"repo_or_dir": ".", "model": "x"})),
+    *(("torchvision/resnet18", {"weights": "DEFAULT"}), ("torchvision.models:resnet18", {"weights": "DEFAULT"})),
+    *(("autoslim/cifar_resnet:os.system", {}), ("autoslim_cli.files.atomic:write_text", {"path": "x", "text": "x"})),
+)
+"""Factories and arguments that a file must not have called."""
 
 
 @dataclass
@@ -108,13 +122,18 @@ class HangError(BaseException):
     """A reader took too long."""
 
 
+def refuse_scores(scores: Iterable[Score]) -> None:
+    """Raise AssertionError if a reader took a score as sound that cannot be."""
+    assert all(score.possible for score in scores), "a score that cannot be"
+
+
 def corpus(directory: Path) -> Project:
     """Make one sound file of each kind in a recipe's directory."""
     (directory / "recipe.yaml").write_text(RECIPE)
     project = open_project(load_recipe(directory), directory, Reporter(talk=Talk.NOTHING))
     network, costs, space = project.network, project.costs, project.network.space
     channels, supernet = space.uniform(0.5), directory / "supernet.safetensors"
-    facts = {"model": network.architecture, "channels": network.full, "made_from": origin(project, "data", "space")}
+    facts = {"model": network.architecture, "channels": network.full, "made_from": origin(project, *SUPERNET_OF)}
     checkpoint.save(supernet, checkpoint.SUPERNET, network.fresh_supernet().kept.state_dict(), facts)
     # 1. A found config, and a network that was retrained from it.
     holdout = Holdout(images=150, seed=0)
@@ -160,15 +179,25 @@ def corpus(directory: Path) -> Project:
     bomb = directory / "bomb.pt"
     bomb.write_bytes(pickle.dumps(_Bomb()))
     (directory / ".made.lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
-
     return project
 
 
 def training_state(network: nn.Module) -> State:
-    """Return a network's state in training."""
+    """Return a network's state after three steps of training."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
-    return State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
+    state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for _ in range(3):
+        state.step(None)
+    return state
+
+
+def refuse_broken(network: nn.Module) -> None:
+    """Raise AssertionError if a network that a reader took as sound holds values that are not finite."""
+    for name, tensor in network.state_dict().items():
+        assert bool(torch.isfinite(tensor).all()), f"{name} is not finite"
 
 
 def _job(state: Path) -> Job:
@@ -184,21 +213,21 @@ def readers_of(project: Project) -> list[Reader]:
     arch, model, log_file = directory / "arch-30pct.json", directory / "model-30pct.safetensors", directory / LOG_FILE
     supernet, state, bomb = (directory / name for name in ("supernet.safetensors", "supernet.resume.pt", "bomb.pt"))
     plain, logged = network.fresh(space.uniform(0.5)), log_file.read_text().splitlines()
-    made_from = origin(project, "data", "space")
-
-    def read_checkpoint(path: Path) -> None:
-        load_model(path, directory)
-
-    def read_config_of(path: Path) -> None:
-        read_channels(path, network, costs, bounded=True)
+    made_from = origin(project, *SUPERNET_OF)
 
     def read_state(path: Path) -> None:
-        training_state(plain).restore(_job(path))
+        state = training_state(plain)
+        state.restore(_job(path))
+        refuse_broken(plain)
+        state.step(None)
 
     def read_search(path: Path) -> None:
         read_steps(path)
         again = SearchLog(path, json.loads(logged[0]), writing=False)
         again.replay(json.loads(logged[1])["run"], read_log(path))
+        assert all(score.possible for score in (*again.scored.values(), *again.tried.values())), (
+            "a score that cannot be"
+        )
 
     def read_times(path: Path) -> None:
         table = read_table(path)
@@ -236,12 +265,12 @@ def readers_of(project: Project) -> list[Reader]:
 
     def read_supernet(path: Path) -> None:
         current_facts(path, checkpoint.SUPERNET, made_from, network.full, lambda _: None)
-        network.load_supernet(path, project.recipe, project.images.digest)
+        refuse_broken(network.load_supernet(path, project.recipe, project.images.digest).kept)
 
     return [
         Reader("recipe", [directory / "recipe.yaml"], read_recipe),
-        Reader("config", [arch], read_config_of),
-        Reader("checkpoint", [model], read_checkpoint),
+        Reader("config", [arch], lambda path: read_channels(path, network, costs, bounded=True)),
+        Reader("checkpoint", [model], lambda path: refuse_broken(load_model(path, directory)[0])),
         Reader("supernet", [supernet], read_supernet),
         Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights", {"conv1.weight"})),
         Reader("log", [log_file], read_search),
@@ -250,6 +279,8 @@ def readers_of(project: Project) -> list[Reader]:
         Reader("suite", [suite / MANIFEST, suite / TIMES], read_suite),
         Reader("training state", [state, bomb], read_state),
         Reader("lock", [directory / ".made.lock"], read_lock),
+        Reader("slimmable", [supernet], lambda path: refuse_broken(SlimmableNetwork.load(path).supernet.kept)),
+        Reader("info", [arch, model, supernet], lambda path: info(str(path), None)),
         Reader("compare", [arch, model, supernet], lambda path: compare([path])),
         Reader("report", [arch, model, supernet, log_file, directory / "supernet.metrics.jsonl"], read_report),
     ]
@@ -337,7 +368,16 @@ def _value(value: Any, rng: random.Random) -> Any:
 
 def _json(content: bytes, rng: random.Random) -> bytes:
     """Change a value of a JSON file."""
-    return json.dumps(_value(json.loads(content), rng)).encode()
+    return json.dumps(_changed(json.loads(content), rng)).encode()
+
+
+def _changed(values: Any, rng: random.Random) -> Any:
+    """Change a value; now and then the factory of the model that is named."""
+    model = values.get("model", values.get("config", {}).get("model")) if isinstance(values, dict) else None
+    if not isinstance(model, dict) or rng.random() < 0.8:
+        return _value(values, rng)
+    model["name"], model["args"] = rng.choice(CODE)
+    return values
 
 
 def _yaml(content: bytes, rng: random.Random) -> bytes:
@@ -361,11 +401,16 @@ def _lines(content: bytes, rng: random.Random) -> bytes:
 
 
 def _header(content: bytes, rng: random.Random) -> bytes:
-    """Change the facts of a checkpoint, or what its header says of its tensors."""
+    """Change the facts of a checkpoint, what its header says of its tensors, or a value of one."""
     size = int.from_bytes(content[:8], "little")
     header, rest = json.loads(content[8 : 8 + size]), content[8 + size :]
-    if rng.random() < 0.8:
-        facts = _value(json.loads(header["__metadata__"]["autoslim"]), rng)
+    kind = rng.random()
+    if kind < 0.15:
+        value = struct.pack("<f", rng.choice((float("nan"), float("inf"), -float("inf"), -1.0)))
+        at = rng.randrange(0, len(rest) - 3, 4)
+        rest = rest[:at] + value + rest[at + 4 :]
+    elif kind < 0.8:
+        facts = _changed(json.loads(header["__metadata__"]["autoslim"]), rng)
         header["__metadata__"]["autoslim"] = json.dumps(facts)
     else:
         header = _value(header, rng)
@@ -374,10 +419,16 @@ def _header(content: bytes, rng: random.Random) -> bytes:
 
 
 def _state(content: bytes, rng: random.Random) -> bytes:
-    """Change a value of a training state."""
+    """Change a value of a training state, or of one of its tensors."""
     state = torch.load(io.BytesIO(content), weights_only=True)
     buffer = io.BytesIO()
-    torch.save(_value(state, rng), buffer)
+    if rng.random() < 0.2:
+        moments = [moment for entry in state["optimizer"]["state"].values() for moment in entry.values()]
+        rng.choice([*state["network"].values(), *moments]).view(-1)[0] = rng.choice((-1, 10**6))
+        rng.choice([*filter(torch.is_floating_point, state["network"].values()), *moments]).fill_(float("nan"))
+    else:
+        state = _value(state, rng)
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 
@@ -454,6 +505,8 @@ def main() -> None:
         originals = {file: file.read_bytes() for reader in readers for file in reader.files}
         inputs = directory / "inputs"
         inputs.mkdir()
+        for place in (directory, inputs):
+            (place / "payload.py").write_text(PAYLOAD)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
         sys.addaudithook(_watch)

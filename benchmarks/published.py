@@ -18,6 +18,7 @@ from autoslim_cli.latency.engines import load
 from autoslim_cli.latency.local_device import local_device
 from autoslim_cli.latency.table import Engine
 from autoslim_cli.latency.timing import time_interleaved
+from autoslim_cli.models.trust import Trust
 from autoslim_cli.stages.evaluate import untrained_model
 
 FOUND = Path("recipes/imagenet-mobilenet-v2/published")
@@ -32,7 +33,7 @@ def networks() -> dict[str, nn.Module]:
 
     found = {f"AutoSlim, {path.stem.removeprefix('autoslim-')}": path for path in sorted(FOUND.glob("*.json"))[::-1]}
     plain = {f"{width}x": torchvision.models.mobilenet_v2(width_mult=width).eval() for width in WIDTHS}
-    return {**{name: untrained_model(path)[0] for name, path in found.items()}, **plain}
+    return {**{name: untrained_model(path, Trust())[0] for name, path in found.items()}, **plain}
 
 
 def measure(engine: Engine) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Define the commands that describe networks."""
 
 import itertools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from autoslim_cli.cli.options import (
     Json,
     Overrides,
     Recipe,
+    Trust,
     Verbose,
     loading,
     open_recipe,
@@ -91,6 +93,7 @@ def info(
             autocompletion=completion.files(*completion.TABLES),
         ),
     ] = None,
+    trust: Trust = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
@@ -100,7 +103,7 @@ def info(
         from autoslim_cli.stages.inspect import info as stage
     size = _shape(shape) if shape else None
     model, directory = _model(what, size or (3, 224, 224), classes, arg or [], trace)
-    result = stage(what, model, latency_table, directory, shape=size)
+    result = stage(what, model, latency_table, directory, shape=size, trust=trust)
     if as_json:
         print_json(result)
         return
@@ -155,6 +158,7 @@ def compare(
             autocompletion=completion.files(*completion.TABLES),
         ),
     ] = None,
+    trust: Trust = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     as_json: Json = False,
     verbose: Verbose = None,
@@ -170,7 +174,7 @@ def compare(
     with loading(reporter):
         from autoslim_cli.stages.compare import compare as stage
 
-    result = stage(files, latency_table)
+    result = stage(files, latency_table, trust=trust)
     if as_json:
         print_json(result)
         return
@@ -269,7 +273,7 @@ def _model(
     from autoslim_cli.recipe.loading import load_recipe
     from autoslim_cli.recipe.schema import ModelSettings
 
-    if what.endswith((".json", ".safetensors")):
+    if what.endswith((".json", ".safetensors")) or os.path.isfile(what):  # noqa: PTH113  False for what is no path
         return None, None
     if not (what.startswith(("torchvision/", "timm/", "autoslim/")) or ":" in what):
         directory = catalogue.here(what) or catalogue.shipped().get(what)

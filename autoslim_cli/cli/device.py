@@ -12,6 +12,7 @@ from autoslim_cli.cli.options import (
     Overrides,
     Recipe,
     Resume,
+    Trust,
     Verbose,
     loading,
     open_recipe,
@@ -122,6 +123,7 @@ def export(
     batch: Annotated[
         int | None, typer.Option(min=1, max=2**20, help="Images in one forward; a network takes any number by default.")
     ] = None,
+    trust: Trust = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
@@ -146,7 +148,7 @@ def export(
         with loading(reporter):
             from autoslim_cli.stages import export as stage
 
-        result = stage.export(path, cast("stage.Form", form), batch=batch, fold_bn=fold_bn)
+        result = stage.export(path, cast("stage.Form", form), batch=batch, fold_bn=fold_bn, trust=trust)
         if as_json:
             print_json(result)
             return
@@ -155,6 +157,8 @@ def export(
         return
     if fold_bn:
         raise UsageError("--fold-bn is for a network: a suite's layers have their BN folded always")
+    if trust:
+        raise UsageError("--trust is for a network in a file: a suite is of the recipe's own")
     assert latency_suite is not None
     project = open_recipe(recipe, overrides, verbose, shared=False)
     from autoslim_cli.stages.latency_suite import export_suite

@@ -58,6 +58,13 @@ From = Annotated[
         "very network. Default: retrain.start, which is scratch.",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Let files call code of their choosing: a factory that the recipe in use does not name. Read it first.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 
 
@@ -75,10 +82,12 @@ def open_recipe(
     verbose: bool | None = None,
     *,
     shared: bool = True,
+    trust: bool = False,
 ) -> "Project":
     """Open a recipe for work.
 
     A command calls it before it imports its stage: it is PyTorch that takes seconds to load, and a person is told.
+    With `trust` a file may call code that the recipe does not name.
     Raises UsageError if a torchrun job has several processes and the command is not one that they share.
     """
     launch = launched()
@@ -92,7 +101,7 @@ def open_recipe(
     read = load_recipe(directory, overrides or ())
     with loading(reporter):
         from autoslim_cli.stages.project import open_project
-    return open_project(read, directory, reporter)
+    return open_project(read, directory, reporter, trust=trust)
 
 
 @contextmanager
@@ -122,11 +131,8 @@ def starting_from(project: "Project", start: str | None) -> "Project":
     return replace(project, recipe=project.recipe.model_copy(update={"retrain": retrain}))
 
 
-def recipe_of(path: Path | None) -> str | None:
-    """Return the recipe directory that a file lies in, if it lies in one (or in its published/)."""
-    if path is None:
-        return None
-    for directory in (path.parent, path.parent.parent):
-        if (directory / "recipe.yaml").is_file():
-            return str(directory)
-    return None
+def recipe_of(path: Path | None) -> Path | None:
+    """Return the recipe directory that a file lies in, if there is a file and it lies in one."""
+    from autoslim_cli.recipe import catalogue
+
+    return catalogue.recipe_of(path) if path else None

@@ -11,6 +11,7 @@ from autoslim_cli.cli.options import (
     Overrides,
     Recipe,
     Resume,
+    Trust,
     Verbose,
     open_recipe,
     say_next,
@@ -28,6 +29,7 @@ def search(
     activation_memory: Memory = None,
     latency_table: Table = None,
     recipe: Recipe = None,
+    trust: Trust = False,
     resume: Resume = False,
     as_json: Json = False,
     verbose: Verbose = None,
@@ -39,7 +41,7 @@ def search(
     from dataclasses import asdict
 
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    project = measuring(open_recipe(recipe, overrides, verbose), texts, latency_table)
+    project = measuring(open_recipe(recipe, overrides, verbose, trust=trust), texts, latency_table)
     from autoslim_cli.stages.search import search as stage
 
     result = asdict(stage(project, budgets(project, texts, latency_table), resume=resume))
@@ -71,12 +73,15 @@ def run(
         bool, typer.Option("--train-base", help="Train the base network by the same recipe, too: how much was lost?")
     ] = False,
     recipe: Recipe = None,
+    trust: Trust = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
     """Run all stages of a recipe, skipping what is there and current; set the result beside one width and the base."""
     texts = bounds(flops=flops, params=params, activation_memory=activation_memory, latency=latency)
-    project = starting_from(measuring(open_recipe(recipe, overrides, verbose), texts, latency_table), start)
+    project = starting_from(
+        measuring(open_recipe(recipe, overrides, verbose, trust=trust), texts, latency_table), start
+    )
     from autoslim_cli.stages.run import run as stage
 
     retraining = project.recipe.retrain

@@ -12,6 +12,7 @@ from autoslim_cli.cli.options import (
     Overrides,
     Recipe,
     Resume,
+    Trust,
     Verbose,
     open_recipe,
     recipe_of,
@@ -84,6 +85,7 @@ def retrain(
     name: Annotated[
         str | None, typer.Option(help="What the file is called: model-NAME.safetensors. By default the config's.")
     ] = None,
+    trust: Trust = False,
     resume: Resume = False,
     as_json: Json = False,
     verbose: Verbose = None,
@@ -115,7 +117,7 @@ def retrain(
             "name one network: a channel config, --width 0.5, or --uniform-flops 30M; --joint takes several"
         )
     path = paths[0] if paths else None
-    project = starting_from(open_recipe(recipe or recipe_of(path), values, verbose), start)
+    project = starting_from(open_recipe(recipe or recipe_of(path), values, verbose, trust=trust), start)
     from autoslim_cli.stages.retrain import retrain as stage
     from autoslim_cli.stages.start import label
 
@@ -141,11 +143,12 @@ def evaluate(
     width: Annotated[
         float | None, typer.Option(help="A switch of a supernet with switchable BN, relative to the base network.")
     ] = None,
+    trust: Trust = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
     """Measure a deployable checkpoint on the recipe's test set."""
-    project = open_recipe(recipe or recipe_of(file), overrides, verbose)
+    project = open_recipe(recipe or recipe_of(file), overrides, verbose, trust=trust)
     from autoslim_cli.stages.evaluate import evaluate as stage
 
     result = stage(project, file, width)

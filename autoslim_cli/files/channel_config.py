@@ -11,6 +11,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json
+from autoslim_cli.files.facts import Loss, Top1
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -53,8 +54,8 @@ class Found(Settings):
     binding: str | None = Field(default=None, description="The measure whose bound the channels come nearest to")
     strategy: str | None = Field(default=None, description="`search.strategy`")
     holdout: Holdout
-    loss: float = Field(description="Of the supernet at these channels, on the holdout")
-    top1: float = Field(description="Likewise, from 0 to 1")
+    loss: Loss = Field(description="Of the supernet at these channels, on the holdout")
+    top1: Top1 = Field(description="Likewise, from 0 to 1")
     step: int = Field(description="The step of the search, as `search.jsonl` counts them")
     supernet: str = Field(description="sha256 of the supernet")
 

@@ -89,7 +89,7 @@ def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], di
 
 @torch.no_grad()
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Copy a checkpoint's tensors into a network. Raises ArtifactError naming the first that does not fit."""
+    """Copy a checkpoint's tensors into a network. Raises ArtifactError naming one that cannot be the network's."""
     own = _distinct(network.state_dict())
     tensors = _distinct(tensors)
     for name in (*own, *tensors):
@@ -97,7 +97,26 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) ->
             here = list(own[name].shape) if name in own else "no such tensor"
             there = list(tensors[name].shape) if name in tensors else "no such tensor"
             raise ArtifactError(f"{path}: {name} is {there} in the file and {here} in the network")
-        own[name].copy_(tensors[name])
+        if why := broken(name, tensors[name], own[name]):
+            raise ArtifactError(f"{path}: {why}")
+    for name, tensor in tensors.items():
+        own[name].copy_(tensor)
+
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def broken(name: str, tensor: Tensor, here: Tensor) -> str:
+    """Say why a tensor of the right shape cannot be a network's: nothing if it can."""
+    if tensor.is_floating_point() != here.is_floating_point() or tensor.is_complex():
+        return f"{name} is of {tensor.dtype} in the file and of {here.dtype} in the network"
+    if tensor.is_floating_point() and tensor.dtype not in _FLOATS:
+        return f"{name} is of {tensor.dtype}: too coarse for weights"
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        return f"{name} holds values that are not finite: the training that made it diverged, or the file is damaged"
+    if name.endswith("running_var") and bool((tensor < 0).any()):
+        return f"{name} holds negative variances: the file is damaged"
+    return ""
 
 
 def save_state(path: Path, state: Mapping[str, Any], older: int = 0) -> None:

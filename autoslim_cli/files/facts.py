@@ -2,11 +2,27 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
+from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
 
-Score = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+MOST_LOSS = 1e6
+"""Nats beyond which no mean cross-entropy is believed: logits a million apart are those of a network that diverged."""
+
+Loss = Annotated[float, Field(strict=True, ge=0, le=MOST_LOSS, allow_inf_nan=False)]
+Top1 = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+
+
+def _possible(figures: dict[str, float]) -> dict[str, float]:
+    """Return figures of a network. Raises ValueError for a fraction above one."""
+    for name, value in figures.items():
+        if name.endswith("top1") and value > 1:
+            raise ValueError(f"{name} is a fraction of the images")
+    return figures
+
+
+Score = Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], AfterValidator(_possible)]
+"""A loss, top-1, and what they cost, by name."""
 
 
 class _Facts(BaseModel):
@@ -53,7 +69,8 @@ class SupernetFacts(_Facts):
     @model_validator(mode="after")
     def _opens(self) -> Self:
         recipe, contents = self.made_from.recipe, self.made_from.contents
-        if not ({"data", "space"} <= recipe.keys() and {"images", "network"} <= contents.keys()):
-            raise ValueError("made_from says no data, space, images or network")
+        if not ({"data", "space", "supernet"} <= recipe.keys() and {"images", "network"} <= contents.keys()):
+            raise ValueError("made_from says no data, space, supernet, images or network")
         SpaceSettings.model_validate(recipe["space"])
+        SupernetSettings.model_validate(recipe["supernet"])
         return self

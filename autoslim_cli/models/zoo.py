@@ -4,8 +4,10 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,16 @@ def _takes(factory: Factory, argument: str) -> bool:
     return argument in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
+def is_known(name: str) -> bool:
+    """Tell whether a model name stands for a network that autoslim, torchvision or timm lists, whatever else it is."""
+    return name.startswith(tuple(_LISTED))
+
+
 def _factory(name: str, directory: Path) -> Factory:
     """Return the factory that a model name stands for."""
-    for prefix, find in (("torchvision/", _torchvision), ("timm/", _timm), ("autoslim/", _built_in)):
+    for prefix, find in _LISTED.items():
         if name.startswith(prefix):
-            return find(name.removeprefix(prefix))
+            return _without_loading(name, find(name.removeprefix(prefix)))
     if ":" in name:
         return _user_s(name, directory)
     raise UsageError(
@@ -74,11 +81,7 @@ def _torchvision(name: str) -> Factory:
         raise UsageError(f"model.name: torchvision has no network for images {name!r}{_near(name, known)}")
     weights = {"weights": None, **({"weights_backbone": None} if name in dense else {})}
 
-    def factory(**kwargs: Any) -> nn.Module:
-        network: nn.Module = torchvision.models.get_model(name, **weights, **kwargs)
-        return network
-
-    return factory
+    return partial(torchvision.models.get_model_builder(name), **weights)
 
 
 def timm_module(name: str) -> Any:
@@ -92,14 +95,9 @@ def timm_module(name: str) -> Any:
 
 def _timm(name: str) -> Factory:
     timm = timm_module(f"timm/{name}")
-    if not timm.is_model(name):
+    if not (re.fullmatch(r"[\w.-]+", name) and timm.is_model(name)):  # not hf-hub:... nor local-dir:...
         raise UsageError(f"model.name: timm has no network {name!r}{_near(name, timm.list_models())}")
-
-    def factory(**kwargs: Any) -> nn.Module:
-        network: nn.Module = timm.create_model(name, pretrained=False, **kwargs)
-        return network
-
-    return factory
+    return partial(timm.create_model, name, pretrained=False)
 
 
 def _built_in(name: str) -> Factory:
@@ -111,6 +109,38 @@ def _built_in(name: str) -> Factory:
     if "num_classes" in inspect.signature(factory).parameters:
         return factory
     return lambda num_classes=None, **arguments: factory(**arguments)  # of super-resolution: it knows no classes
+
+
+_LISTED: dict[str, Callable[[str], Factory]] = {"torchvision/": _torchvision, "timm/": _timm, "autoslim/": _built_in}
+"""What finds a factory in each of the lists, by the prefix of its names."""
+
+
+def _without_loading(name: str, factory: Factory) -> Factory:
+    """Return a listed factory that takes no argument which names a file, an address, or weights to fetch."""
+
+    def checked(**arguments: Any) -> nn.Module:
+        for key, value in arguments.items():
+            if key.startswith(LOADING) or not _is_plain(value):
+                raise UsageError(
+                    f"model.args.{key}: a network of {name.partition('/')[0]}'s list is built without files and "
+                    "downloads; leave it out, and name trained weights in model.weights"
+                )
+        return factory(**arguments)
+
+    return checked
+
+
+LOADING = ("weights", "pretrained", "checkpoint", "cache_dir")
+"""How arguments of torchvision's and timm's factories begin that read files or fetch them."""
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether a value holds numbers and plain words alone: no path and no address."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return not isinstance(value, str) or re.fullmatch(r"[\w-]*", value) is not None
 
 
 def _user_s(name: str, directory: Path) -> Factory:

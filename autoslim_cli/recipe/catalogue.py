@@ -35,6 +35,12 @@ def known() -> list[str]:
     return sorted({*shipped(), *(path.parent.name for path in Path("recipes").glob(f"*/{RECIPE_FILE}"))})
 
 
+def recipe_of(path: Path) -> Path | None:
+    """Return the recipe directory that a file lies in, if it lies in one (or in its published/)."""
+    directories = (path.parent, path.parent.parent)
+    return next((directory for directory in directories if (directory / RECIPE_FILE).is_file()), None)
+
+
 def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True) -> Path:
     """Resolve `--recipe`: a path, else `recipes/NAME`, else a shipped recipe copied to `recipes/NAME`.
 

@@ -1,16 +1,19 @@
 """Keep search.jsonl: what a search scored and decided, for people, and for a search that goes on from it."""
 
 import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from autoslim_cli.errors import LogError, StaleLogError
 from autoslim_cli.files.atomic import write_text
 from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.errors import explain
+from autoslim_cli.search.log_rows import DecisionRow, MeasuredRow, RunRow, ScoringRow, TrialRow
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.training.score import Score
 
@@ -64,23 +67,28 @@ class SearchLog:
             raise StaleLogError(f"{self.path}: not a log of this version ({FORMAT}); search anew without --resume")
         if other := difference(_scores_depend_on(rows[0]), _scores_depend_on(self.header)):
             raise StaleLogError(f"{self.path}: logs scores of something else ({other}); search anew without --resume")
-        units, last = list(self.header["largest"]["channels"]), None
+        largest, last = self.header["largest"]["channels"], None
         for place, row in enumerate(rows[1:], 2):
             try:
                 if "run" in row:
-                    last, self.decided = row["run"], set()
+                    last, self.decided = RunRow.model_validate(row).run, set()
                 elif "scored" in row:
-                    self._learn(row, dict(zip(units, row["at"], strict=True)))
+                    self._learn(ScoringRow.model_validate(row), largest)
                 elif "measured" in row:
-                    self.measured[str(row["table"]), tuple(row["measured"])] = float(row["ms"])
+                    timed = MeasuredRow.model_validate(row)
+                    self.measured[timed.table, tuple(timed.measured)] = timed.ms
                 elif "trial" in row:
-                    self.tried[str(row["of"]), tuple(row["trial"])] = Score(float(row["loss"]), float(row["top1"]))
+                    tried = TrialRow.model_validate(row)
+                    self.tried[tried.of, tuple(tried.trial)] = Score(tried.loss, tried.top1)
                 elif "step" in row or "answer" in row:
+                    DecisionRow.model_validate(row)
                     self.decided.add(_without_seconds(row))
                 else:
                     raise ValueError("neither a run, a scoring, a step, an answer, a trial nor a measurement")
-            except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
-                raise _damaged(self.path, place) from None
+            except ValidationError as error:
+                raise _damaged(self.path, place, explain(error, BaseModel)) from None
+            except ValueError as error:
+                raise _damaged(self.path, place, str(error)) from None
         if self.writing and not self.path.read_bytes().endswith(b"\n"):  # drop a line that a kill cut short
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
         self.continues = last == run
@@ -88,14 +96,15 @@ class SearchLog:
             self.decided = set()
             self.add({"run": run})
 
-    def _learn(self, row: dict[str, Any], channels: dict[str, int]) -> None:
-        """Take over a scoring."""
-        scores = {}
-        for changes, loss, top1 in row["scored"]:
-            if not (changes.keys() <= channels.keys() and math.isfinite(loss) and 0 <= top1 <= 1):
-                raise ValueError("not a score of these units")
-            scores[key(channels, Candidate.of(changes), int(row["draw"]))] = Score(loss, top1)
-        self._keep(scores, float(row["seconds"]), int(row["multiply_adds"]))
+    def _learn(self, row: ScoringRow, largest: Channels) -> None:
+        """Take over a scoring. Raises ValueError for channels that the supernet does not hold."""
+        scores, channels = {}, dict(zip(largest, row.at, strict=True))
+        for changes, loss, top1 in row.scored:
+            changed = Candidate.of(changes)
+            if any(count > largest.get(unit, 0) for unit, count in changed.applied(channels).items()):
+                raise ValueError("the supernet does not hold these channels")
+            scores[key(channels, changed, row.draw)] = Score(loss, top1)
+        self._keep(scores, row.seconds, row.multiply_adds)
 
     def _keep(self, scores: dict[Key, Score], seconds: float, multiply_adds: int) -> None:
         """Remember a scoring and what it took."""
@@ -153,9 +162,9 @@ def read_log(path: Path) -> list[dict[str, Any]] | None:
         try:
             rows.append(json.loads(line))
         except (ValueError, RecursionError):
-            raise _damaged(path, place) from None
+            raise _damaged(path, place, "not JSON") from None
         if not isinstance(rows[-1], dict):
-            raise _damaged(path, place)
+            raise _damaged(path, place, "not a JSON object")
     return rows or None
 
 
@@ -177,9 +186,9 @@ def _scores_depend_on(header: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in decisive(header).items() if name != "ran_on"}
 
 
-def _damaged(path: Path, place: int) -> LogError:
+def _damaged(path: Path, place: int, why: str) -> LogError:
     """Name a line that no search wrote."""
-    return LogError(f"{path}: line {place} is damaged; search again without --resume")
+    return LogError(f"{path}: line {place} is damaged ({why}); search again without --resume")
 
 
 def _without_seconds(row: dict[str, Any]) -> str:

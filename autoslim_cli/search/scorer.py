@@ -93,16 +93,16 @@ class Scorer:
     def score(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
         """Return each candidate's loss and score: one shared forward pass per batch, forked at the cuts.
 
-        Every rank returns all scores. Raises AutoslimError on a loss that is not finite.
+        Every rank returns all scores. Raises AutoslimError on a loss that no working network has.
         """
         mine = share(self.evaluator, channels, candidates, self.ranks)
         sums = self._sums(channels, mine, draw) if mine else {}
         count = self.images_of(draw)
         scores = {c: s for part in self.ranks.gather(sums) for c, s in part.items()}
         scores = {c: Score(scores[c].loss / count, scores[c].top1 / count) for c in candidates}
-        if not all(abs(score.loss) < float("inf") for score in scores.values()):
+        if broken := [score for score in scores.values() if not score.possible]:
             raise AutoslimError(
-                "the supernet's loss on the holdout is not finite; "
+                f"the supernet's loss on the holdout is {broken[0].loss:g}: it is not finite, or beyond all use; "
                 + (
                     "train it again with a lower train.lr"
                     if self.settings.precision != "fp16"

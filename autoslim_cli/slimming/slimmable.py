@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import refuse_another_network
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
@@ -31,10 +31,12 @@ class SlimmableNetwork(torch.nn.Module):
         self.supernet, self.space = supernet.requires_grad_(False).eval(), space
 
     @classmethod
-    def load(cls, path: str | Path, directory: Path | None = None) -> "SlimmableNetwork":
-        """Read a `supernet.safetensors`; `./net.py:factory` is looked up in `directory`, its own by default.
+    def load(cls, path: str | Path, directory: str | Path | None = None, *, trust: bool = False) -> "SlimmableNetwork":
+        """Read a `supernet.safetensors`.
 
-        Raises ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
+        It names the factory of its network: with `trust`, one is called that neither autoslim, torchvision nor timm
+        lists, and `./net.py` is looked up in `directory`, by default the file's own. Raises UsageError without, and
+        ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
         """
         path = Path(path)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "autoslim train-supernet")
@@ -42,14 +44,22 @@ class SlimmableNetwork(torch.nn.Module):
         model = ModelSettings.model_validate(facts["model"])
         settings = SpaceSettings.model_validate(recipe["space"])
         with torch.random.fork_rng(devices=[]):
-            read_network = read(build(model, directory or path.parent), *model.shapes, part=model.trace)
+            built = build_named_by(path, model, Trust(directory=Path(directory) if directory else None, anything=trust))
+            read_network = read(built, *model.shapes, part=model.trace)
             if model.name.startswith("./"):
                 refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
             reading = constrained(read_network, settings)
-            body = fresh(reading.module, reading.table, facts["channels"])
-        supernet = Supernet(body, reading, facts["channels"], facts.get("switches"))
+            space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
+            full = space.check(facts["channels"], str(path), bounded=False)
+            switches = {name: space.check(one, str(path)) for name, one in facts.get("switches", {}).items()}
+            wanted = sum(row.params(full) for row in reading.table.rows)
+            if wanted > (most := sum(tensor.numel() for tensor in tensors.values())):
+                raise ArtifactError(f"{path}: its channels give {wanted:,} parameters, but it holds {most:,} values")
+            if any(count > full[unit] for channels in switches.values() for unit, count in channels.items()):
+                raise ArtifactError(f"{path}: damaged (switches have more channels than the supernet)")
+            body = fresh(reading.module, reading.table, full)
+        supernet = Supernet(body, reading, full, switches)
         checkpoint.fill(supernet.kept, tensors, path)
-        space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
         return cls(supernet, space)
 
     def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.weights import Weights, listed, load_weights
 from autoslim_cli.models.library_weights import is_library_name, library_weights
@@ -44,6 +45,8 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
                     continue
                 there = "missing" if found is None else list(found.shape)
                 raise ArtifactError(f"{KEY}: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
+            if why := checkpoint.broken(name, found, tensor):
+                raise ArtifactError(f"{KEY}: {model.weights}: {why}")
             tensor.copy_(found)
     unknown = [name for name in given.tensors if name not in trained.state_dict()]
     done = [*given.done, *([f"as initialised: {', '.join(left)}"] if left else [])]

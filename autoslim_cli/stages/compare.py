@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.configs import check_cost
 from autoslim_cli.cost.costs import Costs
@@ -13,7 +15,7 @@ from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.trust import Trust, build_named_by, refuse_untrusted
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
@@ -25,11 +27,12 @@ from autoslim_cli.stages.inspect import network_in
 BASE = "base network"
 
 
-def compare(paths: Sequence[Path], latency_table: Path | None = None) -> dict[str, Any]:
+def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: bool = False) -> dict[str, Any]:
     """Return a row for each file, after one for the base network of each model, and the units that differ.
 
     Files are channel configs and checkpoints, of one model or of several; a supernet stands for its largest channels.
-    Latency is in ms, activation memory in bytes. Raises ArtifactError for a file that is missing, damaged or says
+    Latency is in ms, activation memory in bytes. With `trust` a file may call code that its recipe does not name.
+    Raises UsageError without, ArtifactError for a file that is missing, damaged or says
     another cost than its channels have, and for a latency table of another network.
     """
     times = read_table(latency_table) if latency_table else None
@@ -39,11 +42,13 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None) -> dict[st
     rows: list[dict[str, Any]] = []
     for path in paths:
         config, steering, facts = network_in(path)
-        model = describe(config.model)
+        model, trusted = describe(config.model), Trust.in_recipe_of(path, anything=trust)
+        refuse_untrusted(path, config.model, trusted)
         if latency_table and times:
             refuse_other_model(latency_table, times, config.model)
         if model not in models:
-            models[model] = Model.of(config, path, times.tie if times else steering.tie, times, str(latency_table))
+            built = build_named_by(path, config.model, trusted)
+            models[model] = Model.of(built, config, times.tie if times else steering.tie, times, str(latency_table))
             rows.append({"name": BASE, "kind": "base", "model": model, **models[model].row(models[model].base)})
         one = models[model]
         channels = one.space.check(config.channels, str(path), bounded=False)
@@ -73,14 +78,13 @@ class Model:
     @classmethod
     def of(
         cls,
+        built: nn.Module,
         config: ChannelConfig,
-        path: Path,
         tie: tuple[tuple[str, ...], ...],
         times: LatencyTable | None,
         table: str,
     ) -> "Model":
-        """Read the model of a config in the file `path`, with units tied as where it was searched."""
-        built = build(config.model, path.parent)
+        """Read a config's model, which was built, with units tied as where it was searched."""
         reading = constrained(read(built, *config.model.shapes, part=config.model.trace), SpaceSettings(tie=tie))
         space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
         memory = ActivationMemory.of(reading, pieces(reading))

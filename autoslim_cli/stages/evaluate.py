@@ -12,7 +12,7 @@ from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
 from autoslim_cli.files.provenance import refuse_another_network
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
@@ -25,36 +25,42 @@ from autoslim_cli.training.task import task_of
 MAKE = "autoslim retrain"
 
 
-def load_model(path: str | Path, directory: Path | None = None) -> tuple[nn.Module, ChannelConfig]:
+def load_model(
+    path: str | Path, directory: str | Path | None = None, *, trust: bool = False
+) -> tuple[nn.Module, ChannelConfig]:
     """Return the plain network that a `model-*` or `subnet-*` checkpoint holds, in eval mode, and its channel config.
 
-    Raises ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
+    A file names the factory of its network: with `trust`, one is called that neither autoslim, torchvision nor timm
+    lists, and `./net.py` is looked up in `directory`, by default the file's own. Raises UsageError without, and
+    ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
     """
-    path = Path(path)
+    return trained_model(Path(path), Trust(directory=Path(directory) if directory else None, anything=trust))
+
+
+def trained_model(path: Path, trust: Trust) -> tuple[nn.Module, ChannelConfig]:
+    """Return what `load_model` does, of a file that may call what is trusted."""
     tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
     config = config_in(path, facts)
     with torch.random.fork_rng(devices=[]):
-        network, now = _network(config, path, directory, most=sum(tensor.numel() for tensor in tensors.values()))
+        network, now = _network(config, path, trust, most=sum(tensor.numel() for tensor in tensors.values()))
     if config.model.name.startswith("./"):  # a package's networks change with its versions, in name alone
         refuse_another_network(path, facts, config.model.name, now, MAKE)
     checkpoint.fill(network, tensors, path)
     return network.eval(), config
 
 
-def untrained_model(path: Path) -> tuple[nn.Module, ChannelConfig]:
+def untrained_model(path: Path, trust: Trust) -> tuple[nn.Module, ChannelConfig]:
     """Return the plain network of a channel config, newly initialised, in eval mode, and the config."""
     config = read_config(path)
-    return _network(config, path)[0].eval(), config
+    return _network(config, path, trust)[0].eval(), config
 
 
-def _network(
-    config: ChannelConfig, path: Path, directory: Path | None = None, *, most: int | None = None
-) -> tuple[nn.Module, str]:
+def _network(config: ChannelConfig, path: Path, trust: Trust, *, most: int | None = None) -> tuple[nn.Module, str]:
     """Return the network of a config that a file holds, newly initialised, and the digest of what was read.
 
     Raises ArtifactError, before memory is taken, if it has more than the `most` weights that the file has.
     """
-    built = build(config.model, directory or path.parent)
+    built = build_named_by(path, config.model, trust)
     reading = read(built, *config.model.shapes, part=config.model.trace)
     space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
     channels = space.check(config.channels, str(path), bounded=False)
@@ -77,7 +83,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         name = switch_name(project, width)
         switch = load_supernet(project, path).extract(base.switches[name], name)
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
-    network, config = load_model(path, project.directory)
+    network, config = trained_model(path, project.trust)
     expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
         raise ArtifactError(

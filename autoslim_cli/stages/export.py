@@ -16,11 +16,11 @@ from autoslim_cli.cost.closed_form import flops, params
 from autoslim_cli.errors import AutoslimError, UsageError, advice_on_memory, is_out_of_memory
 from autoslim_cli.files.atomic import write_bytes
 from autoslim_cli.latency.onnx_file import onnx_outputs, onnxruntime
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.fold_bn import with_bn_folded
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
-from autoslim_cli.stages.evaluate import load_model, untrained_model
+from autoslim_cli.stages.evaluate import trained_model, untrained_model
 
 Form = Literal["onnx", "torch-export", "state-dict"]
 
@@ -61,17 +61,17 @@ class Exported(TypedDict):
     loads: list[str]
 
 
-def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = False) -> Exported:
+def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = False, trust: bool = False) -> Exported:
     """Write a deployable checkpoint, or a channel config with random weights, beside itself in another format.
 
     Input `input` (batch, channels, height, width), output `logits` (batch, classes), in fp32; without `batch` it takes
-    any number of images. Raises UsageError without ONNX, AutoslimError if the network cannot be written so, or the file
-    computes something else.
+    any number of images. With `trust` the file may call code that its recipe does not name. Raises UsageError without,
+    or without ONNX, AutoslimError if the network cannot be written so, or the file computes something else.
     """
     if batch is not None and form == "state-dict":
         raise UsageError("--batch is for files that hold a graph: leave it out with --state-dict")
-    trained = path.suffix != ".json"
-    source, config = load_model(path) if trained else untrained_model(path)
+    trained, trusted = path.suffix != ".json", Trust.in_recipe_of(path, anything=trust)
+    source, config = (trained_model if trained else untrained_model)(path, trusted)
     reading = read(source, *config.model.shapes, part=config.model.trace)
     network, folded = with_bn_folded(reading) if fold_bn else (source, 0)
     with advice_on_memory(f"--batch {batch} is too much for this network: lower it"), torch.inference_mode():
@@ -89,7 +89,7 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
         )
     target = path.with_suffix(SUFFIXES[form])
     write_bytes(target, content)
-    table, base = reading.table, _base(config.model, path)
+    table, base = reading.table, _base(config.model, path, trusted)
     return {
         "path": str(target),
         "format": form,
@@ -126,9 +126,9 @@ LOADS: dict[Form, tuple[str, str, str]] = {
 """Lines that load each format where autoslim is not installed."""
 
 
-def _base(model: ModelSettings, path: Path) -> Size:
+def _base(model: ModelSettings, path: Path, trust: Trust) -> Size:
     """Return what the base network costs."""
-    table = read(build(model, path.parent), *model.shapes, part=model.trace).table
+    table = read(build_named_by(path, model, trust), *model.shapes, part=model.trace).table
     return {"flops": flops(table, table.base), "params": params(table, table.base)}
 
 

@@ -13,6 +13,7 @@ from autoslim_cli.files.channel_config import ChannelConfig, config_in, describe
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
+from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
@@ -47,13 +48,15 @@ def info(
     directory: Path | None = None,
     *,
     shape: tuple[int, int, int] | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Describe a channel config, a checkpoint, or (with `model`) a network by name, as of the recipe in `directory`.
 
     `shape` is that of an image (channels, height, width) where it is another than a file's own.
 
     Returns its layer table, FLOPs and parameters, its base network's, fvcore's count of the built network, and the
-    latency that a table predicts. Raises ArtifactError if the table does not hold its layers.
+    latency that a table predicts. With `trust` a file may call code that its recipe does not name. Raises UsageError
+    without, ArtifactError if the table does not hold its layers.
     """
     path = Path(what)
     channels, steering, _ = (None, SpaceSettings(), {}) if model else network_in(path)
@@ -65,7 +68,8 @@ def info(
         refuse_other_model(latency_table, times, at_shape)
         refuse_incomplete(latency_table, times)
         steering = steering.model_copy(update={"tie": times.tie})
-    built = build(settings, directory or (Path() if model else path.parent))
+    trusted = Trust.in_recipe_of(path, anything=trust)
+    built = build(model, directory or Path()) if model else build_named_by(path, settings, trusted)
     reading = constrained(read(built, *settings.shapes, part=settings.trace), steering)
     chosen: Channels = reading.table.base
     if channels is not None:

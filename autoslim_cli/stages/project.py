@@ -17,6 +17,7 @@ from autoslim_cli.latency.summary import verdict
 from autoslim_cli.latency.table import read_table
 from autoslim_cli.latency.table_choice import table_for_search
 from autoslim_cli.machine import choose_device, keep_freed_memory
+from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.slimming.base_network import BaseNetwork
@@ -40,11 +41,13 @@ class Project:
     reporter: Reporter
     ranks: Ranks
     """The processes that share the work."""
+    trust: Trust
+    """Whose code files may call."""
     latency_table: Path | None = None
     """What latency is predicted by, where it is among the costs."""
 
 
-def open_project(recipe: Recipe, directory: Path, reporter: Reporter) -> Project:
+def open_project(recipe: Recipe, directory: Path, reporter: Reporter, *, trust: bool = False) -> Project:
     """Join the job if there is one, choose the device, and read the network; images are opened when first used."""
     keep_freed_memory()
     ranks = join_ranks()
@@ -56,7 +59,8 @@ def open_project(recipe: Recipe, directory: Path, reporter: Reporter) -> Project
             assert images.digest
         ranks.wait()
     costs = Costs.closed_form(network.reading.table)
-    return Project(recipe, directory, device, network, images, costs, reporter, ranks)
+    trusted = Trust(recipe.model, directory, anything=trust)
+    return Project(recipe, directory, device, network, images, costs, reporter, ranks, trusted)
 
 
 def load_supernet(project: Project, path: Path | None = None, *, same_holdout: bool = True) -> Supernet:

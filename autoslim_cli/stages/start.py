@@ -16,7 +16,7 @@ from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.stages.evaluate import load_model
+from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
 from autoslim_cli.training.task import task_of
@@ -53,7 +53,7 @@ def teacher(project: Project) -> nn.Module | None:
     """Return the network that `retrain.teacher` names, in eval mode and frozen, None for none.
 
     Raises ArtifactError if a file is missing, damaged, or of a network for other images or classes, UsageError for an
-    unknown name of a library's network or weights.
+    unknown name of a library's network or weights, or code that is not trusted.
     """
     name, model = project.recipe.retrain.teacher, project.recipe.model
     if name == "none":
@@ -65,7 +65,7 @@ def teacher(project: Project) -> nn.Module | None:
         network = _of_library(*named, project.directory)
     else:
         path = _file(project, "teacher", name)
-        network, config = load_model(path, project.directory)
+        network, config = trained_model(path, project.trust)
         if (config.model.input, config.model.classes) != (model.input, model.classes):
             raise ArtifactError(
                 f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 
+from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.network.table import Channels
@@ -23,7 +24,7 @@ def trial(project: Project, channels: Channels) -> Score:
     """Return the holdout's score of a network after `search.trial_epochs` of the training that `retrain` says.
 
     It trains on the training images alone, and starts as `retrain.start` says; where that is from scratch, an epoch
-    would tell nothing, and it starts from the supernet.
+    would tell nothing, and it starts from the supernet. Raises AutoslimError on a loss that no working network has.
     """
     project, recipe = _starting(project), project.recipe
     network, task = start.started(project, channels), task_of(recipe.model, recipe.retrain.label_smoothing)
@@ -62,7 +63,10 @@ def trial(project: Project, channels: Channels) -> Score:
         job.metrics.unlink(missing_ok=True)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
     batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-    return evaluate(network, batches, task, ranks)
+    score = evaluate(network, batches, task, ranks)
+    if not score.possible:
+        raise AutoslimError(f"a trial ended with a loss of {score.loss:g} on the holdout; lower retrain.lr")
+    return score
 
 
 def conditions(project: Project) -> str:

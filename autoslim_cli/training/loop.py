@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.interruption import asked_to_end
 from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import Reporter
@@ -157,6 +157,8 @@ def _begin(job: Job, training: Training, state: State, reporter: Reporter, ranks
     if batch < ranks.size:
         raise UsageError(f"{job.section}.batch: {batch} images a step cannot be shared by {ranks.size} processes")
     done = ranks.agreed(state.restore(job) if resume else 0, f"steps done in {job.state.name}")
+    if done > (total := job.settings.epochs * training.images.steps(job.settings.batch)):
+        raise ArtifactError(f"{job.state}: says {done} steps done of {total}; remove it and start again")
     if resume:
         reporter.say(f"resuming after step {done}" if done else "starting from the beginning")
     ranks.copy_from_first([*training.network.parameters(), *training.network.buffers()])

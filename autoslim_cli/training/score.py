@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from autoslim_cli.files.facts import MOST_LOSS
+
 
 @dataclass(frozen=True)
 class Score:
@@ -9,3 +11,8 @@ class Score:
 
     loss: float
     top1: float
+
+    @property
+    def possible(self) -> bool:
+        """Tell whether a working network can have this score: not if its loss is not finite, or beyond all use."""
+        return 0 <= self.loss <= MOST_LOSS and 0 <= self.top1 <= 1

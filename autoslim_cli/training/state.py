@@ -15,6 +15,7 @@ from autoslim_cli.errors import ArtifactError, is_out_of_memory
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import difference
 from autoslim_cli.training.job import Job
+from autoslim_cli.training.saved import refuse_optimizer, refuse_other_kind, refuse_scheduler, refuse_tensors
 
 
 class Averaged:
@@ -129,8 +130,9 @@ class State:
             if is_out_of_memory(error):
                 raise
             reason = " ".join(str(error).split())[:200]
+            kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
             raise ArtifactError(
-                f"{job.state}: damaged training state ({type(error).__name__}: {reason}); remove it and start again"
+                f"{job.state}: damaged training state ({kind}{reason}); remove it and start again"
             ) from None
 
     def _take(self, state: dict[str, Any], job: Job) -> int:
@@ -139,13 +141,31 @@ class State:
             raise ArtifactError(
                 f"{job.state}: a training with other settings ({why}); restore them, or remove it to start anew"
             )
+        # 1. All of it is what it says: loading would take over anything, and fail steps later, or never.
+        done, best = state["done"], state["best"]
+        if type(done) is not int or done < 0:
+            raise ValueError(f"done is {str(done)[:100]}")
+        rates = refuse_optimizer(state["optimizer"], self.optimizer, done)
+        remembers = self.optimizer.defaults.get("momentum", 1) and not self.scaler.is_enabled()  # which skips steps
+        if done and remembers and not state["optimizer"]["state"]:
+            raise ValueError(f"optimizer.state is empty after {done} steps")
+        refuse_scheduler(state["scheduler"], rates, done)
+        refuse_other_kind(state["scaler"], self.scaler.state_dict(), "scaler")
+        refuse_tensors(state["averaged"], self.averaged.means if self.averaged else [], "averaged")
+        refuse_other_kind(best["epoch"], 0, "best.epoch")
+        if type(best["loss"]) is not float or not best["loss"] >= 0:
+            raise ValueError(f"best.loss is {str(best['loss'])[:100]}")
+        refuse_other_kind(best["tensors"], self.network.state_dict() if best["tensors"] else {}, "best.tensors")
+        # 2. Take it over.
         fill(self.network, state["network"], job.state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        groups = self.optimizer.state_dict()["param_groups"]  # of the settings, but for the rates
+        groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+        self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        place = {"last_epoch": done, "_step_count": done + 1, "_last_lr": rates}
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **place})
         self.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:
             for mean, saved in zip(self.averaged.means, state["averaged"], strict=True):
                 mean.copy_(saved)
-        self.best.epoch, self.best.loss = state["best"]["epoch"], state["best"]["loss"]
-        self.best.tensors = state["best"]["tensors"]
-        return int(state["done"])
+        self.best.epoch, self.best.loss, self.best.tensors = best["epoch"], best["loss"], best["tensors"]
+        return done

@@ -1,5 +1,6 @@
 """What is wrong in a file ends in one line: inputs that `benchmarks/fuzz.py` found, and their like."""
 
+import copy
 import json
 import re
 import subprocess
@@ -13,7 +14,7 @@ import torch
 import yaml
 from torch import nn
 
-from autoslim_cli import load_model
+from autoslim_cli import SlimmableNetwork, load_model
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import read_config
@@ -21,7 +22,7 @@ from autoslim_cli.files.checkpoint import load_state, save_state
 from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.search.log import read_log
 from autoslim_cli.stages.compare import compare
-from autoslim_cli.training.state import State
+from autoslim_cli.training.state import Averaged, State
 
 ROOT = Path(__file__).parents[2]
 DEEP = "[" * 100_000
@@ -134,6 +135,8 @@ def test_a_model_whose_facts_are_damaged(worked, change):
         lambda facts: facts["made_from"]["recipe"].pop("data"),
         lambda facts: facts["made_from"]["recipe"].pop("seed"),
         lambda facts: facts["made_from"]["recipe"].pop("space"),
+        lambda facts: facts["made_from"]["recipe"].pop("supernet"),
+        lambda facts: facts["made_from"]["recipe"]["supernet"].update(width=-1),
         lambda facts: facts["made_from"]["recipe"].update(space={"tie": None}),
         lambda facts: facts.update(holdout=[]),
     ],
@@ -157,6 +160,16 @@ def test_a_file_cannot_ask_for_more_memory_than_it_is_worth(worked):
         load_model(path)
     with pytest.raises(UsageError, match=r"the range is 1\.\.2147483647"):
         compare([rewritten(path, lambda facts: facts["config"]["channels"].update(conv1=10**30))])
+
+
+def test_a_supernet_cannot_ask_for_more_memory_than_it_is_worth(worked):
+    path = worked / "supernet.safetensors"
+    rewritten(path, lambda facts: facts.update(channels=dict.fromkeys(facts["channels"], 4096) | {"fc": 10}))
+    with pytest.raises(ArtifactError, match=r"its channels give [0-9,]+ parameters, but it holds [0-9,]+ values"):
+        SlimmableNetwork.load(path)
+    rewritten(path, lambda facts: facts["channels"].pop("conv1"))
+    with pytest.raises(UsageError, match="unit 'conv1' is missing"):
+        SlimmableNetwork.load(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"\x80\x02", b"PK\x03\x04", b"\x80\x02j\xff\xff\xff\x7f."])
@@ -188,23 +201,259 @@ def test_a_training_state_of_objects_is_refused_without_colours_or_advice(tmp_pa
         lambda state: state.update(done=float("inf")),
         lambda state: state.update(decisive=torch.zeros(3)),
         lambda state: state["best"].pop("loss"),
+        # The schedule: it takes over whatever attributes it is given.
+        lambda state: state["scheduler"].update(last_epoch="3"),
+        lambda state: state["scheduler"].update(last_epoch=2),
+        lambda state: state["scheduler"].update(last_epoch=True),
+        lambda state: state["scheduler"].update(_last_lr=["0.1"]),
+        lambda state: state["scheduler"].update(_last_lr=[float("nan")]),
+        lambda state: state["scheduler"].update(_last_lr=[5.0]),
+        lambda state: state["scheduler"].pop("_last_lr"),
+        # The optimizer: it keeps what it is given until a step divides by it.
+        lambda state: state["optimizer"].update(state=[]),
+        lambda state: state["optimizer"].update(state={}),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr="fast"),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr=float("nan")),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr=-0.1),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr=0.2),
+        lambda state: state["optimizer"]["param_groups"][0].update(params=[1, 0]),
+        lambda state: state["optimizer"]["state"].update({7: {"momentum_buffer": torch.zeros(2)}}),
+        lambda state: state["optimizer"]["state"].update({0: {}}),
+        lambda state: state["optimizer"]["state"][0].update(momentum_buffer=None),
+        lambda state: state["optimizer"]["state"][0].update(momentum_buffer="none"),
+        lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(1)),
+        lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.zeros(2, 2, dtype=torch.long)),
+        lambda state: state["optimizer"]["state"][0]["momentum_buffer"].fill_(float("nan")),
+        # The rest.
+        lambda state: state["network"]["weight"].fill_(float("nan")),
+        lambda state: state.update(network={**state["network"], "bias": torch.zeros(2, dtype=torch.long)}),
+        lambda state: state.update(scaler={"scale": 2.0}),
+        lambda state: state.update(averaged=[torch.zeros(())]),
+        lambda state: state["averaged"][0].fill_(float("inf")),
+        lambda state: state.update(done=True),
+        lambda state: state.update(done=-3),
+        lambda state: state.update(done=3.0),
+        lambda state: state["best"].update(epoch="first"),
+        lambda state: state["best"].update(loss=float("nan")),
+        lambda state: state["best"].update(loss=-1.0),
+        lambda state: state["best"].update(tensors={"weight": torch.zeros(2, 2)}),
+        lambda state: state["best"].update(tensors=[1]),
     ],
 )
-def test_a_training_state_that_lacks_a_part(tmp_path, change):
-    network = nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
-    state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
-    job = SimpleNamespace(
-        state=tmp_path / "state.pt", decisive={"recipe": {"seed": 0}}, settings=SimpleNamespace(keep_states=1)
-    )
-    state.save(job, 3)
-    assert state.restore(job) == 3
+def test_a_training_state_that_cannot_be(tmp_path, change):
+    state = after_three_steps(torch.optim.SGD, momentum=0.9)
+    job = saved(state, tmp_path)
     values = load_state(job.state)
     change(values)
     save_state(job.state, values)
-    with pytest.raises(ArtifactError, match=r"state\.pt: "):
+    before = copy.deepcopy(state.optimizer.state_dict())
+    with pytest.raises(ArtifactError, match=r"state\.pt: ") as error:
         state.restore(job)
+    assert "\n" not in str(error.value)
+    assert repr(state.optimizer.state_dict()) == repr(before)  # nothing was taken over
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry.pop("exp_avg"),
+        lambda entry: entry["exp_avg_sq"].fill_(-1),
+        lambda entry: entry["step"].fill_(4),
+        lambda entry: entry["step"].fill_(float("nan")),
+        lambda entry: entry.update(step="3"),
+        lambda entry: entry.update(more=torch.zeros(1)),
+    ],
+)
+def test_moments_that_cannot_be(tmp_path, change):
+    state = after_three_steps(torch.optim.AdamW)
+    job = saved(state, tmp_path)
+    values = load_state(job.state)
+    change(values["optimizer"]["state"][1])
+    save_state(job.state, values)
+    with pytest.raises(ArtifactError, match=r"damaged training state \(optimizer\.state\.1"):
+        state.restore(job)
+
+
+def test_settings_in_a_state_do_not_count(tmp_path):
+    """What the recipe says is not taken from a file: momentum, and whether a kernel of a device is used."""
+    state = after_three_steps(torch.optim.SGD, momentum=0.9)
+    job = saved(state, tmp_path)
+    values = load_state(job.state)
+    values["optimizer"]["param_groups"][0].update(momentum="much", fused=True, nesterov=7)
+    values["scheduler"].update(base_lrs=["a"], step=3, optimizer=None, get_lr="no")
+    save_state(job.state, values)
+    assert state.restore(job) == 3
+    assert state.optimizer.param_groups[0]["momentum"] == 0.9
+    state.step(None)
+    assert state.scheduler.last_epoch == 4
+
+
+def after_three_steps(kind, **settings):
+    """Return a state after three steps."""
+    network = nn.Linear(2, 2)
+    optimizer = kind(network.parameters(), lr=0.1, **settings)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    averaged = Averaged(list(network.parameters()), 0.9)
+    state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False), averaged)
+    for _ in range(3):
+        network(torch.ones(1, 2)).sum().backward()
+        state.step(None)
+    return state
+
+
+def saved(state, directory):
+    """Save a state, and make sure that it is a sound one."""
+    settings = SimpleNamespace(keep_states=1)
+    job = SimpleNamespace(state=directory / "state.pt", decisive={"recipe": {"seed": 0}}, settings=settings)
+    state.save(job, 3)
+    assert state.restore(job) == 3
+    return job
+
+
+def test_a_state_of_more_steps_than_there_are(refuse, worked):
+    from autoslim_cli.training import loop
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    command = ("retrain", "--width", "0.5", "-r", worked, "retrain.epochs=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_end", stopped)
+        assert "interrupted" in refuse(130, *command)
+    path = worked / "model-width-0.5.resume.pt"
+    state = load_state(path)
+    more = state["done"] + 1
+    state.update(done=more)
+    state["scheduler"].update(last_epoch=more)
+    save_state(path, state)
+    assert f"says {more} steps done of {more - 1}" in refuse(4, *command, "--resume")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["conv1.weight", "bn1.running_var", "fc.bias"])
+def test_a_checkpoint_with_weights_that_are_none(worked, refuse, value, name):
+    def damaged(path):
+        tensors, facts = checkpoint.load(path, checkpoint.read_any(path)["format"], "")
+        tensors[name].view(-1)[0] = value
+        checkpoint.save(path, facts.pop("format"), tensors, facts)
+        return path
+
+    model, supernet = damaged(worked / "model-60pct.safetensors"), damaged(worked / "supernet.safetensors")
+    words = f"{name} holds values that are not finite"
+    for command in (["evaluate", model], ["export", "--state-dict", model]):
+        assert f"{model}: {words}" in refuse(4, *command)
+    for command in (["search", "--flops", "50%"], ["calibrate-bn", "--widths", "0.5"]):
+        assert f"{supernet}: {words}" in refuse(4, *command, "-r", worked)
+    for start in (["--from", model], [f"retrain.teacher={model.name}"]):
+        assert words in refuse(4, "retrain", worked / "arch-60pct.json", "--name", "again", *start)
+    with pytest.raises(ArtifactError, match=words):
+        load_model(model)
+    with pytest.raises(ArtifactError, match=words):
+        SlimmableNetwork.load(supernet)
+
+
+def test_weights_of_another_kind(worked, tmp_path):
+    path = worked / "model-60pct.safetensors"
+    tensors, facts = checkpoint.load(path, checkpoint.MODEL, "")
+    form = facts.pop("format")
+    for name, change, words in (
+        ("conv1.weight", lambda tensor: tensor.long(), "is of torch.int64"),
+        ("conv1.weight", lambda tensor: tensor.to(torch.complex64), "is of torch.complex64"),
+        ("conv1.weight", lambda tensor: tensor.to(torch.float8_e5m2), "too coarse"),
+        ("bn1.running_var", lambda tensor: -tensor, "negative variances"),
+    ):
+        checkpoint.save(path, form, {**tensors, name: change(tensors[name])}, facts)
+        with pytest.raises(ArtifactError, match=words):
+            load_model(path)
+    checkpoint.save(path, form, {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}, facts)
+    load_model(path)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        *((loss, 0.5) for loss in (1e308, 1e7, -0.1, -1e308, float("nan"), float("inf"), True, "0.1", None, [0.1], {})),
+        *((1.0, top1) for top1 in (1.5, -0.1, float("nan"), True, "0.5", None, 10**400)),
+    ],
+    ids=str,
+)
+def test_scores_that_cannot_be(worked, refuse, score):
+    """One of them would choose other channels, in silence."""
+    log = worked / "search.jsonl"
+    rows = log.read_text().splitlines()
+    place = next(number for number, row in enumerate(rows) if '"scored"' in row)
+    row = json.loads(rows[place])
+    row["scored"][0][1:] = score
+    command = ("search", "--flops", "60%,30%", "-r", worked, "--resume")
+    log.write_text("\n".join([*rows[:place], json.dumps(row), *rows[place + 1 :], ""]))
+    found = {path: path.read_bytes() for path in worked.glob("arch-*.json")}
+    assert f"line {place + 1} is damaged" in refuse(4, *command)
+    assert found == {path: path.read_bytes() for path in worked.glob("arch-*.json")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("scored", {"draw": "0"}),
+        ("scored", {"draw": -7}),
+        ("scored", {"seconds": -1}),
+        ("scored", {"multiply_adds": -1}),
+        ("scored", {"multiply_adds": 1.5}),
+        ("scored", {"at": "12"}),
+        ("scored", {"scored": [[{"conv1": "4"}, 1.0, 0.5]]}),
+        ("scored", {"scored": [[{"conv1": True}, 1.0, 0.5]]}),
+        ("scored", {"scored": [[{"conv1": -4}, 1.0, 0.5]]}),
+        ("scored", {"scored": [[{"conv1": 10**9}, 1.0, 0.5]]}),
+        ("scored", {"scored": [[{"nothing": 4}, 1.0, 0.5]]}),
+        ("step", {"step": "1"}),
+        ("step", {"loss": 1e308}),
+        ("step", {"flops": -1}),
+        ("answer", {"top1": 7}),
+        ("answer", {"answer": 3}),
+        ("run", {"run": []}),
+        (None, {"trial": [4], "of": "x", "loss": -1.0, "top1": 0.5}),
+        (None, {"trial": ["4"], "of": "x", "loss": 1.0, "top1": 0.5}),
+        (None, {"trial": [4], "of": 7, "loss": 1.0, "top1": 0.5}),
+        (None, {"measured": [4], "table": "x", "ms": -1.0}),
+        (None, {"measured": [4], "table": "x", "ms": "1"}),
+        (None, {"measured": [4], "table": "x", "ms": 1e999}),
+    ],
+)
+def test_lines_of_a_log_that_cannot_be(worked, refuse, kind, change):
+    log = worked / "search.jsonl"
+    rows = log.read_text().splitlines()
+    place = next(n for n, row in enumerate(rows) if kind in json.loads(row) and n) if kind else len(rows)
+    old = json.loads(rows[place]) if kind else {}
+    log.write_text("\n".join([*rows[:place], json.dumps({**old, **change}), *rows[place + 1 :], ""]))
+    line = refuse(4, "search", "--flops", "60%,30%", "-r", worked, "--resume")
+    assert f"line {place + 1} is damaged (" in line
+
+
+def test_a_supernet_that_diverged_is_not_searched(worked, refuse):
+    """What a search would log is held to what a log may hold."""
+    path = worked / "supernet.safetensors"
+    tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "")
+    tensors["fc.weight"] *= 1e9
+    checkpoint.save(path, facts.pop("format"), tensors, facts)
+    assert "beyond all use" in refuse(1, "search", "--flops", "60%", "-r", worked)
+
+
+@pytest.mark.parametrize("change", [{"loss": 1e308}, {"loss": -1}, {"loss": True}, {"top1": 1.5}, {"top1": "0.5"}])
+def test_a_config_whose_score_cannot_be(worked, refuse, change):
+    path = worked / "arch-60pct.json"
+    values = json.loads(path.read_text())
+    values["found"].update(change)
+    path.write_text(json.dumps(values))
+    assert f"found.{next(iter(change))}" in refuse(2, "info", path)
+
+
+@pytest.mark.parametrize(
+    "score", [{"loss": -1.0, "top1": 0.5}, {"loss": 1.0, "top1": 7.0}, {"loss": 1.0, "top1": True}]
+)
+def test_a_checkpoint_whose_score_cannot_be(worked, score):
+    path = rewritten(worked / "model-60pct.safetensors", lambda facts: facts.update(test=score))
+    with pytest.raises(ArtifactError, match="damaged"):
+        checkpoint.read_any(path)
 
 
 def test_the_fuzzer_reads_its_own_corpus():

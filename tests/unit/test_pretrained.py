@@ -112,6 +112,14 @@ def test_a_classifier_of_other_classes_is_left_and_anything_else_refused(tmp_pat
     torch.save(FACTORIES["cifar_resnet"](num_classes=5, depth=8, width=8).state_dict(), tmp_path / "w.pt")
     with pytest.raises(ArtifactError, match=r"conv1\.weight is \[8, 3, 3, 3\], and \[16, 3, 3, 3\] here"):
         load_trained(reading, model, tmp_path)
+    sound = FACTORIES["cifar_resnet"](num_classes=5, depth=8).state_dict()
+    for name, tensor, words in (
+        ("conv1.weight", sound["conv1.weight"] * float("nan"), "values that are not finite"),
+        ("fc.bias", sound["fc.bias"].long(), "of torch.int64 in the file and of torch.float32 in the network"),
+    ):
+        torch.save({**sound, name: tensor}, tmp_path / "w.pt")
+        with pytest.raises(ArtifactError, match=f"model.weights: w.pt: {name} .*{words}"):
+            load_trained(reading, model, tmp_path)
     with pytest.raises(ArtifactError, match="no file"):
         load_trained(reading, model.model_copy(update={"weights": "none.pt"}), tmp_path)
 
