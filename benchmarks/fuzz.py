@@ -238,12 +238,13 @@ def readers_of(project: Project) -> list[Reader]:
         current_facts(path, checkpoint.SUPERNET, made_from, network.full, lambda _: None)
         network.load_supernet(path, project.recipe, project.images.digest)
 
+    names = network.reading.module.state_dict().keys()
     return [
         Reader("recipe", [directory / "recipe.yaml"], read_recipe),
         Reader("config", [arch], read_config_of),
         Reader("checkpoint", [model], read_checkpoint),
         Reader("supernet", [supernet], read_supernet),
-        Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights", {"conv1.weight"})),
+        Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights", names)),
         Reader("log", [log_file], read_search),
         Reader("metrics", [directory / "supernet.metrics.jsonl"], read_metrics),
         Reader("latency table", [directory / "latency-cpu.json"], read_times),

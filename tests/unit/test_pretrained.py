@@ -112,6 +112,9 @@ def test_a_classifier_of_other_classes_is_left_and_anything_else_refused(tmp_pat
     torch.save(FACTORIES["cifar_resnet"](num_classes=5, depth=8, width=8).state_dict(), tmp_path / "w.pt")
     with pytest.raises(ArtifactError, match=r"conv1\.weight is \[8, 3, 3, 3\], and \[16, 3, 3, 3\] here"):
         load_trained(reading, model, tmp_path)
+    torch.save({"layer1.0.weight": torch.zeros(1), "layer2.0.conv1.weight": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(ArtifactError, match=r"conv1\.weight is missing"):
+        load_trained(reading, model, tmp_path)
     with pytest.raises(ArtifactError, match="no file"):
         load_trained(reading, model.model_copy(update={"weights": "none.pt"}), tmp_path)
 
