@@ -267,12 +267,13 @@ def readers_of(project: Project) -> list[Reader]:
         current_facts(path, checkpoint.SUPERNET, made_from, network.full, lambda _: None)
         refuse_broken(network.load_supernet(path, project.recipe, project.images.digest).kept)
 
+    names = network.reading.module.state_dict().keys()
     return [
         Reader("recipe", [directory / "recipe.yaml"], read_recipe),
         Reader("config", [arch], lambda path: read_channels(path, network, costs, bounded=True)),
         Reader("checkpoint", [model], lambda path: refuse_broken(load_model(path, directory)[0])),
         Reader("supernet", [supernet], read_supernet),
-        Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights", {"conv1.weight"})),
+        Reader("weights", [model, state, bomb], lambda path: load_weights(path, "model.weights", names)),
         Reader("log", [log_file], read_search),
         Reader("metrics", [directory / "supernet.metrics.jsonl"], read_metrics),
         Reader("latency table", [directory / "latency-cpu.json"], read_times),

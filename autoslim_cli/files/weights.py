@@ -70,7 +70,7 @@ def load_weights(path: Path, key: str, wanted: Collection[str]) -> Weights:
         )
     most = max(count for _, _, count in fits.values())
     best = [where for where, (_, _, count) in fits.items() if count == most]
-    chosen = _one(best, f"{key}: {path}")
+    chosen = _one(best, f"{key}: {path}", sure=most > len(wanted) / 2)
     part, prefix, _ = fits[chosen]
     return _renamed(part, prefix, [where for where in best if where != chosen])
 
@@ -199,13 +199,14 @@ def _items(module: _Inert, kind: str) -> Iterable[tuple[Any, Any]]:
     return entries.items() if isinstance(entries, Mapping) else ()
 
 
-def _one(networks: Collection[str], where: str) -> str:
+def _one(networks: Collection[str], where: str, *, sure: bool) -> str:
     """Return which of some networks that fit alike is meant: the one that is no second copy.
 
-    Raises ArtifactError if that cannot be told.
+    Raises ArtifactError if that cannot be told of networks that are `sure` to be those. Of others, which share a few
+    names by chance, it is the one that is nearest: what it lacks is said later.
     """
     first, *others = sorted(networks, key=lambda name: (_is_averaged(name), len(name)))
-    if any(_is_averaged(first) == _is_averaged(other) for other in others):
+    if sure and any(_is_averaged(first) == _is_averaged(other) for other in others):
         names = " and ".join(name or "names without a prefix" for name in networks)
         raise ArtifactError(f"{where} holds several networks that fit, {names}: save one of them alone")
     return first
@@ -221,7 +222,8 @@ def _prefix(names: Collection[str], wanted: Collection[str], where: str) -> tupl
     if not counts:
         return None
     most = max(counts.values())
-    return _one([prefix for prefix, count in counts.items() if count == most], where), most
+    best = [prefix for prefix, count in counts.items() if count == most]
+    return _one(best, where, sure=most > len(wanted) / 2), most
 
 
 def _is_averaged(name: str) -> bool:

@@ -120,6 +120,9 @@ def test_a_classifier_of_other_classes_is_left_and_anything_else_refused(tmp_pat
         torch.save({**sound, name: tensor}, tmp_path / "w.pt")
         with pytest.raises(ArtifactError, match=f"model.weights: w.pt: {name} .*{words}"):
             load_trained(reading, model, tmp_path)
+    torch.save({"layer1.0.weight": torch.zeros(1), "layer2.0.conv1.weight": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(ArtifactError, match=r"conv1\.weight is missing"):
+        load_trained(reading, model, tmp_path)
     with pytest.raises(ArtifactError, match="no file"):
         load_trained(reading, model.model_copy(update={"weights": "none.pt"}), tmp_path)
 
