@@ -21,6 +21,9 @@ html_title = f"autoslim {release}"
 html_copy_source = False
 html_show_sphinx = False
 
+linkcheck_retries = 3  # other sites are slow at times
+linkcheck_timeout = 20
+
 # Pages outside of docs/ that the site shows as its own. Links to other files of the repository become downloads.
 SHOWN = {
     "README.md": "index.md",

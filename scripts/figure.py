@@ -1,6 +1,6 @@
 """Draw the figures of the docs from tables that are in the repository.
 
-docs/searched.png: searched networks beside one width (docs/search.md). docs/spectrum.png: one supernet over all widths
+docs/searched.png: searched networks beside one width (docs/searches.md). docs/spectrum.png: one supernet over all widths
 (docs/widths.md). docs/channels.png: the channels that AutoSlim's authors published, beside MobileNetV2's own.
 
 python scripts/figure.py
@@ -38,8 +38,8 @@ def main() -> None:
 
 
 def searched() -> None:
-    """Read the rows of docs/search.md and draw one panel for each base network."""
-    text = (DOCS / "search.md").read_text(encoding="utf-8")
+    """Read the rows of docs/searches.md and draw one panel for each base network."""
+    text = (DOCS / "searches.md").read_text(encoding="utf-8")
     figure, panels = plt.subplots(1, len(BASES), figsize=(9, 2.9), layout="constrained")
     for panel, (mark, title) in zip(panels, BASES.items(), strict=True):
         table = text[text.index(mark) :].split("\n\n", 2)[1]

@@ -10,7 +10,7 @@ the fresh images that judge what was found. Everything made lies in runs/study; 
     python benchmarks/study rank       how this and otherwise trained supernets rank the retrained networks
     python benchmarks/study batches    the same networks scored in smaller batches, whose BN statistics are coarser
     python benchmarks/study fast       a network found by latency beside one found by FLOPs that is as fast
-    python benchmarks/study report     the tables of docs/search.md and docs/latency.md
+    python benchmarks/study report     the tables of docs/searches.md and docs/latency.md
 
 About eight hours of one CPU core in all. `--seeds 0` does one seed; processes with different --seeds or --shard run
 side by side (with one thread and one core each). `--base flat`, before the stage, studies a network of even widths.

@@ -1,4 +1,4 @@
-"""Print the tables of docs/search.md."""
+"""Print the tables of docs/searches.md."""
 
 import json
 import statistics

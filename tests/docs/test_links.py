@@ -27,3 +27,7 @@ def test_links_lead_somewhere(page):
         found = page.parent / file if file else page
         assert found.exists(), target
         assert not anchor or anchor in headings(found), target
+
+
+def test_no_page_has_the_name_of_one_that_the_site_makes():
+    assert not {page.stem for page in PAGES} & {"search", "genindex", "modindex"}
