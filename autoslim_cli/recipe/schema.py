@@ -36,7 +36,7 @@ LONGEST_SIDE = 2**16
 Side = Annotated[int, Field(gt=0), AtMost(LONGEST_SIDE, "no image is larger")]
 Count = Annotated[int, Field(gt=0), AtMost(2**31 - 1, "no tensor has more")]
 Batch = Annotated[int, Field(gt=0), AtMost(2**20, "no training gains from more images at once")]
-Epochs = Annotated[int, Field(gt=0), AtMost(100_000, "thirty times the longest trainings that anyone reports")]
+Epochs = Annotated[int, Field(gt=0), AtMost(100_000, "the papers train for some hundred")]
 Classes = Annotated[int, Field(gt=0), AtMost(2**20, "the last layer alone takes gigabytes")]
 Width = Annotated[
     float, Field(gt=0), AtMost(4, "FLOPs and memory grow with its square; choose a wider base network instead")
