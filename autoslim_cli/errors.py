@@ -1,13 +1,36 @@
 """Name the failures that a user can meet, each with its exit code."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+LONGEST_WORD = 250
+LONGEST_LINE = 1200
+"""Characters that a person still reads: of a path or another word, and of a message."""
+
+
+def legible(text: str) -> str:
+    """Return text as one line that a terminal shows as it is: overlong words and lines cut, control characters escaped.
+
+    What a message quotes is the user's, or a file's: it may hold anything.
+    """
+    words = (_cut(word, LONGEST_WORD, end=50) for word in re.sub(r"\s*[\n\r\t]\s*", " ", text.strip()).split(" "))
+    line = _cut(" ".join(words), LONGEST_LINE, end=400)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def _cut(text: str, most: int, end: int) -> str:
+    """Return a text of at most so many characters: of a longer one the beginning and the end."""
+    return text if len(text) <= most else f"{text[: most - end - 3]}...{text[-end:]}"
 
 
 class AutoslimError(Exception):
     """Fail while running (exit 1). The message is one line: what, where, and what to do next."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return legible(super().__str__())
 
 
 class UsageError(AutoslimError):

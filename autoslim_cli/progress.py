@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.spinner import Spinner
 from rich.text import Text
 
+from autoslim_cli.errors import legible
+
 REFRESH = 0.2
 """Seconds between two looks at the text beside a bar: on a GPU a look waits for the work in flight."""
 LINE_EVERY = 25.0
@@ -74,7 +76,7 @@ class Reporter:
 
     def _print(self, text: str, least: Talk) -> None:
         if self.talk >= least:
-            self.console.print(escape(text))
+            self.console.print(escape(legible(text)))
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:

@@ -385,7 +385,13 @@ def _yaml(content: bytes, rng: random.Random) -> bytes:
     """Change a value of a YAML file; or let it refer to itself."""
     if rng.random() < 0.1:
         return content + rng.choice(
-            (b"\nx: &a [*a]\n", b"\nabout: &a [1,1]\nx: [*a,*a]\n", b"\n? [1]\n: 2\n", b"\n1: 2\n")
+            (
+                *(b"\nx: &a [*a]\n", b"\nabout: &a [1,1]\nx: [*a,*a]\n", b"\n? [1]\n: 2\n", b"\n1: 2\n"),
+                b"\nabout: ["
+                + b",".join(b"&a%d [%s]" % (n, b",".join([b"*a%d" % (n - 1) if n else b"1"] * 9)) for n in range(9))
+                + b"]",
+                b"\nseed: 1" + b":1" * 50_000,
+            )
         )
     return yaml.safe_dump(_value(yaml.safe_load(content), rng)).encode()
 

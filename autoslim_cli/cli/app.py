@@ -14,7 +14,7 @@ from autoslim_cli import __version__
 from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, training
 from autoslim_cli.cli.examples import epilog
 from autoslim_cli.cli.processes import fail_together, shared_work
-from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
+from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory, legible
 from autoslim_cli.interruption import asked_to_end, interrupted_alike
 
 INTERRUPTED = 130
@@ -66,6 +66,10 @@ def _one_line() -> Iterator[None]:
             _fail(f"{error.filename}: {error.strerror}; check who owns it, or use another directory", 1)
         if isinstance(error, FileNotFoundError) and _directory_is_gone():
             _fail(_GONE, 1)
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"{error.filename}: longer than a name may be; choose a shorter one", UsageError.exit_code)
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+            _fail(f"{error.filename}: {error.strerror}; move away what is there, or name another", 1)
         raise
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -84,7 +88,7 @@ def _directory_is_gone() -> bool:
 
 def _fail(message: str, code: int) -> NoReturn:
     """Print one line and exit; of the processes of a job, the first that fails prints it."""
-    fail_together(f"error: {message}", code)
+    fail_together(f"error: {legible(message)}", code)
     raise SystemExit(code)
 
 

@@ -88,8 +88,17 @@ def budgets(project: "Project", texts: dict[str, str], table: Path | None) -> "l
     """Read the bounds; percentages are of the base network. A table that is named names what is found by it."""
     from dataclasses import replace
 
-    from autoslim_cli.cost.budget import parse_many
+    from autoslim_cli.cost.budget import MEASURES, option, parse_many
     from autoslim_cli.files.atomic import file_name
 
     device = file_name(table.stem.removeprefix("latency-")) if table else ""
-    return [replace(budget, device=device) for budget in parse_many(texts, project.costs(project.network.base))]
+    base = project.costs(project.network.base)
+    found = [replace(budget, device=device) for budget in parse_many(texts, base)]
+    for bound in dict.fromkeys(bound for budget in found for bound in budget.bounds):
+        if bound.limit > (whole := base[bound.measure]):
+            measure = MEASURES[bound.measure]
+            project.reporter.warn(
+                f"{option(bound.measure)} {bound.text} is more than the base network's {measure.show(whole)} "
+                f"({measure.word}): what is found may be larger than that network"
+            )
+    return found

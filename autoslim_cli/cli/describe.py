@@ -254,12 +254,14 @@ def report(
 
 def _shape(text: str) -> tuple[int, int, int]:
     """Read the shape of an image."""
+    from autoslim_cli.recipe.schema import LONGEST_SIDE
+
     try:
         channels, height, width = (int(size) for size in text.lower().replace(",", "x").split("x"))
     except ValueError:
         raise UsageError(f"--input: {text!r} is not channels x height x width, for example 1x28x28") from None
-    if min(channels, height, width) < 1:
-        raise UsageError(f"--input {text} must be positive")
+    if not all(1 <= size <= LONGEST_SIDE for size in (channels, height, width)):
+        raise UsageError(f"--input {text}: channels, height and width are 1 to {LONGEST_SIDE}")
     return channels, height, width
 
 
@@ -267,10 +269,12 @@ def _model(
     what: str, shape: tuple[int, int, int], classes: int, args: list[str], trace: str
 ) -> "tuple[ModelSettings | None, Path | None]":
     """Return the model settings that a model name or a recipe asks for, and a recipe's directory; none for a file."""
-    import yaml
+    from pydantic import ValidationError
 
     from autoslim_cli.recipe import catalogue
+    from autoslim_cli.recipe.errors import explain
     from autoslim_cli.recipe.loading import load_recipe
+    from autoslim_cli.recipe.overrides import value_of
     from autoslim_cli.recipe.schema import ModelSettings
 
     if what.endswith((".json", ".safetensors")) or os.path.isfile(what):  # noqa: PTH113  False for what is no path
@@ -289,8 +293,8 @@ def _model(
         key, separator, value = text.partition("=")
         if not separator:
             raise UsageError(f"--arg: {text!r} is not KEY=VALUE, for example width_mult=0.75")
-        try:
-            pairs[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            pairs[key] = value
-    return ModelSettings(name=what, args=pairs, input=shape, classes=classes, trace=trace), None
+        pairs[key] = value_of(value, f"--arg {text}")
+    try:
+        return ModelSettings(name=what, args=pairs, input=shape, classes=classes, trace=trace), None
+    except ValidationError as error:
+        raise UsageError(f"model.{explain(error, ModelSettings)}") from None

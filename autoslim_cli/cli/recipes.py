@@ -25,16 +25,16 @@ def list_recipes(as_json: Json = False, verbose: Verbose = None) -> None:
     """List the shipped recipes and those in recipes/."""
     import yaml
 
+    from autoslim_cli.errors import legible
     from autoslim_cli.recipe import catalogue
+    from autoslim_cli.recipe.plain_yaml import read_yaml
 
     here = {path.parent.name: path.parent for path in sorted(Path("recipes").glob("*/recipe.yaml"))}
     rows = []
     for name, directory in sorted({**catalogue.shipped(), **here}.items()):
         try:
-            about = str(
-                (yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8")) or {}).get("about", "")
-            )
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError, OSError):
+            about = legible(str(read_yaml((directory / "recipe.yaml").read_text(encoding="utf-8")).get("about", "")))
+        except (yaml.YAMLError, AttributeError, ValueError, OSError):
             about = "(not a valid recipe: autoslim recipes validate says why)"
         rows.append({"name": name, "path": str(here[name]) if name in here else None, "about": about})
     if as_json:

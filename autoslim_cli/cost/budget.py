@@ -1,5 +1,6 @@
 """Read budgets as people write them: 300M, 1.5G, 50%, 12ms, 4MB; of one measure, or of several at once."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ MEASURES = {
 }
 """What may be bounded, in the order of file names; an option of the same name takes each. Latency is in ms."""
 
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*|%)", re.IGNORECASE)
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*|%)", re.IGNORECASE)
+_LONGEST = 24
+"""Characters of a number: the largest cost of any network has fewer, and files are named after it."""
+_HALF_A_NUMBER = re.compile(r"[0-9]{1,3}")
+LEAST_SHARE = 1e-3
+"""The share of the base network's cost below which a number of three digits in a list is taken for a slip."""
 
 LEAST_SAVING = 1e-3
 """What a step must save of an uneven measure, as a share of its bound, to count as saving at all."""
@@ -129,7 +135,7 @@ def parse(measure: str, text: str, base: float) -> Bound:
     kind = MEASURES[measure]
     match = _NUMBER.fullmatch(text.strip())
     units = {unit.lower(): unit for unit in ("%", *kind.units)}
-    if not match or float(match[1]) == 0 or match[2].lower() not in units:
+    if not match or len(match[1]) > _LONGEST or float(match[1]) == 0 or match[2].lower() not in units:
         raise UsageError(
             f"{option(measure)} {text!r} is not a budget: write {kind.example} or 50% (of the base network)"
         )
@@ -159,11 +165,29 @@ def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:
 
 def _bounds(measure: str, text: str, base: float) -> list[Bound]:
     """Read the bounds on one measure, largest first."""
-    bounds = [parse(measure, part, base) for part in text.split(",") if part.strip()]
-    if not bounds:
+    parts = [part.strip() for part in text.split(",")]
+    if not any(parts):
         example = MEASURES[measure].example.split(",", maxsplit=1)[0]
         raise UsageError(f"{option(measure)} {text!r} holds no budget: write {example}, or several with commas between")
-    return sorted(bounds, key=lambda bound: -bound.limit)
+    if not all(parts):
+        whole = ",".join(filter(None, parts))
+        raise UsageError(f"{option(measure)} {text!r} has nothing between two commas, or at an end: write {whole}")
+    for place, part in enumerate(parts[:-1]):
+        if _HALF_A_NUMBER.fullmatch(part) and ("" not in MEASURES[measure].units or int(part) < LEAST_SHARE * base):
+            raise UsageError(
+                f"{option(measure)} {text!r}: commas lie between budgets, and {part} alone is hardly one; did you mean "
+                f"{_meant(parts[place:])}?"
+            )
+    return sorted((parse(measure, part, base) for part in parts), key=lambda bound: -bound.limit)
+
+
+def _meant(parts: list[str]) -> str:
+    """Say what may have been meant by a number without a unit that a comma ends: 1,5G or 1,234,567."""
+    part, following = parts[:2]
+    unit = following.lstrip("0123456789. ")
+    if not unit:
+        return "".join(itertools.takewhile(str.isdigit, parts))
+    return f"{part}.{following} or {part}{unit},{following}"
 
 
 def short(count: int | float) -> str:

@@ -141,7 +141,7 @@ class FileSource(Dataset[tuple[Tensor, int]]):
         try:
             yield from loader
         except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
-            raise AutoslimError(str(error).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
+            raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
 
     def __len__(self) -> int:
         return len(self.labels)

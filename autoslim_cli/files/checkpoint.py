@@ -66,7 +66,7 @@ def read_any(path: Path, make: str = "autoslim") -> dict[str, Any]:
         raise ArtifactError(f"{path}: damaged or not a checkpoint ({error}); make it again with `{make}`") from None
     try:
         facts = json.loads(metadata[_KEY])
-    except (KeyError, json.JSONDecodeError, RecursionError):
+    except (KeyError, ValueError, RecursionError):  # ValueError: not JSON, numbers beyond all use
         raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file") from None
     schema = _SCHEMAS.get(str(facts.get("format"))) if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or schema is None:

@@ -10,6 +10,9 @@ from pathlib import Path
 from autoslim_cli.errors import UsageError
 from autoslim_cli.launch import launched
 
+LONGEST_NAME = 200
+"""Bytes of a file's name; file systems hold 255, and what is kept beside it meanwhile has up to 40 more."""
+
 with suppress(ImportError):  # not on every system; there nothing is locked
     import fcntl
 
@@ -19,8 +22,12 @@ def locked(*paths: Path) -> Iterator[None]:
     """Let no other command make these files meanwhile; `.NAME.lock` beside each says who makes it: process and host.
 
     The lock is the operating system's: that of a process that ended, however it did, is taken over. Of the processes of
-    a torchrun job the first holds it for all. Raises UsageError naming the process that makes a file.
+    a torchrun job the first holds it for all. Raises UsageError naming the process that makes a file, or a name that
+    leaves no room for those of the files beside it.
     """
+    for path in paths:
+        if (size := len(os.fsencode(path.name))) > LONGEST_NAME:
+            raise UsageError(f"{path.name}: a name of {size} bytes; choose one of {LONGEST_NAME} at most")
     with ExitStack() as stack:
         for path in sorted(set(paths)) if launched().first and "fcntl" in globals() else ():
             stack.enter_context(_one(path))

@@ -76,7 +76,7 @@ def copy(name: str, target: Path) -> Path:
         raise UsageError(f"{target / RECIPE_FILE} exists already; name another directory")
     source = shipped()[name]
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    beside = (target if target.exists() else target.parent) / f".recipe.{os.getpid()}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     shutil.copyfile(source / RECIPE_FILE, beside / RECIPE_FILE)

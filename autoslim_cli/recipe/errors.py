@@ -1,6 +1,8 @@
 """Turn what a schema refuses into one line that a person can act on."""
 
 import difflib
+import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -9,7 +11,8 @@ from pydantic_core import ErrorDetails
 
 LONG = 100
 """Characters of a value that a person still reads."""
-
+_TYPE = re.compile(r"constrained-\w+|(function-\w+|dict|tuple)\[.*\]")
+"""What pydantic puts into a location to say which of several types it tried."""
 MANY = 8
 """Keys that one line names."""
 
@@ -41,9 +44,18 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
 
 
 def complaints(error: ValidationError) -> list[ErrorDetails]:
-    """Return pydantic's complaints: unknown keys first, missing ones next, then the others."""
+    """Return pydantic's complaints: unknown keys first, missing ones next, then the others.
+
+    Of those of a value that may be of several types, the one that goes furthest into it: that type was meant.
+    """
+    deepest: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for fault in error.errors():
+        keys = tuple(part for part in fault["loc"] if not _TYPE.fullmatch(str(part)))
+        value = tuple(itertools.takewhile(lambda part: not _TYPE.fullmatch(str(part)), fault["loc"]))
+        if value not in deepest or len(keys) > len(deepest[value]["loc"]):
+            deepest[value] = {**fault, "loc": keys}
     order = {"extra_forbidden": 0, "missing": 1}
-    return sorted(error.errors(), key=lambda fault: order.get(fault["type"], 2))
+    return sorted(deepest.values(), key=lambda fault: order.get(fault["type"], 2))
 
 
 def _key(fault: ErrorDetails) -> str:

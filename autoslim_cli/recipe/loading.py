@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from autoslim_cli.errors import UsageError
 from autoslim_cli.recipe.errors import complaints, explain
 from autoslim_cli.recipe.overrides import apply_override, touches
+from autoslim_cli.recipe.plain_yaml import LONGEST, read_yaml
 from autoslim_cli.recipe.schema import Recipe
 
 RECIPE_FILE = "recipe.yaml"
@@ -21,13 +22,14 @@ def load_recipe(directory: Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = directory / RECIPE_FILE
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            values = read_yaml(file.read(LONGEST + 1))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such recipe; `autoslim recipes list` names the shipped ones") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a date that is none
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or more than a recipe holds
+        raise UsageError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: a recipe is a mapping of sections (model, data, train, ...)")
     given = list(overrides)

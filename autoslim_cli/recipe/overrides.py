@@ -5,12 +5,13 @@ from typing import Any
 import yaml
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.plain_yaml import read_yaml
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set one dotted key of a recipe's raw values.
 
-    Raises UsageError if it is not key=value, or leads through a value.
+    Raises UsageError if it is not key=value, leads through a value, or is beyond all use.
     """
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -22,10 +23,20 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise UsageError(f"{override!r}: {section} is a value, not a section")
         at = inner
+    at[last] = value_of(text, override)
+
+
+def value_of(text: str, given: str) -> Any:
+    """Return the value that the text after a `=` says: YAML, or where it is none, the text itself.
+
+    Raises UsageError quoting what was `given` for one beyond all use.
+    """
     try:
-        at[last] = yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError:
-        at[last] = text
+        return text
+    except ValueError as error:
+        raise UsageError(f"{given!r}: {error}") from None
 
 
 def touches(override: str, location: tuple[str, ...]) -> bool:

@@ -1,14 +1,47 @@
 """Define what a recipe may say: one frozen schema, checked before anything runs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Bound a number, and say why nothing larger has a use."""
+
+    most: float
+    why: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "maximum": self.most}
+
+    def _checked(self, value: float) -> float:
+        if value > self.most:
+            raise ValueError(f"{self.most:,} at most ({self.why})")
+        return value
+
+
+_MEMORY = "no machine has more memory"
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
-Side = Annotated[int, Field(gt=0, le=2**16)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+LONGEST_SIDE = 2**16
+Side = Annotated[int, Field(gt=0), AtMost(LONGEST_SIDE, "no image is larger")]
+Count = Annotated[int, Field(gt=0), AtMost(2**31 - 1, "no tensor has more")]
+Batch = Annotated[int, Field(gt=0), AtMost(2**20, "no training gains from more images at once")]
+Epochs = Annotated[int, Field(gt=0), AtMost(100_000, "the papers train for some hundred")]
+Classes = Annotated[int, Field(gt=0), AtMost(2**20, "the last layer alone takes gigabytes")]
+Width = Annotated[
+    float, Field(gt=0), AtMost(4, "FLOPs and memory grow with its square; choose a wider base network instead")
+]
+Gibibytes = Annotated[float, Field(ge=0), AtMost(2**16, _MEMORY)]
 
 
 class Settings(BaseModel):
@@ -26,8 +59,8 @@ class ModelSettings(Settings):
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory")
     input: tuple[Side, Side, Side] = Field(description="Channels, height and width of one image")
-    classes: Positive = Field(description="Number of classes, given to the factory as `num_classes`")
-    strides: dict[str, Positive] = Field(
+    classes: Classes = Field(description="Number of classes, given to the factory as `num_classes`")
+    strides: dict[str, Annotated[int, Field(gt=0), AtMost(LONGEST_SIDE, "no image is larger")]] = Field(
         default_factory=dict, description="Strides by layer name, set after building: for small images"
     )
 
@@ -57,7 +90,7 @@ class ModelSettings(Settings):
         return self.model_copy(update={"weights": None})
 
 
-Strength = Annotated[float, Field(ge=0)]
+Strength = Annotated[float, Field(ge=0), AtMost(100, "nothing is left of an image")]
 
 
 class AugmentSettings(Settings):
@@ -67,7 +100,9 @@ class AugmentSettings(Settings):
         default="none",
         description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop, of the files' own pixels",
     )
-    padding: Annotated[int, Field(ge=0)] = Field(default=4, description="Pixels on each side, for `crop: pad`")
+    padding: Annotated[int, Field(ge=0), AtMost(512, "images are padded in memory, a batch at a time")] = Field(
+        default=4, description="Pixels on each side, for `crop: pad`"
+    )
     flip: bool = Field(default=False, description="Mirror half of the images")
     scale: tuple[PositiveFloat, PositiveFloat] = Field(default=(0.25, 1.0), description="Area range of `crop: resized`")
     color_jitter: Strength | tuple[Strength, Strength, Strength] = Field(
@@ -124,18 +159,18 @@ class DataSettings(Settings):
         description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded",
     )
     download: bool = Field(default=True, description="Let torchvision download what is missing")
-    holdout: Positive = Field(description="Training images set aside by seed; every search score is measured on them")
-    limit: Positive | None = Field(default=None, description="Use this many training images, drawn by seed")
+    holdout: Count = Field(description="Training images set aside by seed; every search score is measured on them")
+    limit: Count | None = Field(default=None, description="Use this many training images, drawn by seed")
     mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]; none: 0.5")
     std: tuple[PositiveFloat, ...] | None = Field(
         default=None, description="Per-channel deviation of pixels in [0, 1]; none: 0.5"
     )
     augment: AugmentSettings = AugmentSettings()
-    workers: Annotated[int, Field(ge=0)] = Field(
+    workers: Annotated[int, Field(ge=0), AtMost(4096, "one a core at most is started")] = Field(
         default=4,
         description="Processes that decode what is not kept in memory, one a core at most; 0: the main process does",
     )
-    memory: Annotated[float, Field(ge=0)] = Field(
+    memory: Gibibytes = Field(
         default=2.0,
         description="GiB of images that an image folder may keep in memory, decoded once; a larger one is decoded by "
         "workers each time, and so is `crop: resized`",
@@ -145,13 +180,13 @@ class DataSettings(Settings):
 class SpaceSettings(Settings):
     """Say which channel counts a search may choose. Patterns (`*`, `?`) are of layer names; they steer whole units."""
 
-    groups: Positive | dict[str, Positive] = Field(
+    groups: Count | dict[str, Count] = Field(
         default=12, description="Slimming steps from a unit's largest count to zero, about; one number, or by pattern"
     )
-    divisor: Positive | dict[str, Positive] = Field(
+    divisor: Count | dict[str, Count] = Field(
         default=8, description="Counts are multiples of this; one number, or by pattern"
     )
-    min: dict[str, Positive] = Field(default_factory=dict, description="Smallest counts, by pattern")
+    min: dict[str, Count] = Field(default_factory=dict, description="Smallest counts, by pattern")
     pin: tuple[str, ...] = Field(default=(), description="Patterns of units that stay at base width")
     tie: tuple[tuple[str, ...], ...] = Field(
         default=(), description="Lists of patterns: the units of one list get equal counts"
@@ -161,9 +196,9 @@ class SpaceSettings(Settings):
 class SupernetSettings(Settings):
     """Say how wide the supernet is and which sub-networks train in each step."""
 
-    width: PositiveFloat = Field(default=1.5, description="Largest width, relative to the base network")
-    min_width: PositiveFloat = Field(default=0.15, description="Smallest width, relative to the base")
-    samples: Annotated[int, Field(ge=2)] = Field(
+    width: Width = Field(default=1.5, description="Largest width, relative to the base network")
+    min_width: Width = Field(default=0.15, description="Smallest width, relative to the base")
+    samples: Annotated[int, Field(ge=2), AtMost(64, "each is a forward and a backward pass of every step")] = Field(
         default=4, description="Sub-networks per training step: the largest, the smallest and samples - 2 random ones"
     )
     sampling: Literal["per-unit", "budget", "uniform"] = Field(
@@ -179,7 +214,7 @@ class SupernetSettings(Settings):
         default="shared",
         description="`shared`: any channels, BN calibrated afterwards; `switchable`: a private BN for each of `widths`",
     )
-    widths: tuple[PositiveFloat, ...] = Field(default=(), description="The switches of `bn: switchable`")
+    widths: tuple[Width, ...] = Field(default=(), description="The switches of `bn: switchable`")
     distill: bool = Field(default=True, description="Inplace distillation: the largest sub-network teaches the others")
 
     @model_validator(mode="after")
@@ -196,9 +231,9 @@ class SupernetSettings(Settings):
 class TrainSettings(Settings):
     """Say how weights are trained. Whatever the optimizer, weight decay spares what the authors spare."""
 
-    epochs: Positive = Field(description="Passes over the training images")
-    batch: Positive = Field(default=256, description="Images of one optimizer step, of all processes together")
-    micro_batch: Positive | None = Field(
+    epochs: Epochs = Field(description="Passes over the training images")
+    batch: Batch = Field(default=256, description="Images of one optimizer step, of all processes together")
+    micro_batch: Batch | None = Field(
         default=None,
         description="Most images of one forward pass, whose gradients add up to the batch's; BN takes its statistics "
         "from them. By default a process's whole share of the batch",
@@ -230,7 +265,7 @@ class TrainSettings(Settings):
         default="last",
         description="The weights that a training ends with: of the last epoch, or of that with the lowest holdout loss",
     )
-    patience: Positive | None = Field(
+    patience: Count | None = Field(
         default=None, description="End after as many epochs in a row without a lower holdout loss"
     )
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient")
@@ -238,10 +273,10 @@ class TrainSettings(Settings):
         default="fp32",
         description="Arithmetic of forward passes, and so of backward ones; `fp16` scales the loss. Weights are fp32",
     )
-    save_minutes: PositiveFloat = Field(
+    save_minutes: Annotated[float, Field(gt=0), AtMost(10_080, "a week of work would be lost")] = Field(
         default=10.0, description="Minutes between saved training states within an epoch"
     )
-    keep_states: Positive = Field(
+    keep_states: Annotated[int, Field(gt=0), AtMost(100, "each is a file of the weights and more")] = Field(
         default=1, description="Saved states that are kept while it trains: the last, and older ones as resume-1, ..."
     )
 
@@ -293,15 +328,15 @@ class RetrainSettings(TrainSettings):
 class CalibrateSettings(Settings):
     """Say how many training images measure the BN statistics of a sub-network."""
 
-    images: Positive = Field(default=5120, description="Training images, without variation")
-    batch: Positive = Field(default=1024, description="Images in one forward; every batch has equal weight")
+    images: Count = Field(default=5120, description="Training images, without variation")
+    batch: Batch = Field(default=1024, description="Images in one forward; every batch has equal weight")
 
 
 class EvaluateSettings(Settings):
     """Say how networks are measured. No setting here changes a network."""
 
-    batch: Positive = Field(default=512, description="Images in one forward")
-    images: Positive = Field(
+    batch: Batch = Field(default=512, description="Images in one forward")
+    images: Count = Field(
         default=2048,
         description="Holdout images that score a supernet after each epoch, kept decoded; at its end all of them do",
     )
@@ -324,15 +359,15 @@ class SearchSettings(Settings):
         description="Strategies whose channels compete with those of `strategy`: each is trained for `trial_epochs` as "
         "`retrain` says, from what it starts from, and the best on the holdout is the answer",
     )
-    trial_epochs: Positive = Field(default=1, description="Epochs of each trial of `rivals`, on the training images")
-    images: Positive | None = Field(default=None, description="Holdout images per score; all of them by default")
+    trial_epochs: Epochs = Field(default=1, description="Epochs of each trial of `rivals`, on the training images")
+    images: Count | None = Field(default=None, description="Holdout images per score; all of them by default")
     draw: Literal["fixed", "anew"] = Field(
         default="fixed", description="Score every step on the same `images`, or on others of the holdout at each step"
     )
-    batch: Positive = Field(
+    batch: Batch = Field(
         default=2048, description="Most images in one forward: BN takes its batch statistics from them"
     )
-    memory: PositiveFloat = Field(
+    memory: Annotated[float, Field(gt=0), AtMost(2**16, _MEMORY)] = Field(
         default=4.0,
         description="GiB for the activations of one forward, the same on every machine: where they do not hold `batch` "
         "images, BN takes its statistics from smaller batches, and scores differ",
@@ -344,11 +379,11 @@ class SearchSettings(Settings):
     per_flop: bool = Field(
         default=True, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
     )
-    refresh: Positive = Field(default=20, description="`lazy`: score every candidate again after as many groups")
+    refresh: Count = Field(default=20, description="`lazy`: score every candidate again after as many groups")
     screen: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.25, description="`lazy`: the share of `images` that a refresh scores on; it only tells where to look"
     )
-    among: Annotated[float, Field(gt=0)] = Field(
+    among: Annotated[float, Field(gt=0), AtMost(2**31 - 1, "no step has more candidates")] = Field(
         default=0.25,
         description="`lazy`: how many of the least harmful are scored again at a time; below 1: a share of all",
     )
@@ -357,7 +392,9 @@ class SearchSettings(Settings):
         description="`lazy`: a step takes a group from each unit that is next in turn, while they save no more than "
         "this share of the network's cost; 0: one unit",
     )
-    draws: Positive = Field(default=100, description="`random`: how many channels are drawn for each budget")
+    draws: Annotated[int, Field(gt=0), AtMost(100_000, "each is scored")] = Field(
+        default=100, description="`random`: how many channels are drawn for each budget"
+    )
     pace: Annotated[float, Field(ge=0)] = Field(
         default=0.0,
         description="A step goes on shrinking its unit while it costs no more score than this; 0: one group",
@@ -366,7 +403,7 @@ class SearchSettings(Settings):
         default=0.98,
         description="Give channels back until this share of a budget is used, where counts allow; 0: leave the room",
     )
-    refine: Annotated[int, Field(ge=0)] = Field(
+    refine: Annotated[int, Field(ge=0), AtMost(100_000, "each scores many networks")] = Field(
         default=0, description="Most moves of a group from one unit to another, for each budget, while the score rises"
     )
 
@@ -383,7 +420,9 @@ class Recipe(Settings):
 
     format: Literal["autoslim.recipe/1"] = Field(default="autoslim.recipe/1", description="Of recipe.yaml itself")
     about: str = Field(default="", description="One line for `autoslim recipes list`")
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="Of every random draw")
+    seed: Annotated[int, Field(ge=0), AtMost(2**63 - 1, "generators take 64 bits")] = Field(
+        default=0, description="Of every random draw"
+    )
     device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         default=(), description="What else takes a training's metrics, beside its `.metrics.jsonl`"

@@ -153,11 +153,17 @@ class SearchLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]] | None:
-    """Return the complete lines of a log, None without one. Raises LogError naming a line that is damaged."""
+    """Return the complete lines of a log, None without one.
+
+    Raises LogError naming a line that is damaged, or why the file cannot be read.
+    """
     if not path.exists():
         return None
     rows = []
-    lines = path.read_text(errors="replace").split("\n")
+    try:
+        lines = path.read_text(errors="replace").split("\n")
+    except OSError as error:
+        raise LogError(f"{path}: cannot be read ({error.strerror}); move it away, and search again") from None
     for place, line in enumerate(lines[:-1], 1):  # the last piece has no newline: empty, or cut short
         try:
             rows.append(json.loads(line))

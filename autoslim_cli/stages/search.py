@@ -67,8 +67,13 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     Raises BudgetError with the reachable range if a budget is out of reach, UsageError if another command searches
     here.
     """
-    with locked(project.directory / LOG_FILE):
+    with locked(project.directory / LOG_FILE, *(_file_of(project, budget) for budget in budgets)):
         return _searched(project, budgets, resume=resume)
+
+
+def _file_of(project: Project, budget: Budget) -> Path:
+    """Return where the channels found for a budget are written."""
+    return project.directory / f"arch-{budget.label}.json"
 
 
 def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> SearchResult:
@@ -304,7 +309,7 @@ def _write(
     project: Project, answer: Answer, found_by: str, log: SearchLog, number: int, ranks: Ranks
 ) -> dict[str, Any]:
     """Write the channel config of a budget that now holds."""
-    path = project.directory / f"arch-{answer.budget.label}.json"
+    path = _file_of(project, answer.budget)
     cost, score = project.costs(answer.channels), answer.score
     binding = answer.budget.binding(cost)
     found = Found(

@@ -87,7 +87,7 @@ def test_a_network_of_a_billion_layers_is_none(worked):
 
 
 def test_an_image_of_a_billion_pixels_a_side_is_none(recipe):
-    with pytest.raises(UsageError, match=r"model\.input\.1: .*65536"):
+    with pytest.raises(UsageError, match=r"model\.input\.1: .*65,536 at most"):
         load_recipe(recipe, ["model.input=[1, 1000000000, 8]"])
 
 

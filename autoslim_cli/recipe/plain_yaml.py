@@ -1,0 +1,63 @@
+"""Read the YAML that people write, and nothing that would take memory or time out of all proportion."""
+
+from typing import Any
+
+import yaml
+
+LONGEST = 2**17
+"""Characters that are read, in some seconds: a recipe has a few thousand."""
+MOST_VALUES = 10_000
+"""Values, each counted as often as an alias or a merge repeats it: nine lines of aliases can stand for 10^9."""
+DEEPEST = 32
+"""Levels of nesting; what writes JSON stops at some hundred."""
+LONGEST_NUMBER = 64
+"""Characters of a number. YAML's `1:1:1:...` is one, to the base of 60: it takes seconds, and cannot be printed."""
+
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
+
+
+def read_yaml(text: str) -> Any:
+    """Return the mappings, lists, texts, numbers and truth values that YAML says.
+
+    Raises yaml.YAMLError where it is not YAML or holds other things, as dates; ValueError where it is too large.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"more than {LONGEST:,} characters")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        values, levels = _size(node, {})
+        if levels > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST} levels")
+        if values > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES:,} values, once its aliases are written out")
+        return loader.construct_document(node)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {DEEPEST} levels") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Return how many values a node stands for, and how many levels; `known` holds those of nodes that repeat."""
+    if id(node) in known:
+        if (size := known[id(node)]) is None:
+            raise ValueError("a value that holds itself")
+        return size
+    known[id(node)] = None
+    if node.tag not in _TAGS:
+        raise yaml.YAMLError(f"{node.tag.rpartition(':')[2]} values have no use here: write text in quotes")
+    if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
+            raise ValueError(f"a number of {len(node.value):,} characters")
+        parts = []
+    else:
+        parts = [p for part in node.value for p in (part if isinstance(part, tuple) else (part,))]
+    sizes = [_size(part, known) for part in parts]
+    known[id(node)] = size = (
+        1 + sum(values for values, _ in sizes),
+        1 + max((levels for _, levels in sizes), default=0),
+    )
+    return size
