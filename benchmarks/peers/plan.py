@@ -34,6 +34,8 @@ class Base:
     supernet_epochs: int = 12
     warm_epochs: int = 6
     """Of a supernet that starts from the trained base network."""
+    warm_width: float = 1.0
+    """Of that supernet: channels that a trained network does not have are hardly trained in so few epochs."""
     batch: int = 128
     holdout: int = 5000
     calibrate: int = 4000
