@@ -52,7 +52,7 @@ def quick(*, as_json: bool, keep: bool) -> None:
         report_speed(chosen)
         return
     wanted = ("arm", "family", "flops", "top1", "multiply_adds", "parts", "budget", "fill", "epochs", "start")
-    found = [{**{name: row[name] for name in wanted}, "teacher": row["teacher"]} for row in rows]
+    found = [{name: row[name] for name in wanted} for row in rows]
     timed = [
         {name: row[name] for name in ("tool", "evaluations", "multiply_adds", "seconds", "wall")}
         for row in rows_of(chosen.file("speed"))
