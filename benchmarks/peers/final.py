@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import accounting
 from commands import autoslim
-from plan import DEAREST, Arm, Chosen, Row, add_row, find, rows_of
+from plan import DEAREST, Arm, Chosen, Row, add_row, find, rows_of, write_recipe
 
 
 class Job(NamedTuple):
@@ -55,6 +55,8 @@ def train(chosen: Chosen, job: Job, found: Row) -> Row:
         left_over = compute - accounting.total(before)
         epochs = accounting.epochs_for(left_over, found["flops"], base.train_images)
     recipe = chosen.place(job.seed, "warm" if arm.source == "warm" else "supernet")
+    if not recipe.joinpath("recipe.yaml").exists():  # no arm so far needed that supernet
+        write_recipe(chosen, job.seed, recipe.name, train={"epochs": base.supernet_epochs})
     made = autoslim(
         *("retrain", found["arch"], "-r", recipe, "--name", f"{arm.name}-{job.share}", "--resume"),
         *("--from", Path(found["weights"]).resolve() if arm.start == "pruned" else arm.start),
