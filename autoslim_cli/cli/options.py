@@ -64,7 +64,7 @@ def starting_from(project: "Project", start: str | None) -> "Project":
     if start is None:
         return project
     if Path(start).is_file():
-        start = os.path.relpath(start, project.directory)
+        start = os.path.relpath(Path(start).resolve(), project.directory.resolve())  # either may lie behind a link
     retrain = project.recipe.retrain.model_copy(update={"start": start})
     return replace(project, recipe=project.recipe.model_copy(update={"retrain": retrain}))
 
