@@ -7,6 +7,8 @@ lies in runs/peers, and every result is a row of benchmarks/results/peers. Every
     python benchmarks/peers arms       channels of every source at every budget
     python benchmarks/peers final      every arm's network, trained and measured on the test set
     python benchmarks/peers speed      our search and FastNAS's on one network, timed
+    python benchmarks/peers schedules  how to fine-tune, judged on the holdout (--base flat or doubling, for trials)
+    python benchmarks/peers evolution  does evolution from the search's answer find better channels (the same)
     python benchmarks/peers report     the tables of docs/proof.md
     python benchmarks/peers --quick    all of it on a small network and few images: whether everything runs
 
@@ -23,14 +25,16 @@ import time
 from contextlib import redirect_stdout
 
 from commands import installed
+from evolution import evolution
 from final import final
 from found import arms
 from plan import ARMS, BASES, HERE, PROVEN, TOOLS, Chosen, rows_of
 from report import report
+from schedules import schedules
 from speed import report_speed, speed
 from trained import train
 
-STAGES = ("train", "arms", "final", "speed", "report")
+STAGES = ("train", "arms", "final", "speed", "schedules", "evolution", "report")
 
 
 def quick(*, as_json: bool, keep: bool) -> None:
@@ -48,7 +52,7 @@ def quick(*, as_json: bool, keep: bool) -> None:
         report_speed(chosen)
         return
     wanted = ("arm", "family", "flops", "top1", "multiply_adds", "parts", "budget", "fill", "epochs", "start")
-    found = [{**{name: row[name] for name in wanted}, "teacher": row["teacher"]} for row in rows]
+    found = [{name: row[name] for name in wanted} for row in rows]
     timed = [
         {name: row[name] for name in ("tool", "evaluations", "multiply_adds", "seconds", "wall")}
         for row in rows_of(chosen.file("speed"))
@@ -91,7 +95,9 @@ def main() -> None:
     elif given.stage == "speed":
         speed(chosen, given.repeats)
     else:
-        {"train": train, "arms": arms, "final": final}[given.stage](chosen)
+        {"train": train, "arms": arms, "final": final, "schedules": schedules, "evolution": evolution}[given.stage](
+            chosen
+        )
 
 
 if __name__ == "__main__":

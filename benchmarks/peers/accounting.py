@@ -7,9 +7,9 @@ STEP = 3
 """Forward passes' worth of multiply-adds in a training step: one forward, and two for the backward."""
 
 
-def training(flops: int, images: int, epochs: int, teacher: int = 0) -> int:
-    """Return the multiply-adds of training a network; a teacher, of so many FLOPs, runs forward on every image."""
-    return images * epochs * (STEP * flops + teacher)
+def training(flops: int, images: int, epochs: int) -> int:
+    """Return the multiply-adds of training a network of so many FLOPs."""
+    return images * epochs * STEP * flops
 
 
 def sandwich(largest: int, smallest: int, samples: int, images: int, epochs: int, mean: float | None = None) -> int:

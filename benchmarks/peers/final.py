@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import accounting
 from commands import autoslim
-from plan import DEAREST, Arm, Chosen, Row, add_row, find, rows_of
+from plan import DEAREST, Arm, Chosen, Row, add_row, find, rows_of, write_recipe
 
 
 class Job(NamedTuple):
@@ -55,19 +55,19 @@ def train(chosen: Chosen, job: Job, found: Row) -> Row:
         left_over = compute - accounting.total(before)
         epochs = accounting.epochs_for(left_over, found["flops"], base.train_images)
     recipe = chosen.place(job.seed, "warm" if arm.source == "warm" else "supernet")
-    teacher = teacher_of(chosen, job.seed) if arm.teacher else None
+    if not recipe.joinpath("recipe.yaml").exists():  # no arm so far needed that supernet
+        write_recipe(chosen, job.seed, recipe.name, train={"epochs": base.supernet_epochs})
     made = autoslim(
         *("retrain", found["arch"], "-r", recipe, "--name", f"{arm.name}-{job.share}", "--resume"),
         *("--from", Path(found["weights"]).resolve() if arm.start == "pruned" else arm.start),
         f"retrain.epochs={epochs}",
-        *([f"retrain.teacher={Path(teacher['path']).resolve()}"] if teacher else []),
     )
     if made["flops"] != found["flops"]:
         raise SystemExit(f"{found['arch']}: {found['flops']} FLOPs by its finder, {made['flops']} by autoslim")
-    parts = {**before, "final": work_of(chosen, found, teacher, epochs)}
+    parts = {**before, "final": accounting.training(found["flops"], base.train_images, epochs)}
     return {
         **{"base": chosen.name, "seed": job.seed, "share": job.share, "arm": arm.name, "family": arm.family},
-        **{"source": arm.source, "start": arm.start, "teacher": arm.teacher, "epochs": epochs},
+        **{"source": arm.source, "start": arm.start, "epochs": epochs},
         **{name: found[name] for name in ("budget", "flops", "fill", "channels")},
         **{"params": made["params"], "top1": made["top1"], "loss": made["loss"], "seconds": made["wall"]},
         **{"multiply_adds": accounting.total(parts), "parts": parts},
@@ -91,19 +91,5 @@ def parts_of(chosen: Chosen, seed: int, share: int, arm: Arm) -> dict[str, int]:
     if found is None:
         raise SystemExit(f"no channels of {arm.source} for seed {seed}: python benchmarks/peers arms")
     before = spent_before(Job(seed, share, arm), found, rows_of(chosen.file("trained")))
-    teacher = teacher_of(chosen, seed) if arm.teacher else None
-    return {**before, "final": work_of(chosen, found, teacher, chosen.base.epochs)}
-
-
-def work_of(chosen: Chosen, found: Row, teacher: Row | None, epochs: int) -> int:
-    """Return the multiply-adds of a final training."""
-    return accounting.training(
-        found["flops"], chosen.base.train_images, epochs, teacher=teacher["flops"] if teacher else 0
-    )
-
-
-def teacher_of(chosen: Chosen, seed: int) -> Row:
-    """Return the row of the trained base network, which teaches."""
-    row = find(rows_of(chosen.file("trained")), seed=seed, what="base")
-    assert row is not None
-    return row
+    base = chosen.base
+    return {**before, "final": accounting.training(found["flops"], base.train_images, base.epochs)}

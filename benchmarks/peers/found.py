@@ -58,9 +58,8 @@ def searched(chosen: Chosen, seed: int, source: str, budgets: dict[int, int]) ->
         changes = {**changes, "draws": ours["evaluations"]}
     recipe = json.loads((chosen.place(seed, supernet) / "recipe.yaml").read_text())
     settings = {**recipe["search"], **changes}
-    directory = write_recipe(
-        chosen, seed, source if source != "warm" else "warm-ours", search=settings, model=recipe["model"]
-    )
+    same = {name: recipe[name] for name in ("model", "supernet")}
+    directory = write_recipe(chosen, seed, source if source != "warm" else "warm-ours", search=settings, **same)
     link = directory / "supernet.safetensors"
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(chosen.place(seed, supernet) / link.name, directory))

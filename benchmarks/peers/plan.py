@@ -34,6 +34,8 @@ class Base:
     supernet_epochs: int = 12
     warm_epochs: int = 6
     """Of a supernet that starts from the trained base network."""
+    warm_width: float = 1.0
+    """Of that supernet: channels that a trained network does not have are hardly trained in so few epochs."""
     batch: int = 128
     holdout: int = 5000
     calibrate: int = 4000
@@ -117,21 +119,18 @@ class Arm:
     """Which search found the channels."""
     start: str = "scratch"
     """`scratch`; `supernet`: cut out of it and calibrated; `pruned`: the weights that the peer hands over."""
-    teacher: bool = False
-    """Whether the trained base network teaches."""
     all_compute: bool = False
     """Whether it trains as long as our dearest arm computes, its supernet included."""
 
     @property
     def name(self) -> str:
         """Return what names it in rows and files."""
-        parts = [self.source, self.start, *["teacher"] * self.teacher, *["all-compute"] * self.all_compute]
-        return "-".join(parts)
+        return "-".join([self.source, self.start, *["all-compute"] * self.all_compute])
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Return what is trained before it."""
-        base = self.source in PEERS or self.teacher
+        base = self.source in PEERS
         supernet = self.source in ("ours", "random") or (self.source == "one-width" and self.start == "supernet")
         return (*["base"] * base, *["supernet"] * supernet, *["warm"] * (self.source == "warm"))
 
@@ -153,24 +152,19 @@ ARMS = (
     Arm("one width", "one-width"),
     Arm(OURS, "ours"),
     Arm(OURS, "ours", "supernet"),
-    Arm(OURS, "ours", "supernet", teacher=True),
+    Arm(OURS, "warm", "supernet"),
     Arm("torch-pruning", "torch-pruning-l2", "pruned"),
-    Arm("torch-pruning", "torch-pruning-l2", "pruned", teacher=True),
     Arm("fastnas", "fastnas", "pruned"),
-    Arm("fastnas", "fastnas", "pruned", teacher=True),
     Arm("torch-pruning", "torch-pruning-l2"),
     Arm("fastnas", "fastnas"),
     Arm("random", "random"),
-    Arm("one width", "one-width", "supernet", teacher=True),
+    Arm("one width", "one-width", "supernet"),
     Arm("torch-pruning", "torch-pruning-taylor"),
     Arm("torch-pruning", "torch-pruning-taylor", "pruned"),
-    Arm("torch-pruning", "torch-pruning-taylor", "pruned", teacher=True),
-    Arm(OURS, "warm", "supernet"),
-    Arm(OURS, "warm", "supernet", teacher=True),
     Arm("one width, all our compute", "one-width", all_compute=True),
 )
 """The most wanted first."""
-DEAREST = Arm(OURS, "ours", "supernet", teacher=True)
+DEAREST = Arm(OURS, "ours", "supernet")
 """Whose compute the control of one width gets."""
 SOURCES = tuple(dict.fromkeys(arm.source for arm in ARMS))
 

@@ -26,8 +26,8 @@ def report(names: Sequence[str]) -> None:
 
 def print_arms(rows: Sequence[Row]) -> None:
     """Print one line for each arm, the best first."""
-    print("\n| channels | start | teacher | test top-1 | n | FLOPs | fill | epochs | multiply-adds, all told |")
-    print("| --- " * 9 + "|")
+    print("\n| channels | start | test top-1 | n | FLOPs | fill | epochs | multiply-adds, all told |")
+    print("| --- " * 8 + "|")
     order = {arm.name: place for place, arm in enumerate(ARMS)}
     arms = sorted({row["arm"] for row in rows}, key=lambda arm: order.get(arm, len(order)))
     groups = {arm: [row for row in rows if row["arm"] == arm] for arm in arms}
@@ -35,8 +35,8 @@ def print_arms(rows: Sequence[Row]) -> None:
         one = some[0]
         under = "" if mean(some, "fill") >= FILLED else " (under)"
         print(
-            f"| {one['source']} | {one['start']} | {'base network' if one['teacher'] else 'none'} "
-            f"| {spread([row['top1'] for row in some])} | {len(some)} | {mean(some, 'flops'):,.0f} "
+            f"| {one['source']} | {one['start']} | {spread([row['top1'] for row in some])} | {len(some)} "
+            f"| {mean(some, 'flops'):,.0f} "
             f"| {mean(some, 'fill'):.1%}{under} | {mean(some, 'epochs'):.0f} | {mean(some, 'multiply_adds'):.2e} |"
         )
 

@@ -42,7 +42,7 @@ def supernet(chosen: Chosen, seed: int) -> Row:
 
 
 def warm_supernet(chosen: Chosen, seed: int) -> Row:
-    """Train a supernet that starts from a trained base network, sorted and widened.
+    """Train a supernet that starts from a trained base network, sorted.
 
     That base network must not have seen the supernet's holdout, which autoslim draws: it is trained for itself, as a
     slimmable network with one switch, whose training leaves the holdout out.
@@ -54,7 +54,8 @@ def warm_supernet(chosen: Chosen, seed: int) -> Row:
     (flops,) = {row["flops"] for row in trained["widths"].values()}
     start = autoslim("extract", "-r", directory, "--width", "1.0")
     weights = os.path.relpath(start["path"], chosen.place(seed, "warm"))
-    row = _supernet(chosen, seed, "warm", base.warm_epochs, model={"weights": weights})
+    changes = {"model": {"weights": weights}, "supernet": {"width": base.warm_width}}
+    row = _supernet(chosen, seed, "warm", base.warm_epochs, **changes)
     first = accounting.training(flops, base.train_images - base.holdout, base.base_epochs)
     return {**row, "multiply_adds": first + row["multiply_adds"], "seconds": trained["wall"] + row["seconds"]}
 

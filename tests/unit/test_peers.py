@@ -30,9 +30,8 @@ def peers():
                 sys.modules[name] = before[name]
 
 
-def test_a_training_step_is_three_forward_passes_and_a_teacher_runs_forward_once(peers):
+def test_a_training_step_is_three_forward_passes(peers):
     assert peers.accounting.training(10, images=100, epochs=2) == 3 * 10 * 100 * 2
-    assert peers.accounting.training(10, images=100, epochs=2, teacher=7) == (3 * 10 + 7) * 100 * 2
 
 
 def test_a_sandwich_counts_its_largest_its_smallest_and_the_mean_of_its_random_ones(peers):
@@ -158,13 +157,13 @@ def test_arms_have_names_of_their_own_and_say_what_they_need(peers):
     assert len(arms) == len(peers.plan.ARMS)
     assert arms["one-width-scratch"].needs == ()
     assert arms["ours-scratch"].needs == ("supernet",)
-    assert arms["ours-supernet-teacher"].needs == ("base", "supernet")
+    assert arms["torch-pruning-l2-pruned"].needs == ("base",)
     assert arms["torch-pruning-l2-scratch"].needs == ("base",)  # its channels come from the trained network
     assert arms["warm-supernet"].needs == ("warm",)
     assert peers.plan.DEAREST in peers.plan.ARMS
 
 
-def test_an_arm_spends_its_trainings_its_search_and_its_teacher(peers, tmp_path, monkeypatch):
+def test_an_arm_spends_its_trainings_and_its_search(peers, tmp_path, monkeypatch):
     plan, final = peers.plan, peers.final
     monkeypatch.setattr(plan, "RESULTS", tmp_path)
     chosen = plan.Chosen("resnet20", [0])
@@ -180,7 +179,6 @@ def test_an_arm_spends_its_trainings_its_search_and_its_teacher(peers, tmp_path,
 
     work = 50_000 * 20
     assert parts("ours-scratch") == {"supernet": 5000, "search": 300, "final": 30 * work}
-    assert parts("ours-supernet-teacher") == {"base": 1000, "supernet": 5000, "search": 300, "final": 70 * work}
     assert parts("one-width-scratch") == {"search": 0, "final": 30 * work}
 
 
