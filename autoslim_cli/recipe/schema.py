@@ -188,7 +188,7 @@ class SpaceSettings(Settings):
     )
     min: dict[str, Count] = Field(default_factory=dict, description="Smallest counts, by pattern")
     pin: tuple[str, ...] = Field(default=(), description="Patterns of units that stay at base width")
-    tie: tuple[tuple[str, ...], ...] = Field(
+    tie: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
         default=(), description="Lists of patterns: the units of one list get equal counts"
     )
 

@@ -55,6 +55,7 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["search", "--flops", "50%,20%,10%", "--params", "50%,20%"], ["3 bounds with --flops", "2 with --params"]),
         (["units", "space.pin=[layer9.*]"], ["space.pin", "'layer9.*'", "the nearest are layer"]),
         (["units", "space.tie=[[conv1, layer2.0.conv1]]"], ["space.tie", "conv1 has 8", "layer2.0.conv1 has 16"]),
+        (["units", "space.tie=[[]]"], ["space.tie.0"]),
         (["units", "space.groups={nothing: 3}"], ["space.groups", "'nothing'"]),
         (["units", "space.min={conv1: 4, layer2*: 400}"], ["space.min: 400 channels", "layer2.0.conv1", "24 at most"]),
         (["units", "supernet.width=.inf"], ["supernet.width", "finite"]),
