@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -113,6 +114,7 @@ def loading(reporter: "Reporter") -> Iterator[None]:
 
 def say_next(reporter: "Reporter", *words: str | Path, then: str) -> None:
     """Say which command comes next, as a shell takes it, and what it does."""
+    sys.stdout.flush()  # results come first, and so does a disk that is full
     reporter.say(f"next: autoslim {shlex.join(map(str, words))}  # {then}")
 
 

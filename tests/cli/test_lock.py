@@ -116,7 +116,7 @@ def test_a_training_goes_on_when_nobody_reads_how(recipe):
 
 
 def test_closed_streams(tmp_path):
-    done = shell("autoslim recipes list >&-")
+    done = shell("autoslim recipes list -q >&-")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = shell("autoslim recipes show none 2>&-")  # errors do not go to stdout instead
     assert (done.returncode, done.stdout) == (2, "")
