@@ -1,7 +1,7 @@
 """Draw the figures of the docs from tables that are in the repository.
 
-docs/searched.png: searched networks beside one width (docs/searches.md). docs/spectrum.png: one supernet over all widths
-(docs/widths.md). docs/channels.png: the channels that AutoSlim's authors published, beside MobileNetV2's own.
+docs/searched.png: searched networks beside one width (docs/searches.md). docs/spectrum.png: one supernet over all
+widths (docs/widths.md). docs/channels.png: the channels that AutoSlim's authors published, beside MobileNetV2's own.
 
 python scripts/figure.py
 """
