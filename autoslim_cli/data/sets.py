@@ -34,7 +34,7 @@ class Images:
     std: Tensor
     augment: AugmentSettings
     device: torch.device
-    classes: int
+    classes: int | None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -97,7 +97,7 @@ class Images:
         if augment.erase:
             images = erase(images, augment.erase, seed, places)
         if augment.mixes:
-            images, labels = (both[1:] for both in mix(images, labels, augment, self.classes, seed))
+            images, labels = (both[1:] for both in mix(images, labels, augment, self.classes or 1, seed))
         return images, labels
 
     def evaluation(self, batch: int, *, rank: int = 0, size: int = 1) -> Iterator[Batch]:
@@ -158,7 +158,7 @@ def open_source(
             images, labels = images[chosen], labels[chosen]
         source = ArraySource(images, labels, model.input, device)
     classes = int(source.labels.max()) + 1
-    if classes > model.classes:
+    if model.classes is not None and classes > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
     return source
 

@@ -26,7 +26,11 @@ class ModelSettings(Settings):
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory")
     input: tuple[Side, Side, Side] = Field(description="Channels, height and width of one image")
-    classes: Positive = Field(description="Number of classes, given to the factory as `num_classes`")
+    classes: Positive | None = Field(
+        default=None,
+        description="Number of classes, or of labels, given to the factory as `num_classes`; left out where a task has "
+        "none",
+    )
     strides: dict[str, Positive] = Field(
         default_factory=dict, description="Strides by layer name, set after building: for small images"
     )
@@ -55,6 +59,60 @@ class ModelSettings(Settings):
     def architecture(self) -> Self:
         """Return the model without the weights that it may start from: what a channel config belongs to."""
         return self.model_copy(update={"weights": None})
+
+
+TASKS = ("classification", "segmentation", "super-resolution", "multi-label")
+
+
+class TaskSettings(Settings):
+    """Say what the network is for: its loss, what smaller sub-networks learn from the largest, and its score."""
+
+    name: str = Field(
+        default="classification",
+        description="`classification` (top-1), `segmentation` (mean IoU), `super-resolution` (PSNR), `multi-label` "
+        "(F1), or your own: `./task.py:factory` (relative to the recipe) or `package.module:factory`",
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own task's factory")
+    ignore_index: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        default=None, description="Of `segmentation`: the value of mask pixels that do not count, 255 by default"
+    )
+    scale: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        default=None,
+        description="Of `super-resolution`: by how much model.input is enlarged, 2 by default. Images are reduced by "
+        "it, bicubically, to be a network's input",
+    )
+    distill: Literal["l1", "l2"] | None = Field(
+        default=None,
+        description="Of `super-resolution`: how a smaller sub-network's output is held against the largest one's, "
+        "`l1` by default",
+    )
+
+    @property
+    def is_own(self) -> bool:
+        """Tell whether it is the user's own."""
+        return self.name not in TASKS
+
+    @property
+    def ignored(self) -> int:
+        """Return the value of mask pixels that do not count."""
+        return 255 if self.ignore_index is None else self.ignore_index
+
+    @property
+    def enlarges(self) -> int:
+        """Return how many times higher and wider the targets are than the inputs."""
+        return (self.scale or 2) if self.name == "super-resolution" else 1
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.name not in TASKS and ":" not in self.name:
+            raise ValueError(f"name: {', '.join(TASKS)}, or your own as ./task.py:factory")
+        for keys, name in ((("ignore_index",), "segmentation"), (("scale", "distill"), "super-resolution")):
+            for key in keys:
+                if getattr(self, key) is not None and self.name != name:
+                    raise ValueError(f"{key} is of task.name: {name}")
+        if self.args and not self.is_own:
+            raise ValueError("args are those of your own task's factory")
+        return self
 
 
 Strength = Annotated[float, Field(ge=0)]
@@ -316,7 +374,7 @@ class SearchSettings(Settings):
     strategy: Strategy = Field(
         default="lazy",
         description="`lazy`: score again only where the last scores promise little harm; `exact`: every candidate at "
-        "every step; `paper`: exact, by top-1, harm alone, nothing filled; `magnitude`: the "
+        "every step; `paper`: exact, by the task's score, harm alone, nothing filled; `magnitude`: the "
         "smallest weights first, as pruning tools do; `random`: the best of `draws`; `uniform`: one width",
     )
     rivals: tuple[Strategy, ...] = Field(
@@ -340,7 +398,11 @@ class SearchSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of forward passes; losses are summed in double precision all the same"
     )
-    score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
+    score: str = Field(
+        default="loss",
+        description="What the least harmful candidate keeps best: `loss`, or the task's score under its name, as "
+        "`top1`, `miou`, `psnr`, `f1`",
+    )
     per_flop: bool = Field(
         default=True, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
     )
@@ -389,6 +451,7 @@ class Recipe(Settings):
         default=(), description="What else takes a training's metrics, beside its `.metrics.jsonl`"
     )
     model: ModelSettings
+    task: TaskSettings = TaskSettings()
     data: DataSettings
     space: SpaceSettings = SpaceSettings()
     supernet: SupernetSettings = SupernetSettings()
