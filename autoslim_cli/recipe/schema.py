@@ -121,9 +121,10 @@ Strength = Annotated[float, Field(ge=0)]
 class AugmentSettings(Settings):
     """Say how training images are varied; every image draws for itself."""
 
-    crop: Literal["none", "pad", "resized"] = Field(
+    crop: Literal["none", "pad", "resized", "random"] = Field(
         default="none",
-        description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop, of the files' own pixels",
+        description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop, and `random`: RandomCrop, of "
+        "the files' own pixels",
     )
     padding: Annotated[int, Field(ge=0)] = Field(default=4, description="Pixels on each side, for `crop: pad`")
     flip: bool = Field(default=False, description="Mirror half of the images")
@@ -159,6 +160,11 @@ class AugmentSettings(Settings):
         return self.mixup > 0 or self.cutmix > 0
 
     @property
+    def crops_files(self) -> bool:
+        """Tell whether a crop is of the files' own pixels, not of fitted images."""
+        return self.crop in ("resized", "random")
+
+    @property
     def jitter(self) -> tuple[float, float, float]:
         """Return the strengths of brightness, contrast and saturation."""
         return self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter,) * 3
@@ -170,13 +176,19 @@ class AugmentSettings(Settings):
         return self
 
 
+DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "svhn")
+DATA = ("digits", *DOWNLOADED, "image-folder", "images", "image-masks", "image-labels")
+
+
 class DataSettings(Settings):
     """Say where the images come from and which of them are the holdout."""
 
-    name: Literal["digits", "cifar10", "cifar100", "fashion-mnist", "svhn", "image-folder"] = Field(
-        description="`digits` is embedded; `image-folder` has train/<class>/, and test/<class>/ or val/<class>/; the "
-        "others are torchvision's"
+    name: str = Field(
+        description="Images with classes: `digits` (embedded), torchvision's `cifar10`, `cifar100`, `fashion-mnist` and "
+        "`svhn`, and `image-folder` (train/<class>/, and test/<class>/ or val/<class>/); without: `images`; with masks: `image-masks`; with several labels each: `image-labels`; or a data set of your "
+        "own: `./data.py:factory` (relative to the recipe) or `package.module:factory`"
     )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own data set's factory")
     path: str | None = Field(
         default=None,
         description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded",
@@ -195,9 +207,24 @@ class DataSettings(Settings):
     )
     memory: Annotated[float, Field(ge=0)] = Field(
         default=2.0,
-        description="GiB of images that an image folder may keep in memory, decoded once; a larger one is decoded by "
+        description="GiB of images that a folder may keep in memory, decoded once; a larger one is decoded by "
         "workers each time, and so is `crop: resized`",
     )
+
+    @property
+    def is_own(self) -> bool:
+        """Tell whether it is a data set of the user's own."""
+        return self.name not in DATA
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.is_own and ":" not in self.name:
+            raise ValueError(f"name: {', '.join(DATA)}, or a data set of your own as ./data.py:factory")
+        if self.is_own and self.augment != AugmentSettings():
+            raise ValueError("augment: a data set of your own varies its images itself, where its part is train")
+        if self.args and not self.is_own:
+            raise ValueError("args are those of your own data set's factory")
+        return self
 
 
 class SpaceSettings(Settings):

@@ -19,7 +19,7 @@ from autoslim_cli.latency.table_choice import table_for_search
 from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter
-from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.recipe.schema import DOWNLOADED, Recipe
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import weights_digest
@@ -57,8 +57,10 @@ def open_project(recipe: Recipe, directory: Path, reporter: Reporter, *, trust: 
     device = choose_device(recipe.device)
     task = task_of(recipe, directory)
     network = BaseNetwork.of(recipe, directory, device)
-    images = ImageSets(recipe.data, recipe.model, recipe.seed, directory, device)
-    if ranks.size > 1 and recipe.data.download and recipe.data.name not in ("digits", "image-folder"):
+    if not recipe.model.trace:  # a part's outputs are not the network's
+        task.check_outputs(network.reading.outputs, recipe.model.input)
+    images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device)
+    if ranks.size > 1 and recipe.data.download and recipe.data.name in DOWNLOADED:
         if ranks.first:  # one process downloads for all
             assert images.digest
         ranks.wait()

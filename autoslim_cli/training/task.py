@@ -66,6 +66,14 @@ class Task:
     """Whether a temperature softens the outputs."""
     noise: tuple[float, float] = (NOISE, NOISE)
     """Differences of the measured loss and of the score that say nothing, for the search to think little of."""
+    example: Callable[[tuple[int, ...]], Any] | None = None
+    """Given the shape of one image, return the targets of two, without values: outputs are checked before any work."""
+
+    def check_outputs(self, outputs: Any, image: tuple[int, ...]) -> None:
+        """Raise UsageError if what a network gives for two images of a shape is not what the task expects."""
+        if self.example is not None:
+            with torch.device("meta"):
+                self.check(outputs, self.example(image))
 
     def learned(self, outputs: Any, targets: Any) -> Tensor:
         """Return the loss of training: (). Raises UsageError for outputs, targets or a loss of another shape."""

@@ -56,6 +56,7 @@ def classification(classes: int, label_smoothing: float = 0.0) -> Task:
         target=lambda outputs: outputs.detach().float().softmax(1),
         distillation=lambda outputs, target: F.cross_entropy(outputs.float(), target),
         gives_logits=True,
+        example=lambda image: torch.empty(2),
     )
 
 
@@ -127,10 +128,11 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         target=lambda outputs: mapped(outputs, lambda one: one.detach().float().softmax(1)),
         distillation=distillation,
         gives_logits=True,
+        example=lambda image: torch.empty(2, *image[1:]),
     )
 
 
-def super_resolution(distill: str = "l1") -> Task:
+def super_resolution(scale: int = 2, distill: str = "l1") -> Task:
     """Return the task of giving an image more pixels: L1, and PSNR in dB, over colours in [0, 1], cut off there.
 
     PSNR is the mean of the images' own, all pixels counted. Smaller networks learn from the largest one's output, by L1
@@ -158,6 +160,7 @@ def super_resolution(distill: str = "l1") -> Task:
         score=lambda sums, images: sums[0] / images,
         distillation={"l1": l1, "l2": l2}[distill],
         noise=(3e-5, 0.01),
+        example=lambda image: torch.empty(2, image[0], *(scale * side for side in image[1:])),
     )
 
 
@@ -196,6 +199,7 @@ def multi_label(labels: int) -> Task:
         target=lambda outputs: outputs.detach().float().sigmoid(),
         distillation=lambda outputs, target: losses(outputs, target).mean(),
         gives_logits=True,
+        example=lambda image: torch.empty(2, labels),
     )
 
 
@@ -223,7 +227,7 @@ def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = No
     if smoothing and settings.name not in ("classification", "segmentation"):
         raise UsageError(f"label_smoothing: of classification and segmentation, not of {settings.name}; leave it out")
     if settings.name == "super-resolution":
-        return super_resolution(settings.distill or "l1")
+        return super_resolution(settings.enlarges, settings.distill or "l1")
     if settings.is_own:
         return _own(settings, directory)
     if classes is None:
