@@ -11,10 +11,10 @@ BUDGET ?= 33%
 # Tests run side by side, with one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup lint format types test docs docs-links demo smoke clean
+.PHONY: help setup lint format types test docs docs-links demo smoke smoke-tasks clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(SETUP) ## create .venv and install the package with its development tools
 
@@ -54,6 +54,9 @@ smoke: $(SETUP) ## run all stages on CIFAR-10 images
 	elif [ ! -d data/cifar10-jpeg ]; then \
 	  echo "put CIFAR-10 images into data/cifar10-jpeg/{train,test}/<class>/, or set CIFAR10_UNPACK"; exit 2; fi
 	$(BIN)/python scripts/smoke.py
+
+smoke-tasks: $(SETUP) ## run all stages of segmentation, super-resolution and multi-label recipes on generated images
+	$(BIN)/python scripts/smoke_tasks.py
 
 clean: ## remove caches and what autoslim made from recipes (recipes, latency tables and your own files stay)
 	$(PYTHON) scripts/clean.py

@@ -38,7 +38,7 @@ from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 from autoslim_cli.training.score import Score
-from autoslim_cli.training.task import classification
+from autoslim_cli.training.tasks import classification
 
 TASK = classification(10)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

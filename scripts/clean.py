@@ -88,7 +88,8 @@ def was_made(path: Path, test: Callable[[Path], bool]) -> bool:
 def main() -> None:
     """Remove it, and say what of the kind stays."""
     root = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    shutil.rmtree(root / "runs" / "smoke", ignore_errors=True)  # `make smoke` alone makes it, and anew each time
+    for name in ("smoke", "smoke-tasks"):  # `make NAME` alone makes it, and anew each time
+        shutil.rmtree(root / "runs" / name, ignore_errors=True)
     recipes = sorted(file.parent for place in ("recipes", "runs") for file in (root / place).rglob("recipe.yaml"))
     for directory in recipes:
         for pattern, test in MADE.items():

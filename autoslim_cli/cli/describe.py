@@ -25,6 +25,7 @@ from autoslim_cli.cli.printing import print_json, print_markdown, print_table
 from autoslim_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from autoslim_cli.files.metric import Metric
     from autoslim_cli.recipe.schema import ModelSettings
 
 
@@ -134,7 +135,7 @@ def info(
     if what.endswith(".json"):
         say_next(reporter, "retrain", what, then="train it")
     elif what.endswith(".safetensors"):
-        say_next(reporter, "evaluate", what, then="top-1 on the test images")
+        say_next(reporter, "evaluate", what, then="its score on the test images")
     elif directory is not None:
         say_next(reporter, "units", *recipe_option(directory), then="what can be slimmed")
     else:
@@ -163,15 +164,16 @@ def compare(
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
-    """Set networks side by side: FLOPs, parameters, memory, latency, top-1, and the channels that differ.
+    """Set networks side by side: FLOPs, parameters, memory, latency, score, and the channels that differ.
 
-    Costs are recomputed and set against the base network's; top-1 is what each file records of the holdout or of the
-    test set.
+    Costs are recomputed and set against the base network's; the score, as top-1, is what each file records of the
+    holdout or of the test set.
     """
     if markdown and as_json:
         raise UsageError("--json and --markdown: name one")
     reporter = reporter_of(verbose)
     with loading(reporter):
+        from autoslim_cli.files.metric import Metric
         from autoslim_cli.stages.compare import compare as stage
 
     result = stage(files, latency_table, trust=trust)
@@ -186,9 +188,16 @@ def compare(
             print_table(columns, rows, title=title, goes=goes, names=["kind"])
 
     networks = result["networks"]
-    measured = [where for where in ("holdout", "test") if any(where in row.get("top1", {}) for row in networks)]
+    metrics = {name: Metric.model_validate(metric) for name, metric in result["metrics"].items()}
+    measured = [
+        (where, metric)
+        for where in ("holdout", "test")
+        for metric in metrics.values()
+        if any(where in row.get(metric.name, {}) for row in networks)
+    ]
     latency = ["latency"] if latency_table else []
-    heads = ["network", "kind", "FLOPs", "params", "activations", *latency, *(f"{where} top-1" for where in measured)]
+    scores = [f"{where} {metric.title}" for where, metric in measured]
+    heads = ["network", "kind", "FLOPs", "params", "activations", *latency, *scores]
     number = itertools.count(1)
     columns = ["base" if row["kind"] == "base" else str(next(number)) for row in networks]
     names = [
@@ -196,16 +205,16 @@ def compare(
         for column, row in zip(columns, networks, strict=True)
     ]
     compared = ([name, *_compared(row, networks, measured)] for name, row in zip(names, networks, strict=True))
-    show(
-        heads, compared, ["activations", "kind", "params", *(["holdout top-1"] if "test" in measured else []), *latency]
-    )
+    tested = any(where == "test" for where, _ in measured)
+    before = [f"{where} {metric.title}" for where, metric in measured if where == "holdout" and tested]
+    show(heads, compared, ["activations", "kind", "params", *before, *latency])
     if result["differ"]:
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
         show(["unit", *columns], rows, columns[:0:-1], "Channels that differ")
     say_next(reporter, "export", "--onnx", files[0], then="for deployment")
 
 
-def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[str]) -> list[str]:
+def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[tuple[str, "Metric"]]) -> list[str]:
     """Write what a row of a comparison says of its network; costs also as a share of the base network's."""
     from autoslim_cli.cost.budget import MEASURES
 
@@ -218,8 +227,8 @@ def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: lis
     cells.append(share("activation_memory", MEASURES["activation_memory"].show(row["activation_memory"])))
     if "latency_ms" in row:
         cells.append(share("latency_ms", f"{row['latency_ms']:.4g} ms"))
-    scores = row.get("top1", {})
-    return [*cells, *(f"{scores[where]:.2%}" if where in scores else "" for where in measured)]
+    scores = [(row.get(metric.name, {}).get(where), metric) for where, metric in measured]
+    return [*cells, *("" if value is None else metric.show(value) for value, metric in scores)]
 
 
 def report(

@@ -5,7 +5,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoslim_cli.files.metric import Metric
 
 
 def print_json(value: Any) -> None:
@@ -66,12 +69,12 @@ def print_markdown(columns: list[str], rows: Iterable[Iterable[str]], *, title: 
         print(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in row)} |")
 
 
-def figures(row: dict[str, Any]) -> tuple[str, ...]:
-    """Write FLOPs, parameters, loss and top-1."""
-    return (f"{row['flops']:,}", f"{row['params']:,}", f"{row['loss']:.4f}", f"{row['top1']:.2%}")
+def figures(row: dict[str, Any], metric: "Metric") -> tuple[str, ...]:
+    """Write FLOPs, parameters, loss and score."""
+    return (f"{row['flops']:,}", f"{row['params']:,}", f"{row['loss']:.4f}", metric.show(row[metric.name]))
 
 
-def print_test(rows: list[dict[str, Any]]) -> None:
+def print_test(rows: list[dict[str, Any]], metric: "Metric") -> None:
     """Print figures on the test set."""
-    columns = ["network", "FLOPs", "params", "test loss", "test top-1"]
-    print_table(columns, ((row["path"], *figures(row)) for row in rows), goes=["params", "test loss"])
+    columns = ["network", "FLOPs", "params", "test loss", f"test {metric.title}"]
+    print_table(columns, ((row["path"], *figures(row, metric)) for row in rows), goes=["params", "test loss"])

@@ -1,6 +1,6 @@
 """Define the commands that find channels under budgets."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from autoslim_cli.cli.options import (
 )
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from autoslim_cli.files.metric import Metric
 
 
 def search(
@@ -44,6 +47,7 @@ def search(
     project = measuring(open_recipe(recipe, overrides, verbose, trust=trust), texts, latency_table)
     from autoslim_cli.stages.search import search as stage
 
+    metric = project.task.metric
     result = asdict(stage(project, budgets(project, texts, latency_table), resume=resume))
     if as_json:
         print_json(result)
@@ -51,8 +55,8 @@ def search(
     extra = [name for name in ("activation_memory", "latency", "measured_latency") if name in result["configs"][0]]
     heads = {"activation_memory": "activations", "latency": "predicted", "measured_latency": "measured"}
     print_table(
-        ["channel config", "budget", "used", "FLOPs", "params", *(heads[name] for name in extra), "loss", "top-1"],
-        (_found_row(row, extra) for row in result["configs"]),
+        ["channel config", "budget", "used", "FLOPs", "params", *(heads[name] for name in extra), "loss", metric.title],
+        (_found_row(row, extra, metric) for row in result["configs"]),
         title=f"{result['strategy']}: {result['evaluations']} evaluations in {result['seconds']:.0f} s at "
         f"{result['rate'] / 1e9:.1f} G multiply-adds/s (a forward pass: {result['forward_rate'] / 1e9:.1f}), "
         "scored on the holdout",
@@ -91,9 +95,10 @@ def run(
     if as_json:
         print_json(result)
         return
+    metric = project.task.metric
     print_table(
-        ["network", "budget", "used", "FLOPs", "params", "test loss", "test top-1", "file"],
-        map(_run_row, result["networks"]),
+        ["network", "budget", "used", "FLOPs", "params", "test loss", f"test {metric.title}", "file"],
+        (_run_row(row, metric) for row in result["networks"]),
         title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}",
         goes=["params", "test loss", "file", "used", "budget"],
         names=["file"],
@@ -107,11 +112,11 @@ def run(
     say_next(project.reporter, "export", "--onnx", found, then="for deployment")
 
 
-def _found_row(row: dict[str, Any], extra: list[str]) -> tuple[str, ...]:
+def _found_row(row: dict[str, Any], extra: list[str], metric: "Metric") -> tuple[str, ...]:
     """Write what was found, with the costs that were bounded."""
     from autoslim_cli.cost.budget import MEASURES
 
-    flops, params, *scores = figures(row)
+    flops, params, *scores = figures(row, metric)
     costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) for name in extra)
     return (row["path"], *_spent(row), flops, params, *costs, *scores)
 
@@ -121,7 +126,8 @@ def _spent(row: dict[str, Any]) -> tuple[str, str]:
     return (row["budget"], f"{row['used']:.1%}") if "budget" in row else ("", "")
 
 
-def _run_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _run_row(row: dict[str, Any], metric: "Metric") -> tuple[str, ...]:
     """Write one of a run's networks; the base network may not have been trained."""
-    scores = (f"{row['loss']:.4f}", f"{row['top1']:.2%}", row["path"]) if "top1" in row else ("", "not trained", "")
-    return (row["network"], *_spent(row), f"{row['flops']:,}", f"{row['params']:,}", *scores)
+    if "loss" not in row:
+        return (row["network"], *_spent(row), f"{row['flops']:,}", f"{row['params']:,}", "", "not trained", "")
+    return (row["network"], *_spent(row), *figures(row, metric), row["path"])

@@ -53,17 +53,22 @@ def calibrate_bn(
     from autoslim_cli.report.figures import write_spectrum
     from autoslim_cli.stages import calibrate_bn as stage
 
-    wanted = stage.parse_widths(widths) if widths else []
+    wanted, metric = stage.parse_widths(widths) if widths else [], project.task.metric
     rows = stage.calibrate_bn(project, wanted, configs, compare=compare, resume=resume)
     drawn = len(rows) > 2 and project.ranks.first
-    spectrum = write_spectrum(project.directory, project.recipe.model.name, rows) if drawn else {}
+    spectrum = write_spectrum(project.directory, project.recipe.model.name, rows, metric) if drawn else {}
     if as_json:
         print_json({"subnetworks": rows, **spectrum})
         return
     print_table(
-        ["sub-network", "FLOPs", "params", "loss", "top-1", *(["uncalibrated"] if compare else []), "file"],
+        ["sub-network", "FLOPs", "params", "loss", metric.title, *(["uncalibrated"] if compare else []), "file"],
         (
-            (row["name"], *figures(row), *([f"{row['uncalibrated_top1']:.2%}"] if compare else []), row["path"])
+            (
+                row["name"],
+                *figures(row, metric),
+                *([metric.show(row[f"uncalibrated_{metric.name}"])] if compare else []),
+                row["path"],
+            )
             for row in rows
         ),
         title="calibrated sub-networks, on the holdout",
@@ -72,7 +77,7 @@ def calibrate_bn(
     )
     for name, path in spectrum.items():
         print(f"{name}: {path}")
-    say_next(project.reporter, "evaluate", rows[0]["path"], then="top-1 on the test images")
+    say_next(project.reporter, "evaluate", rows[0]["path"], then=f"{metric.title} on the test images")
 
 
 def extract(
@@ -86,14 +91,14 @@ def extract(
     project = open_recipe(recipe, overrides, verbose, shared=False)
     from autoslim_cli.stages.calibrate_bn import extract as stage
 
-    row = stage(project, width)
+    row, metric = stage(project, width), project.task.metric
     if as_json:
         print_json(row)
         return
     print_table(
-        ["switch", "FLOPs", "params", "loss", "top-1", "file"],
-        [(row["name"], *figures(row), row["path"])],
+        ["switch", "FLOPs", "params", "loss", metric.title, "file"],
+        [(row["name"], *figures(row, metric), row["path"])],
         goes=["params", "loss"],
         names=["file"],
     )
-    say_next(project.reporter, "evaluate", row["path"], then="top-1 on the test images")
+    say_next(project.reporter, "evaluate", row["path"], then=f"{metric.title} on the test images")

@@ -38,13 +38,13 @@ def train_supernet(
     project = open_recipe(recipe, overrides, verbose)
     from autoslim_cli.stages.train_supernet import train_supernet as stage
 
-    result = stage(project, resume=resume)
+    result, metric = stage(project, resume=resume), project.task.metric
     if as_json:
         print_json(result)
         return
-    rows = [(name, *figures(row)) for name, row in result["widths"].items()]
+    rows = [(name, *figures(row, metric)) for name, row in result["widths"].items()]
     print_table(
-        ["width", "FLOPs", "params", "loss", "top-1"],
+        ["width", "FLOPs", "params", "loss", metric.title],
         rows,
         title=f"{result['supernet']}, on the holdout",
         goes=["params", "loss"],
@@ -109,7 +109,7 @@ def retrain(
         if as_json:
             print_json({"networks": rows})
             return
-        print_test(rows)
+        print_test(rows, project.task.metric)
         say_next(project.reporter, "export", "--onnx", rows[0]["path"], then="for deployment")
         return
     if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
@@ -126,7 +126,7 @@ def retrain(
     if as_json:
         print_json(result)
         return
-    print_test([result])
+    print_test([result], project.task.metric)
     say_next(project.reporter, "export", "--onnx", result["path"], then="for deployment")
 
 
@@ -155,7 +155,7 @@ def evaluate(
     if as_json:
         print_json(result)
         return
-    print_test([result])
+    print_test([result], project.task.metric)
     if width is None:
         say_next(project.reporter, "export", "--onnx", file, then="for deployment")
     else:

@@ -30,10 +30,7 @@ def vary(images: Tensor, augment: AugmentSettings, seed: int, places: Sequence[i
     An image's draws depend on the seed and on its place in the batch alone; `places` are given where the images are a
     part of a batch.
     """
-    random = torch.Generator().manual_seed(seed)
-    places = range(len(images)) if places is None else places
-    table = torch.rand(max(places) + 1, len(_DRAWS), generator=random, dtype=torch.float64)[list(places)]
-    draws = dict(zip(_DRAWS, table.unbind(1), strict=True))
+    draws = _draw(seed, range(len(images)) if places is None else places)
     if augment.crop == "pad" or augment.flip:
         images = _crop_and_mirror(images, augment, draws)
     strengths = augment.jitter
@@ -45,6 +42,23 @@ def vary(images: Tensor, augment: AugmentSettings, seed: int, places: Sequence[i
     if augment.lighting:
         _light(colours, augment.lighting, draws)
     return colours.round_().to(torch.uint8)
+
+
+def vary_masks(masks: Tensor, augment: AugmentSettings, seed: int, places: Sequence[int], fill: int) -> Tensor:
+    """Return the masks (uint8: batch, height, width) of images that `vary` varies: cropped and mirrored as they are.
+
+    Pixels of the padding become `fill`.
+    """
+    if augment.crop != "pad" and not augment.flip:
+        return masks
+    return _crop_and_mirror(masks.unsqueeze(1), augment, _draw(seed, places), fill).squeeze(1)
+
+
+def _draw(seed: int, places: Sequence[int]) -> dict[str, Tensor]:
+    """Return what the images at some places of a batch draw, each from 0 to 1: (images,) by name."""
+    random = torch.Generator().manual_seed(seed)
+    table = torch.rand(max(places) + 1, len(_DRAWS), generator=random, dtype=torch.float64)[list(places)]
+    return dict(zip(_DRAWS, table.unbind(1), strict=True))
 
 
 def erase(images: Tensor, share: float, seed: int, places: Sequence[int]) -> Tensor:
@@ -83,8 +97,8 @@ def mix(images: Tensor, labels: Tensor, augment: AugmentSettings, classes: int, 
     return mixed
 
 
-def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, Tensor]) -> Tensor:
-    """Return images cropped after zero padding, and mirrored.
+def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, Tensor], fill: int = 0) -> Tensor:
+    """Return images cropped after padding with a value, and mirrored.
 
     Where both are done they are one gather: every output pixel says which row and column it comes from.
     """
@@ -98,7 +112,7 @@ def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, 
     columns = torch.arange(width) + (draws["column"] * places).long().unsqueeze(1)
     columns = torch.where(is_mirrored.unsqueeze(1), columns.flip(1), columns)
     rows, columns = moved(rows, images.device), moved(columns, images.device)
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (padding,) * 4, value=fill)
     # Indexing around the channel dimension gives (batch, height, width, channels): channels last already.
     which = torch.arange(count, device=images.device).view(-1, 1, 1)
     gathered = padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)]

@@ -26,6 +26,23 @@ def _pillow() -> ModuleType:
     return Image
 
 
+def decode_mask(path: Path) -> Tensor:
+    """Return a mask file as uint8 (height, width): the class of every pixel, of a palette its index.
+
+    Raises AutoslimError naming the file if it is damaged, or has colours instead of one value for each pixel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("1", "L", "P"):
+                raise ValueError(f"pixels of mode {image.mode}, where a mask has one number of 8 bits for each")
+            return torch.from_numpy(np.array(image).astype(np.uint8))
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise AutoslimError(f"{path} cannot be read as a mask ({reason}); remove it or write it again") from None
+
+
 def decode(path: Path) -> Tensor:
     """Return an image file as uint8 (1 or 3, height, width): grey stays grey, any other colours become RGB.
 

@@ -1,7 +1,8 @@
-"""List the images of a directory: train/<class>/, and test/<class>/ or val/<class>/."""
+"""List the images of a directory: its train/, and its test/ or val/, and what belongs to each image."""
 
+import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +18,21 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files of one part of an image folder: names relative to its directory, and labels (int64: images)."""
+    """Files of one part of an image folder: names relative to its directory, and what belongs to each.
+
+    `labels` are classes (int64: images), or 0 or 1 for each label (uint8: images, labels); `masks` are further files.
+    """
 
     directory: Path
     names: list[str]
     labels: Tensor
+    masks: list[str] = field(default_factory=list)
+
+    def select(self, chosen: Tensor) -> "ImageFiles":
+        """Return some of the files."""
+        places = chosen.tolist()
+        masks = [self.masks[i] for i in places] if self.masks else []
+        return ImageFiles(self.directory, [self.names[i] for i in places], self.labels[chosen], masks)
 
 
 def list_images(root: Path, part: Part) -> ImageFiles:
@@ -46,12 +57,71 @@ def list_images(root: Path, part: Part) -> ImageFiles:
     return ImageFiles(directory, names, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts)))
 
 
-def _part_directory(root: Path, part: Part) -> Path:
+def list_unlabelled(root: Path, part: Part) -> ImageFiles:
+    """List one part of a folder of images without classes: all below train/, and below test/ or val/."""
+    directory = _part_directory(root, part, "images")
+    names = _image_names(directory, ".")
+    if not names:
+        raise UsageError(f"data.path: no images below {directory}")
+    return ImageFiles(directory, names, torch.zeros(len(names), dtype=torch.int64))
+
+
+def list_masked(root: Path, part: Part) -> ImageFiles:
+    """List one part of a folder of images and masks: train/images/NAME.jpg with train/masks/NAME.png, and so on.
+
+    Raises UsageError for an image without a mask, or a missing directory.
+    """
+    directory = _part_directory(root, part, "images/ and masks/")
+    for name in ("images", "masks"):
+        if not (directory / name).is_dir():
+            raise UsageError(f"data.path: {directory} has no directory {name}/; it holds images/ and masks/")
+    names = _image_names(directory, "images")
+    masks = {_stem(name): name for name in _image_names(directory, "masks")}
+    if not names:
+        raise UsageError(f"data.path: no images in {directory / 'images'}")
+    if lonely := next((name for name in names if _stem(name) not in masks), None):
+        raise UsageError(f"data.path: {directory / lonely} has no mask of the same name in {directory / 'masks'}")
+    labels = torch.zeros(len(names), dtype=torch.int64)
+    return ImageFiles(directory, names, labels, [masks[_stem(name)] for name in names])
+
+
+def list_several(root: Path, part: Part) -> ImageFiles:
+    """List one part of a folder of images with several labels each: train.csv, and test.csv or val.csv.
+
+    Its first column is an image, relative to the folder; every other is a label, 0 or 1 for each image, under its name.
+    Raises UsageError naming the line that is otherwise.
+    """
+    files = ("train.csv",) if part == "train" else ("test.csv", "val.csv")
+    path = next((root / name for name in files if (root / name).is_file()), None)
+    if path is None:
+        raise UsageError(
+            f"data.path: {root} has no {' or '.join(files)}, of lines IMAGE,0,1,... under a head of labels"
+        )
+    names, rows = list[str](), list[list[int]]()
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        lines = csv.reader(file)
+        heads = next(lines, [])
+        for number, line in enumerate(lines, 2):
+            if len(line) != len(heads) or len(heads) < 2 or not set(line[1:]) <= {"0", "1"}:
+                raise UsageError(f"data.path: {path}, line {number}: not an image and 0 or 1 for each of {heads[1:]}")
+            names.append(line[0])
+            rows.append([int(value) for value in line[1:]])
+    if not names:
+        raise UsageError(f"data.path: no images in {path}")
+    return ImageFiles(root, names, torch.tensor(rows, dtype=torch.uint8))
+
+
+def _stem(name: str) -> str:
+    """Return an image's name below images/ or masks/, without its suffix."""
+    return str(Path(name.partition("/")[2]).with_suffix(""))
+
+
+def _part_directory(root: Path, part: Part, holding: str = "one directory per class") -> Path:
     """Return the directory of one part of an image folder."""
     names = ("train",) if part == "train" else ("test", "val")
     directory = next((root / name for name in names if (root / name).is_dir()), None)
     if directory is None:
-        raise UsageError(f"data.path: {root} has no directory {' or '.join(names)}/ with one directory per class")
+        raise UsageError(f"data.path: {root} has no directory {' or '.join(names)}/ with {holding}")
     return directory
 
 
@@ -61,9 +131,10 @@ def _classes(directory: Path) -> list[str]:
 
 
 def _image_names(directory: Path, name: str) -> list[str]:
-    """Return the images anywhere below one class's directory, sorted; as strings, since there may be a million."""
+    """Return the images anywhere below a directory in this one, sorted; as strings, since there may be a million."""
     names = []
     for place, _, files in os.walk(directory / name):
         below = os.path.relpath(place, directory)
-        names += [f"{below}/{file}" for file in files if file.lower().endswith(_SUFFIXES) and file[0] != "."]
+        below = "" if below == "." else f"{below}/"
+        names += [f"{below}{file}" for file in files if file.lower().endswith(_SUFFIXES) and file[0] != "."]
     return sorted(names)

@@ -10,7 +10,7 @@ from autoslim_cli.data import sets
 from autoslim_cli.data.folder import Part
 from autoslim_cli.data.sets import Images
 from autoslim_cli.data.sources import Source
-from autoslim_cli.recipe.schema import DataSettings, ModelSettings
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,13 @@ class ImageSets:
 
     data: DataSettings
     model: ModelSettings
+    task: TaskSettings
     seed: int
     directory: Path
     device: torch.device
 
     def _source(self, part: Part) -> Source:
-        return sets.open_source(part, self.data, self.model, self.seed, self.directory, self.device)
+        return sets.open_source(part, self.data, self.model, self.seed, self.directory, self.device, self.task)
 
     @cached_property
     def _training_source(self) -> Source:
@@ -32,7 +33,7 @@ class ImageSets:
 
     @cached_property
     def _split(self) -> tuple[Images, Images]:
-        return sets.split_holdout(self._training_source, self.data, self.model, self.seed, self.device)
+        return sets.split_holdout(self._training_source, self.data, self.model, self.seed, self.device, self.task)
 
     @property
     def digest(self) -> str:
@@ -52,9 +53,9 @@ class ImageSets:
     @cached_property
     def all_training(self) -> Images:
         """Return all training images, the holdout's among them."""
-        return sets.all_images(self._training_source, self.data, self.model, self.device)
+        return sets.all_images(self._training_source, self.data, self.model, self.device, self.task)
 
     @cached_property
     def test(self) -> Images:
         """Return the test images."""
-        return sets.all_images(self._source("test"), self.data, self.model, self.device)
+        return sets.all_images(self._source("test"), self.data, self.model, self.device, self.task)

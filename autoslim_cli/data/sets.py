@@ -1,9 +1,10 @@
 """Open a recipe's images, and split off the holdout."""
 
 import contextlib
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoslim_cli.data.augment import erase, mix, vary
-from autoslim_cli.data.folder import ImageFiles, Part, list_images
-from autoslim_cli.data.sources import ArraySource, Batch, CachedSource, FileSource, Source
-from autoslim_cli.data.transforms import by_policy, moved
+from autoslim_cli.data.augment import erase, mix, vary, vary_masks
+from autoslim_cli.data.batch import Batch, Tree, joined, mapped, tensors
+from autoslim_cli.data.folder import ImageFiles, Part, list_images, list_masked, list_several, list_unlabelled
+from autoslim_cli.data.own import OwnSource, open_own
+from autoslim_cli.data.sources import ArraySource, CachedSource, FileSource, HeldSource, Masks, Source
+from autoslim_cli.data.transforms import by_policy, moved, reduced
 from autoslim_cli.errors import AutoslimError, UsageError
-from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
+from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings
 from autoslim_cli.seeds import generator, seed_from
+
+CLASSIFICATION = TaskSettings()
 
 DIGITS_FILE = Path(__file__).parent / "digits.npz"
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST", "svhn": "SVHN"}
@@ -34,7 +39,11 @@ class Images:
     std: Tensor
     augment: AugmentSettings
     device: torch.device
-    classes: int
+    classes: int | None
+    enlarges: int = 1
+    """How many times higher and wider a target is than the input: an image is the target of itself, reduced."""
+    ignored: int | None = None
+    """Of masks, the value of pixels that do not count."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -49,11 +58,17 @@ class Images:
 
     def in_memory(self) -> "Images":
         """Return these images with their fitted pixels on the device, decoded here and now."""
-        batches = list(self.source.fitted(torch.split(self.indices, 512)))
-        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        _, *shape = images.shape
-        source = ArraySource(images, labels.cpu(), (shape[0], shape[1], shape[2]), self.device)
-        return replace(self, source=source, indices=torch.arange(len(labels)))
+        batches = self.source.fitted(torch.split(self.indices, 512))
+        inputs, targets = (joined(parts) for parts in zip(*batches, strict=True))
+        source: Source
+        if isinstance(self.source, OwnSource | HeldSource):
+            source = HeldSource(self._here(inputs), self._here(targets), self.source.digest)
+        else:
+            assert isinstance(inputs, Tensor)
+            assert isinstance(targets, Tensor)
+            _, *shape = inputs.shape
+            source = ArraySource(inputs, targets.cpu(), (shape[0], shape[1], shape[2]), self.device)
+        return replace(self, source=source, indices=torch.arange(len(source)))
 
     def steps(self, batch: int) -> int:
         """Return the full batches of one epoch; one if there are fewer images than that."""
@@ -67,7 +82,7 @@ class Images:
     def training(
         self, batch: int, seed: int, epoch: int, start: int = 0, *, rank: int = 0, size: int = 1
     ) -> Iterator[Batch]:
-        """Yield the augmented full batches of one epoch from step `start`: float images and labels on the device.
+        """Yield the augmented full batches of one epoch from step `start`: float images and targets on the device.
 
         Order and augmentation depend on (seed, epoch, step) alone, an image's draws on its place in the batch as well.
         So `size` processes, each of which gets its part of every batch, see what one would.
@@ -79,26 +94,33 @@ class Images:
         steps = range(start, self.steps(batch))
         batches = [order[[step * batch + place for place in places]] for step in steps]
         seeds = [seed_from(seed, "augment", epoch, step) for step in steps]
-        resized = self.augment.crop == "resized"
-        loaded = self.source.cropped(batches, seeds, self.augment, places) if resized else self.source.fitted(batches)
-        for (images, labels), batch_seed in zip(loaded, seeds, strict=True):
-            yield self._varied((images, labels), batch_seed, places)
+        by_source = self.augment.crops_files or isinstance(self.source, OwnSource)
+        loaded = self.source.cropped(batches, seeds, self.augment, places) if by_source else self.source.fitted(batches)
+        for one, batch_seed in zip(loaded, seeds, strict=True):
+            own = isinstance(self.source, OwnSource)
+            yield self._normalised(one) if own else self._varied(one, batch_seed, places)
 
     def _varied(self, batch: Batch, seed: int, places: Sequence[int]) -> Batch:
         """Return a batch that was loaded, or the part of it that is at some places, as networks train on it."""
-        (images, labels), augment = batch, self.augment
-        if augment.policy != "none" and augment.crop != "resized":
+        (images, targets), augment = batch, self.augment
+        assert isinstance(images, Tensor)
+        if augment.policy != "none" and not augment.crops_files:
             varied = [
                 by_policy(image, augment.policy, seed_from(seed, n)) for n, image in zip(places, images, strict=True)
             ]
             images = torch.stack(varied)
         images = vary(moved(images, self.device), augment, seed, places)
-        images, labels = self._normalised((images, labels))
-        if augment.erase:
-            images = erase(images, augment.erase, seed, places)
-        if augment.mixes:
-            images, labels = (both[1:] for both in mix(images, labels, augment, self.classes, seed))
-        return images, labels
+        if self.ignored is not None:
+            assert isinstance(targets, Tensor)
+            targets = vary_masks(moved(targets, self.device), augment, seed, places, self.ignored)
+        inputs, targets = self._normalised((images, targets))
+        if augment.erase or augment.mixes:
+            assert isinstance(inputs, Tensor)
+            assert isinstance(targets, Tensor)
+            inputs = erase(inputs, augment.erase, seed, places) if augment.erase else inputs
+            if augment.mixes:
+                inputs, targets = (both[1:] for both in mix(inputs, targets, augment, self.classes or 1, seed))
+        return inputs, targets
 
     def evaluation(self, batch: int, *, rank: int = 0, size: int = 1) -> Iterator[Batch]:
         """Yield all images in order with evaluation transforms; the last batch may be smaller.
@@ -108,59 +130,153 @@ class Images:
         yield from map(self._normalised, self.source.fitted(torch.split(self.indices, batch)[rank::size]))
 
     def _normalised(self, batch: Batch) -> Batch:
-        """Return a batch on the device, its images as floats of the recipe's mean and deviation."""
-        images, labels = (moved(part, self.device) for part in batch)
-        floats = images.float().div_(255).sub_(self.mean).div_(self.std)
-        return floats.contiguous(memory_format=torch.channels_last), labels
+        """Return a batch on the device, its images as floats of the recipe's mean and deviation.
+
+        Where images are enlarged, they are the targets, in [0, 1], and their inputs are made of them.
+        """
+        inputs, targets = (self._here(tree) for tree in batch)
+        if self.enlarges > 1:
+            assert isinstance(inputs, Tensor)
+            targets = inputs.float().div_(255).contiguous(memory_format=torch.channels_last)
+            inputs = reduced(inputs, self.enlarges)
+        return mapped(inputs, self._floats), mapped(targets, _as_index)
+
+    def _here(self, tree: Tree) -> Tree:
+        """Return a tree on the device."""
+        return mapped(tree, lambda tensor: moved(tensor, self.device))
+
+    def _floats(self, images: Tensor) -> Tensor:
+        """Return uint8 images as floats of the recipe's mean and deviation; what is not uint8 is left as it is."""
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255).sub_(self.mean).div_(self.std)
+        return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def _as_index(target: Tensor) -> Tensor:
+    """Return a target whose small integers are as large as an index is."""
+    return target.long() if target.dtype == torch.uint8 else target
 
 
 def split_holdout(
-    source: Source, data: DataSettings, model: ModelSettings, seed: int, device: torch.device
+    source: Source,
+    data: DataSettings,
+    model: ModelSettings,
+    seed: int,
+    device: torch.device,
+    task: TaskSettings = CLASSIFICATION,
 ) -> tuple[Images, Images]:
     """Return the training images and the holdout, split by seed.
 
     Raises UsageError naming the recipe key for a split that leaves nothing.
     """
-    order = torch.randperm(len(source.labels), generator=generator(seed, "holdout"))
+    order = torch.randperm(len(source), generator=generator(seed, "holdout"))
     if data.holdout >= len(order):
         raise UsageError(f"data.holdout: {data.holdout} of {len(order)} training images leave none to train on")
-    images = all_images(source, data, model, device)
+    images = all_images(source, data, model, device, task)
     return images.select(order[data.holdout :]), images.select(order[: data.holdout])
 
 
-def all_images(source: Source, data: DataSettings, model: ModelSettings, device: torch.device) -> Images:
+def all_images(
+    source: Source,
+    data: DataSettings,
+    model: ModelSettings,
+    device: torch.device,
+    task: TaskSettings = CLASSIFICATION,
+) -> Images:
     """Return all images of a source: the test set, or the training set with the holdout, for the final training."""
     mean, std = (torch.tensor(values or (0.5,), device=device).view(-1, 1, 1) for values in (data.mean, data.std))
-    return Images(source, torch.arange(len(source.labels)), mean, std, data.augment, device, model.classes)
+    enlarges = 1 if data.is_own else task.enlarges
+    ignored = task.ignored if data.name == "image-masks" else None
+    every = torch.arange(len(source))
+    return Images(source, every, mean, std, data.augment, device, model.classes, enlarges, ignored)
 
 
 def open_source(
-    part: Part, data: DataSettings, model: ModelSettings, seed: int, directory: Path, device: torch.device
+    part: Part,
+    data: DataSettings,
+    model: ModelSettings,
+    seed: int,
+    directory: Path,
+    device: torch.device,
+    task: TaskSettings = CLASSIFICATION,
 ) -> Source:
     """Open one part of a data set: lists its files or reads its arrays, and decodes nothing.
 
     Raises UsageError naming the recipe key for missing data or images that do not suit the model.
     """
-    _check_channels(data, model.input[0])
     limit = data.limit if part == "train" else None
-    source: Source
-    if data.name == "image-folder":
-        files = list_images(data_path(data, directory), part)
-        if (chosen := _drawn(len(files.names), limit, seed)) is not None:
-            files = ImageFiles(files.directory, [files.names[i] for i in chosen.tolist()], files.labels[chosen])
-        source = decoded = FileSource(files, model.input, data.workers)
-        channels, height, width = model.input
-        if len(decoded) * channels * height * width <= data.memory * 2**30:
-            source = CachedSource(decoded, device)
-    else:
-        images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
-        if (chosen := _drawn(len(labels), limit, seed)) is not None:
-            images, labels = images[chosen], labels[chosen]
-        source = ArraySource(images, labels, model.input, device)
-    classes = int(source.labels.max()) + 1
-    if classes > model.classes:
+    if data.is_own:
+        own = open_own(part, data, model.shapes, lambda count: _some(count, limit, seed), directory)
+        _check_normalisation(own, data)
+        return own
+    _check_channels(data, model.input[0])
+    _check_task(data, task)
+    channels, height, width = model.input
+    shape = (channels, height * task.enlarges, width * task.enlarges)
+    if data.name in _LISTED:
+        files = _LISTED[data.name](data_path(data, directory), part)
+        files = files.select(_some(len(files.names), limit, seed))
+        masks = Masks(model.classes or 0, task.ignored) if files.masks else None
+        source = FileSource(files, shape, data.workers, masks=masks, at_own_scale=task.enlarges > 1)
+        _check_classes(source.labels, model, task)
+        fits = len(source) * math.prod(shape) <= data.memory * 2**30
+        return CachedSource(source, device) if fits else source
+    images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
+    chosen = _some(len(labels), limit, seed)
+    _check_classes(labels[chosen], model, task)
+    return ArraySource(images[chosen], labels[chosen], shape, device)
+
+
+_LISTED: dict[str, Callable[[Path, Part], ImageFiles]] = {
+    "image-folder": list_images,
+    "images": list_unlabelled,
+    "image-masks": list_masked,
+    "image-labels": list_several,
+}
+
+_LEARNS_FROM = {
+    "images": "super-resolution",
+    "image-masks": "segmentation",
+    "image-labels": "multi-label",
+}
+"""What else than classes is learned from, by the name of the data that has it."""
+
+
+def _check_task(data: DataSettings, task: TaskSettings) -> None:
+    """Raise UsageError for a task whose targets the data does not have, and for variations that spoil them."""
+    given = _LEARNS_FROM.get(data.name, "classification")
+    enlarged = task.name == "super-resolution" and given == "classification"  # any image is a target
+    if task.name != given and not enlarged and not (task.is_own and data.name != "images"):
+        wanted = next((name for name, other in _LEARNS_FROM.items() if other == task.name), "image-folder")
+        raise UsageError(
+            f"data.name: {data.name} is for {given}, and the task is {task.name}: {wanted}, or a data set of your own"
+        )
+    of_labels = given in ("classification", "multi-label") and not enlarged
+    for key, wanted, harms in (
+        ("mixup", "classification", data.augment.mixes and task.name != "classification"),
+        ("policy", "classification or multi-label", data.augment.policy != "none" and given == "segmentation"),
+        ("erase", "classification or multi-label", data.augment.erase and not of_labels),
+    ):
+        if harms:
+            raise UsageError(f"data.augment.{key}: for {wanted}, not for {task.name}; leave it out")
+
+
+def _check_classes(labels: Tensor, model: ModelSettings, task: TaskSettings) -> None:
+    """Raise UsageError for data of other classes, or labels, than the model has outputs for."""
+    if labels.dim() == 2:
+        if labels.shape[1] != model.classes:
+            raise UsageError(f"model.classes: {model.classes}, but the data has {labels.shape[1]} labels")
+    elif model.classes is not None and task.enlarges == 1 and (classes := int(labels.max()) + 1) > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
-    return source
+
+
+def _check_normalisation(source: OwnSource, data: DataSettings) -> None:
+    """Raise UsageError for a mean or deviation that the user's uint8 images do not suit."""
+    (inputs, _) = next(source.fitted([torch.tensor([0])]))
+    channels = {tensor.shape[1] for tensor in tensors(inputs) if tensor.dtype == torch.uint8}
+    for key, values in (("mean", data.mean), ("std", data.std)):
+        if values is not None and len(values) > 1 and channels - {len(values)}:
+            raise UsageError(f"data.{key}: {len(values)} values for images of {min(channels)} channels")
 
 
 def data_path(data: DataSettings, directory: Path) -> Path:
@@ -179,10 +295,10 @@ def _check_channels(data: DataSettings, channels: int) -> None:
         raise UsageError("data.augment.lighting: for images in colour (model.input of 3 channels); leave it out")
 
 
-def _drawn(total: int, limit: int | None, seed: int) -> Tensor | None:
-    """Draw `limit` of `total` images by seed, in ascending order; None for all."""
+def _some(total: int, limit: int | None, seed: int) -> Tensor:
+    """Return which of so many images are used: all, or `limit` drawn by seed, in ascending order."""
     if not limit or limit >= total:
-        return None
+        return torch.arange(total)
     return torch.randperm(total, generator=generator(seed, "limit"))[:limit].sort().values
 
 

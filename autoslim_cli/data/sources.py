@@ -5,30 +5,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from autoslim_cli.data.decode import decode
+from autoslim_cli.data.batch import Batch, Tree, images_in, mapped
+from autoslim_cli.data.decode import decode, decode_mask
 from autoslim_cli.data.folder import ImageFiles
-from autoslim_cli.data.transforms import by_policy, fit, moved, resized_crop, to_channels
-from autoslim_cli.errors import AutoslimError
+from autoslim_cli.data.transforms import by_policy, centre, fit, moved, random_part, to_channels
+from autoslim_cli.errors import AutoslimError, is_out_of_memory
 from autoslim_cli.machine import available_cores
 from autoslim_cli.recipe.schema import AugmentSettings
 from autoslim_cli.seeds import seed_from
 
 Shape = tuple[int, int, int]
 """Channels, height and width of a network's input."""
-Batch = tuple[Tensor, Tensor]
-"""Images (uint8: batch, channels, height, width) and labels (int64: batch)."""
 
 
 class Source(Protocol):
-    """A set of labelled images that hands out batches by index, at the size of a network's input."""
+    """A set of images and what belongs to each, that hands out batches by index.
 
-    labels: Tensor
+    Images are uint8 (batch, channels, height, width) at the size that is asked for; targets labels (int64: batch), one
+    or zero for each label (uint8: batch, labels), or masks (uint8: batch, height, width). Only a data set of the user's
+    own may give others.
+    """
+
+    def __len__(self) -> int: ...
 
     @property
     def digest(self) -> str:
@@ -55,6 +59,9 @@ class ArraySource:
     def __init__(self, images: Tensor, labels: Tensor, shape: Shape, device: torch.device) -> None:
         self.images, self.labels, self.shape = images.contiguous().to(device), labels, shape
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     @cached_property
     def digest(self) -> str:
         """Return `sha256:...` of pixels and labels."""
@@ -74,32 +81,52 @@ class ArraySource:
         """Yield batches of random parts."""
         _, height, width = self.shape
         for indices, seed in zip(batches, seeds, strict=True):
-            keys = [Part(seed_from(seed, place), augment.scale, augment.policy) for place in places]
+            keys = [RandomPart(seed_from(seed, place), augment) for place in places]
             images = zip(self._originals(indices), keys, strict=True)
-            yield torch.stack([key.of(image, height, width) for image, key in images]), self.labels[indices]
+            yield torch.stack([key.of(image, None, height, width)[0] for image, key in images]), self.labels[indices]
 
     def _originals(self, indices: Tensor) -> Tensor:
         return to_channels(self.images[moved(indices, self.images.device)], self.shape[0])
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one image's random part is drawn by, and what else is done to it."""
+class RandomPart:
+    """What one image's random part is drawn by."""
 
     seed: int
-    scale: tuple[float, float]
-    policy: str
+    augment: AugmentSettings
 
-    def of(self, image: Tensor, height: int, width: int) -> Tensor:
-        """Return the part of an image (uint8: channels, rows, columns), resized."""
-        return by_policy(resized_crop(image, height, width, self.scale, self.seed), self.policy, self.seed)
+    def of(self, image: Tensor, mask: Tensor | None, height: int, width: int) -> tuple[Tensor, Tensor | None]:
+        """Return the part of an image (uint8: channels, rows, columns) and of its mask (rows, columns), if any."""
+        image, mask = random_part(image, mask, height, width, self.augment, self.seed)
+        return by_policy(image, self.augment.policy, self.seed), mask
 
 
-class FileSource(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded by worker processes each time that they are asked for."""
+@dataclass(frozen=True)
+class Masks:
+    """What the values of masks may be: below `classes`, or `ignored`."""
 
-    def __init__(self, files: ImageFiles, shape: Shape, workers: int) -> None:
+    classes: int
+    ignored: int
+
+
+class FileSource(Dataset[tuple[Tensor, Tensor]]):
+    """Image files, decoded by worker processes each time that they are asked for.
+
+    With `masks` each image's target is its mask. `at_own_scale`: images are cropped at the centre, and not resized.
+    """
+
+    def __init__(
+        self,
+        files: ImageFiles,
+        shape: Shape,
+        workers: int,
+        *,
+        masks: Masks | None = None,
+        at_own_scale: bool = False,
+    ) -> None:
         self.files, self.labels, self.shape, self.workers = files, files.labels, shape, workers
+        self.masks, self.at_own_scale = masks, at_own_scale
 
     @cached_property
     def digest(self) -> str:
@@ -108,7 +135,8 @@ class FileSource(Dataset[tuple[Tensor, int]]):
         Raises AutoslimError for a file that has gone.
         """
         hashed = hashlib.sha256()
-        for name, label in zip(self.files.names, self.labels.tolist(), strict=True):
+        masks = [(mask, "mask") for mask in self.files.masks]
+        for name, label in (*zip(self.files.names, self.labels.tolist(), strict=True), *masks):
             try:
                 size = (self.files.directory / name).stat().st_size
             except OSError as error:
@@ -126,33 +154,77 @@ class FileSource(Dataset[tuple[Tensor, int]]):
         """Yield batches of random parts."""
         return self._load(
             [
-                (index, Part(seed_from(seed, place), augment.scale, augment.policy))
+                (index, RandomPart(seed_from(seed, place), augment))
                 for place, index in zip(places, indices.tolist(), strict=True)
             ]
             for indices, seed in zip(batches, seeds, strict=True)
         )
 
-    def _load(self, batches: Iterable[list[tuple[int, Part | None]]]) -> Iterator[Batch]:
-        """Yield batches that workers decode; their errors come without the workers' tracebacks."""
-        workers = min(self.workers, available_cores())  # more would wait for each other
-        loader: DataLoader[tuple[Tensor, int]] = DataLoader(
-            self, batch_sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available()
-        )
-        try:
-            yield from loader
-        except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
-            raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
+    def _load(self, batches: Iterable[list[tuple[int, RandomPart | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches that workers decode."""
+        return loaded(self, batches, self.workers)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, Part | None]) -> tuple[Tensor, int]:
-        """Return one image (uint8: channels, height, width), fitted or a random part of it, and its label."""
+    def __getitem__(self, key: tuple[int, RandomPart | None]) -> tuple[Tensor, Tensor]:
+        """Return one image (uint8: channels, height, width), fitted or a random part of it, and its target."""
         index, part = key
         channels, height, width = self.shape
         image = to_channels(decode(self.files.directory / self.files.names[index]), channels)
-        image = fit(image, height, width) if part is None else part.of(image, height, width)
-        return image.contiguous(), int(self.labels[index])
+        mask = self._mask(index, image)
+        if part is not None:
+            image, mask = part.of(image, mask, height, width)
+        else:
+            image = centre(image, height, width) if self.at_own_scale else fit(image, height, width)
+            mask = None if mask is None else fit(mask.unsqueeze(0), height, width, nearest=True).squeeze(0)
+        return image.contiguous(), self.labels[index] if mask is None else mask.contiguous()
+
+    def _mask(self, index: int, image: Tensor) -> Tensor | None:
+        """Return an image's mask (uint8: rows, columns), if it has one.
+
+        Raises AutoslimError naming the file if it is not as large as the image, or holds a class beyond the last.
+        """
+        if self.masks is None:
+            return None
+        path = self.files.directory / self.files.masks[index]
+        mask = decode_mask(path)
+        if mask.shape != image.shape[1:]:
+            raise AutoslimError(f"{path}: a mask of {list(mask.shape)} pixels of an image of {list(image.shape[1:])}")
+        named = mask[mask != self.masks.ignored]
+        if len(named) and (most := int(named.max())) >= self.masks.classes:
+            raise AutoslimError(
+                f"{path}: a pixel of class {most}, but model.classes is {self.masks.classes}: classes count from 0, "
+                f"and task.ignore_index={self.masks.ignored} does not count"
+            )
+        return mask
+
+
+def loaded(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int) -> Iterator[Any]:
+    """Yield batches of a data set's items that workers load; their errors come without the workers' tracebacks."""
+    workers = min(workers, available_cores())  # more would wait for each other
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=_collated,
+    )
+    try:
+        yield from loader
+    except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
+        raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
+
+
+def _collated(items: list[Any]) -> Any:
+    """Return one batch of items. Raises AutoslimError if they are of different shapes."""
+    try:
+        return default_collate(items)
+    except (RuntimeError, TypeError, KeyError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise AutoslimError(f"data: items are no batch: they must be tensors of one shape each ({reason})") from None
 
 
 class CachedSource:
@@ -164,7 +236,11 @@ class CachedSource:
     def __init__(self, source: FileSource, device: torch.device) -> None:
         self.source, self.labels, self.device = source, source.labels, device
         self.cropped = source.cropped
+        self._masks = torch.empty((len(source), *source.shape[1:]) if source.masks else 0, dtype=torch.uint8)
         self._is_decoded = torch.zeros(len(source), dtype=torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.source)
 
     @property
     def digest(self) -> str:
@@ -182,12 +258,41 @@ class CachedSource:
             missing = indices[~self._is_decoded[indices]]
             if len(missing):
                 with ThreadPoolExecutor() as threads:
-                    images = [image for image, _ in threads.map(self.source.__getitem__, _fitted_keys(missing))]
+                    images, targets = zip(*threads.map(self.source.__getitem__, _fitted_keys(missing)), strict=True)
                 self._pixels[moved(missing, self.device)] = moved(torch.stack(images), self.device)
+                if self.source.masks:
+                    self._masks[missing] = torch.stack(targets)
                 self._is_decoded[missing] = True
-            yield self._pixels[moved(indices, self.device)], self.labels[indices]
+            targets_of = self._masks if self.source.masks else self.labels
+            yield self._pixels[moved(indices, self.device)], targets_of[indices]
 
 
-def _fitted_keys(indices: Tensor) -> list[tuple[int, Part | None]]:
+class HeldSource:
+    """Items of any shape that are kept as they are, on the device."""
+
+    def __init__(self, inputs: Tree, targets: Tree, digest: str) -> None:
+        self.inputs, self.targets, self.digest = inputs, targets, digest
+
+    def __len__(self) -> int:
+        return images_in(self.inputs)
+
+    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches."""
+        for indices in batches:
+            inputs, targets = (
+                mapped(tree, lambda one, at=indices: one[moved(at, one.device)])  # type: ignore[misc]
+                for tree in (self.inputs, self.targets)
+            )
+            yield inputs, targets
+
+    def cropped(
+        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
+    ) -> Iterator[Batch]:
+        """Yield batches: what is kept does not vary."""
+        del seeds, augment, places
+        return self.fitted(batches)
+
+
+def _fitted_keys(indices: Tensor) -> list[tuple[int, RandomPart | None]]:
     """Return the keys by which a FileSource hands out fitted images."""
     return [(index, None) for index in indices.tolist()]

@@ -4,8 +4,10 @@ What depends on chance and suits a whole batch (padded crops, mirroring, colours
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from autoslim_cli.recipe.schema import AugmentSettings
 from autoslim_cli.seeds import seed_from
 
 SMALL = 64
@@ -33,20 +35,42 @@ def to_channels(images: Tensor, channels: int) -> Tensor:
     return images.expand(*images.shape[:-3], channels, *images.shape[-2:])
 
 
-def fit(images: Tensor, height: int, width: int) -> Tensor:
+def fit(images: Tensor, height: int, width: int, *, nearest: bool = False) -> Tensor:
     """Return uint8 images (..., height, width), resized to cover the input and cropped at the centre: never padded.
 
-    Images that already have the input's size stay as they are.
+    Images that already have the input's size stay as they are. `nearest`: values are classes, and are not mixed.
     """
     rows, columns = images.shape[-2:]
     if (rows, columns) == (height, width):
         return images
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
     share = 1.0 if max(height, width) <= SMALL else SHOWN
     size = covering(rows, columns, round(height / share), round(width / share))
-    fitted: Tensor = functional.center_crop(functional.resize(images, size, antialias=True), [height, width])
+    how = InterpolationMode.NEAREST if nearest else InterpolationMode.BILINEAR
+    resized = functional.resize(images, size, interpolation=how, antialias=True)
+    fitted: Tensor = functional.center_crop(resized, [height, width])
     return fitted
+
+
+def centre(images: Tensor, height: int, width: int) -> Tensor:
+    """Return the centres of uint8 images, (..., height, width), at their own scale; smaller ones are fitted."""
+    rows, columns = images.shape[-2:]
+    if rows < height or columns < width:
+        return fit(images, height, width)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return images[..., top : top + height, left : left + width]
+
+
+def reduced(images: Tensor, times: int) -> Tensor:
+    """Return uint8 images (batch, channels, height, width) that are so many times lower and narrower: bicubic, rounded.
+
+    Antialiased, as Pillow's and MATLAB's reduction is, by which such data sets are made.
+    """
+    height, width = (side // times for side in images.shape[-2:])
+    low = F.interpolate(images.float(), (height, width), mode="bicubic", antialias=True)
+    return low.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def covering(rows: int, columns: int, height: int, width: int) -> list[int]:
@@ -69,15 +93,28 @@ def by_policy(image: Tensor, policy: str, seed: int) -> Tensor:
     return varied
 
 
-def resized_crop(image: Tensor, height: int, width: int, scale: tuple[float, float], seed: int) -> Tensor:
-    """Return a random part of an image, resized to (..., height, width): torchvision's RandomResizedCrop.
+def random_part(
+    image: Tensor, mask: Tensor | None, height: int, width: int, augment: AugmentSettings, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return a random part of an image (channels, rows, columns), (channels, height, width), and of its mask, if any.
 
-    `scale` is the range of the part's share of the area. It works on the file's own pixels, so that a small part keeps
-    its detail: what comes out cannot be cut from the fitted image.
+    With `crop: resized` it is torchvision's RandomResizedCrop, of a share of the area within `augment.scale`; with
+    `random` RandomCrop, at the image's own scale. It works on the file's own pixels, so that a small part keeps its
+    detail: what comes out cannot be cut from the fitted image. Image and mask (rows, columns) are cut alike.
     """
+    from torchvision import tv_tensors
     from torchvision.transforms import v2
 
+    crop: v2.Transform = v2.RandomResizedCrop([height, width], scale=augment.scale, antialias=True)
+    if augment.crop == "random":
+        rows, columns = image.shape[-2:]
+        if rows < height or columns < width:  # too small for a part of that size
+            return fit(image, height, width), None if mask is None else fit(mask[None], height, width, nearest=True)[0]
+        crop = v2.RandomCrop([height, width])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        cropped: Tensor = v2.RandomResizedCrop([height, width], scale=scale, antialias=True)(image)
-    return cropped
+        if mask is None:
+            cropped: Tensor = crop(image)
+            return cropped, None
+        both = crop(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return both[0].as_subclass(Tensor), both[1].as_subclass(Tensor)

@@ -2,16 +2,16 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json
-from autoslim_cli.files.facts import Loss, Top1
+from autoslim_cli.files.metric import TOP1, Metric
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -48,16 +48,32 @@ class Holdout(Settings):
 
 
 class Found(Settings):
-    """Say how a search found the channels."""
+    """Say how a search found the channels. The score stands under its metric's name: `"top1": 0.61`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
 
     budget: str = Field(description="What was asked, as `flops<=40M`")
     binding: str | None = Field(default=None, description="The measure whose bound the channels come nearest to")
     strategy: str | None = Field(default=None, description="`search.strategy`")
     holdout: Holdout
-    loss: Loss = Field(description="Of the supernet at these channels, on the holdout")
-    top1: Top1 = Field(description="Likewise, from 0 to 1")
+    loss: float = Field(description="Of the supernet at these channels, on the holdout", strict=True)
+    metric: Metric = Field(default=TOP1, description="What the score is, which stands beside under its name")
     step: int = Field(description="The step of the search, as `search.jsonl` counts them")
     supernet: str = Field(description="sha256 of the supernet")
+
+    @property
+    def score(self) -> float:
+        """Return the value of the metric on the holdout."""
+        return self.__pydantic_extra__[self.metric.name]
+
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        if list(self.__pydantic_extra__) != [self.metric.name]:
+            raise ValueError(f"beside the keys of a search stands its score, {self.metric.name}, and nothing else")
+        if not self.metric.can_be(self.loss, self.score):
+            raise ValueError(f"no network has a loss of {self.loss:g} and {self.metric.title} of {self.score:g}")
+        return self
 
 
 class ChannelConfig(Settings):

@@ -2,27 +2,22 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from autoslim_cli.files.metric import TOP1, Metric
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
 
-MOST_LOSS = 1e6
-"""Nats beyond which no mean cross-entropy is believed: logits a million apart are those of a network that diverged."""
-
-Loss = Annotated[float, Field(strict=True, ge=0, le=MOST_LOSS, allow_inf_nan=False)]
-Top1 = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Score = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
+"""A loss, the value of a metric, and what they cost, by name."""
 
 
-def _possible(figures: dict[str, float]) -> dict[str, float]:
-    """Return figures of a network. Raises ValueError for a fraction above one."""
-    for name, value in figures.items():
-        if name.endswith("top1") and value > 1:
-            raise ValueError(f"{name} is a fraction of the images")
-    return figures
-
-
-Score = Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], AfterValidator(_possible)]
-"""A loss, top-1, and what they cost, by name."""
+def possible(figures: Score, metric: Metric) -> None:
+    """Raise ValueError for figures of a network that no network has."""
+    loss, value = figures.get("loss", 0.0), figures.get(metric.name, 0.0)
+    if not metric.can_be(loss, value):
+        raise ValueError(f"no network has a loss of {loss:g} and {metric.title} of {value:g}")
+    if negative := [name for name, number in figures.items() if number < 0 and name not in ("loss", metric.name)]:
+        raise ValueError(f"{negative[0]} is below zero")
 
 
 class _Facts(BaseModel):
@@ -53,8 +48,15 @@ class ModelFacts(_Facts):
 
     config: dict[str, Any] = Field(description="Its channel config")
     made_from: Origin
-    test: Score | None = Field(default=None, description="Loss and top-1 on the test set, of a retrained network")
+    test: Score | None = Field(default=None, description="Loss and score on the test set, of a retrained network")
     holdout: Score | None = Field(default=None, description="On the holdout, of a sub-network that was cut out")
+    metric: Metric = Field(default=TOP1, description="What the score is")
+
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        for figures in (self.test, self.holdout):
+            possible(figures or {}, self.metric)
+        return self
 
 
 class SupernetFacts(_Facts):
@@ -65,6 +67,7 @@ class SupernetFacts(_Facts):
     made_from: Origin
     switches: dict[str, dict[str, int]] = Field(default={}, description="Channels by switch, of `bn: switchable`")
     holdout: dict[str, Score] = Field(default={}, description="Scores of the largest, the base and the smallest width")
+    metric: Metric = Field(default=TOP1, description="What the score is")
 
     @model_validator(mode="after")
     def _opens(self) -> Self:
@@ -73,4 +76,6 @@ class SupernetFacts(_Facts):
             raise ValueError("made_from says no data, space, supernet, images or network")
         SpaceSettings.model_validate(recipe["space"])
         SupernetSettings.model_validate(recipe["supernet"])
+        for figures in self.holdout.values():
+            possible(figures, self.metric)
         return self

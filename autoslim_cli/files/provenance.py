@@ -22,7 +22,7 @@ def made_from(
     `contents` holds digests of the network, the images, the weights: a name in a recipe does not say what it names.
     """
     return {
-        "recipe": {"seed": recipe.seed, **recipe.sections("model", *sections)},
+        "recipe": {"seed": recipe.seed, **recipe.sections("model", "task", *sections)},
         "contents": dict(contents),
         "parents": {path.name: config_sha256(path) if path.suffix == ".json" else sha256(path) for path in parents},
         "versions": versions(),

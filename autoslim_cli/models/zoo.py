@@ -1,11 +1,7 @@
 """Build networks by name: torchvision's, timm's, the built-in ones, or the user's own factory."""
 
-import difflib
-import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.own_code import load_factory, near
 from autoslim_cli.recipe.schema import ModelSettings
 
 Factory = Callable[..., nn.Module]
@@ -26,7 +23,7 @@ def build(model: ModelSettings, directory: Path = Path()) -> nn.Module:
     """
     factory = _factory(model.name, directory)
     try:
-        network = factory(num_classes=model.classes, **model.args)
+        network = factory(**({"num_classes": model.classes} if model.classes else {}), **model.args)
     except UsageError:
         raise
     except Exception as error:  # whatever the factory raises, its arguments are the user's
@@ -63,7 +60,7 @@ def _factory(name: str, directory: Path) -> Factory:
         if name.startswith(prefix):
             return _without_loading(name, find(name.removeprefix(prefix)))
     if ":" in name:
-        return _user_s(name, directory)
+        return load_factory(name, directory, "model.name")
     raise UsageError(
         f"model.name: {name!r} is neither torchvision/NAME, timm/NAME, autoslim/NAME, package.module:factory "
         "nor ./net.py:factory"
@@ -78,7 +75,7 @@ def _torchvision(name: str) -> Factory:
     dense += torchvision.models.list_models(module=models.detection)
     known = [*torchvision.models.list_models(module=models), *dense]
     if name not in known:
-        raise UsageError(f"model.name: torchvision has no network for images {name!r}{_near(name, known)}")
+        raise UsageError(f"model.name: torchvision has no network for images {name!r}{near(name, known)}")
     weights = {"weights": None, **({"weights_backbone": None} if name in dense else {})}
 
     return partial(torchvision.models.get_model_builder(name), **weights)
@@ -96,7 +93,7 @@ def timm_module(name: str) -> Any:
 def _timm(name: str) -> Factory:
     timm = timm_module(f"timm/{name}")
     if not (re.fullmatch(r"[\w.-]+", name) and timm.is_model(name)):  # not hf-hub:... nor local-dir:...
-        raise UsageError(f"model.name: timm has no network {name!r}{_near(name, timm.list_models())}")
+        raise UsageError(f"model.name: timm has no network {name!r}{near(name, timm.list_models())}")
     return partial(timm.create_model, name, pretrained=False)
 
 
@@ -104,7 +101,7 @@ def _built_in(name: str) -> Factory:
     from autoslim_cli.models.built_in import FACTORIES
 
     if name not in FACTORIES:
-        raise UsageError(f"model.name: no built-in network {name!r}{_near(name, list(FACTORIES))}")
+        raise UsageError(f"model.name: no built-in network {name!r}{near(name, list(FACTORIES))}")
     factory = FACTORIES[name]
     if "num_classes" in inspect.signature(factory).parameters:
         return factory
@@ -143,36 +140,6 @@ def _is_plain(value: object) -> bool:
     return not isinstance(value, str) or re.fullmatch(r"[\w-]*", value) is not None
 
 
-def _user_s(name: str, directory: Path) -> Factory:
-    """Import `package.module:factory` or load `./net.py:factory`."""
-    place, _, attribute = name.rpartition(":")
-    try:
-        if place.endswith(".py"):
-            path = (directory / place).resolve()
-            if not path.is_file():
-                raise UsageError(f"model.name: {name}: no file {path}")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
-        else:
-            sys.path.insert(0, str(Path.cwd()))
-            try:
-                module = importlib.import_module(place)
-            finally:
-                sys.path.pop(0)
-    except UsageError:
-        raise
-    except Exception as error:  # the module's own code may fail in any way
-        raise UsageError(f"model.name: {name} cannot be imported: {type(error).__name__}: {error}") from None
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        raise UsageError(f"model.name: {place} has no factory {attribute!r}{_near(attribute, dir(module))}")
-    return factory  # type: ignore[no-any-return]
-
-
 def _set_strides(network: nn.Module, strides: dict[str, int]) -> None:
     """Set strides by layer name; the nearest names help with a wrong one."""
     modules: dict[str, Any] = dict(network.named_modules())
@@ -180,12 +147,6 @@ def _set_strides(network: nn.Module, strides: dict[str, int]) -> None:
     for name, stride in strides.items():
         module = modules.get(name)
         if module is None or not isinstance(getattr(module, "stride", None), (int, tuple)):
-            raise UsageError(f"model.strides: no layer {name!r} with a stride{_near(name, strided)}")
+            raise UsageError(f"model.strides: no layer {name!r} with a stride{near(name, strided)}")
         pair = isinstance(module.stride, tuple)
         module.stride = (stride,) * len(module.stride) if pair else stride
-
-
-def _near(name: str, known: list[str]) -> str:
-    """Return a hint with the nearest known names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(near)}?" if near else ""

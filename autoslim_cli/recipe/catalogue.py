@@ -67,7 +67,7 @@ def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True)
 
 
 def copy(name: str, target: Path) -> Path:
-    """Copy a shipped recipe (its recipe.yaml and published configs, never artifacts) to `target`."""
+    """Copy a shipped recipe (its recipe.yaml, code and published configs, never artifacts) to `target`."""
     if name not in shipped():
         raise UsageError(f"no shipped recipe {name!r}: known are {', '.join(shipped())}")
     if any(place.exists() and not place.is_dir() for place in (target, *target.parents)):
@@ -79,7 +79,8 @@ def copy(name: str, target: Path) -> Path:
     beside = (target if target.exists() else target.parent) / f".recipe.{os.getpid()}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    shutil.copyfile(source / RECIPE_FILE, beside / RECIPE_FILE)
+    for path in (source / RECIPE_FILE, *source.glob("*.py")):  # and the code that it names
+        shutil.copyfile(path, beside / path.name)
     if (source / "published").is_dir():
         (beside / "published").mkdir()
         for config in (source / "published").iterdir():  # contents alone: whose modes they have is the umask's to say

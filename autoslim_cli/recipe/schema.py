@@ -59,7 +59,11 @@ class ModelSettings(Settings):
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory")
     input: tuple[Side, Side, Side] = Field(description="Channels, height and width of one image")
-    classes: Classes = Field(description="Number of classes, given to the factory as `num_classes`")
+    classes: Classes | None = Field(
+        default=None,
+        description="Number of classes, or of labels, given to the factory as `num_classes`; left out where a task has "
+        "none",
+    )
     strides: dict[str, Annotated[int, Field(gt=0), AtMost(LONGEST_SIDE, "no image is larger")]] = Field(
         default_factory=dict, description="Strides by layer name, set after building: for small images"
     )
@@ -90,15 +94,70 @@ class ModelSettings(Settings):
         return self.model_copy(update={"weights": None})
 
 
+TASKS = ("classification", "segmentation", "super-resolution", "multi-label")
+
+
+class TaskSettings(Settings):
+    """Say what the network is for: its loss, what smaller sub-networks learn from the largest, and its score."""
+
+    name: str = Field(
+        default="classification",
+        description="`classification` (top-1), `segmentation` (mean IoU), `super-resolution` (PSNR), `multi-label` "
+        "(F1), or your own: `./task.py:factory` (relative to the recipe) or `package.module:factory`",
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own task's factory")
+    ignore_index: Annotated[int, Field(ge=0, le=255)] | None = Field(
+        default=None, description="Of `segmentation`: the value of mask pixels that do not count, 255 by default"
+    )
+    scale: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        default=None,
+        description="Of `super-resolution`: by how much model.input is enlarged, 2 by default. Images are reduced by "
+        "it, bicubically, to be a network's input",
+    )
+    distill: Literal["l1", "l2"] | None = Field(
+        default=None,
+        description="Of `super-resolution`: how a smaller sub-network's output is held against the largest one's, "
+        "`l1` by default",
+    )
+
+    @property
+    def is_own(self) -> bool:
+        """Tell whether it is the user's own."""
+        return self.name not in TASKS
+
+    @property
+    def ignored(self) -> int:
+        """Return the value of mask pixels that do not count."""
+        return 255 if self.ignore_index is None else self.ignore_index
+
+    @property
+    def enlarges(self) -> int:
+        """Return how many times higher and wider the targets are than the inputs."""
+        return (self.scale or 2) if self.name == "super-resolution" else 1
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        if self.name not in TASKS and ":" not in self.name:
+            raise ValueError(f"name: {', '.join(TASKS)}, or your own as ./task.py:factory")
+        for keys, name in ((("ignore_index",), "segmentation"), (("scale", "distill"), "super-resolution")):
+            for key in keys:
+                if getattr(self, key) is not None and self.name != name:
+                    raise ValueError(f"{key} is of task.name: {name}")
+        if self.args and not self.is_own:
+            raise ValueError("args are those of your own task's factory")
+        return self
+
+
 Strength = Annotated[float, Field(ge=0), AtMost(100, "nothing is left of an image")]
 
 
 class AugmentSettings(Settings):
     """Say how training images are varied; every image draws for itself."""
 
-    crop: Literal["none", "pad", "resized"] = Field(
+    crop: Literal["none", "pad", "resized", "random"] = Field(
         default="none",
-        description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop, of the files' own pixels",
+        description="`pad`: random crop after zero padding; `resized`: RandomResizedCrop, and `random`: RandomCrop, of "
+        "the files' own pixels",
     )
     padding: Annotated[int, Field(ge=0), AtMost(512, "images are padded in memory, a batch at a time")] = Field(
         default=4, description="Pixels on each side, for `crop: pad`"
@@ -136,6 +195,11 @@ class AugmentSettings(Settings):
         return self.mixup > 0 or self.cutmix > 0
 
     @property
+    def crops_files(self) -> bool:
+        """Tell whether a crop is of the files' own pixels, not of fitted images."""
+        return self.crop in ("resized", "random")
+
+    @property
     def jitter(self) -> tuple[float, float, float]:
         """Return the strengths of brightness, contrast and saturation."""
         return self.color_jitter if isinstance(self.color_jitter, tuple) else (self.color_jitter,) * 3
@@ -147,13 +211,20 @@ class AugmentSettings(Settings):
         return self
 
 
+DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "svhn")
+DATA = ("digits", *DOWNLOADED, "image-folder", "images", "image-masks", "image-labels")
+
+
 class DataSettings(Settings):
     """Say where the images come from and which of them are the holdout."""
 
-    name: Literal["digits", "cifar10", "cifar100", "fashion-mnist", "svhn", "image-folder"] = Field(
-        description="`digits` is embedded; `image-folder` has train/<class>/, and test/<class>/ or val/<class>/; the "
-        "others are torchvision's"
+    name: str = Field(
+        description="Images with classes: `digits` (embedded), torchvision's `cifar10`, `cifar100`, `fashion-mnist` "
+        "and `svhn`, and `image-folder` (train/<class>/, and test/<class>/ or val/<class>/); without: `images`; with "
+        "masks: `image-masks`; with several labels each: `image-labels`; or a data set of your own: "
+        "`./data.py:factory` (relative to the recipe) or `package.module:factory`"
     )
+    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own data set's factory")
     path: str | None = Field(
         default=None,
         description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded",
@@ -172,9 +243,24 @@ class DataSettings(Settings):
     )
     memory: Gibibytes = Field(
         default=2.0,
-        description="GiB of images that an image folder may keep in memory, decoded once; a larger one is decoded by "
+        description="GiB of images that a folder may keep in memory, decoded once; a larger one is decoded by "
         "workers each time, and so is `crop: resized`",
     )
+
+    @property
+    def is_own(self) -> bool:
+        """Tell whether it is a data set of the user's own."""
+        return self.name not in DATA
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.is_own and ":" not in self.name:
+            raise ValueError(f"name: {', '.join(DATA)}, or a data set of your own as ./data.py:factory")
+        if self.is_own and self.augment != AugmentSettings():
+            raise ValueError("augment: a data set of your own varies its images itself, where its part is train")
+        if self.args and not self.is_own:
+            raise ValueError("args are those of your own data set's factory")
+        return self
 
 
 class SpaceSettings(Settings):
@@ -351,7 +437,7 @@ class SearchSettings(Settings):
     strategy: Strategy = Field(
         default="lazy",
         description="`lazy`: score again only where the last scores promise little harm; `exact`: every candidate at "
-        "every step; `paper`: exact, by top-1, harm alone, nothing filled; `magnitude`: the "
+        "every step; `paper`: exact, by the task's score, harm alone, nothing filled; `magnitude`: the "
         "smallest weights first, as pruning tools do; `random`: the best of `draws`; `uniform`: one width",
     )
     rivals: tuple[Strategy, ...] = Field(
@@ -375,7 +461,11 @@ class SearchSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="Arithmetic of forward passes; losses are summed in double precision all the same"
     )
-    score: Literal["loss", "top1"] = Field(default="loss", description="What the least harmful candidate keeps best")
+    score: str = Field(
+        default="loss",
+        description="What the least harmful candidate keeps best: `loss`, or the task's score under its name, as "
+        "`top1`, `miou`, `psnr`, `f1`",
+    )
     per_flop: bool = Field(
         default=True, description="Judge harm by what the candidate saves of the budgeted cost, not by itself"
     )
@@ -428,6 +518,7 @@ class Recipe(Settings):
         default=(), description="What else takes a training's metrics, beside its `.metrics.jsonl`"
     )
     model: ModelSettings
+    task: TaskSettings = TaskSettings()
     data: DataSettings
     space: SpaceSettings = SpaceSettings()
     supernet: SupernetSettings = SupernetSettings()

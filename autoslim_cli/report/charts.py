@@ -7,6 +7,7 @@ from itertools import pairwise
 from xml.etree.ElementTree import Element
 
 from autoslim_cli.cost.budget import short
+from autoslim_cli.files.metric import Metric
 from autoslim_cli.report.facts import Facts, Network
 from autoslim_cli.report.markup import element
 
@@ -42,14 +43,15 @@ def figures(facts: Facts) -> dict[str, Element]:
     drawn = {"channels": channels(facts)}
     if facts.steps:
         drawn["slimming"] = slimming(facts)
-    measured = [network for network in facts.others if network.kind == "retrained" and "test" in network.top1]
-    subnets = [network for network in facts.others if network.kind == "subnet" and "holdout" in network.top1]
+    measured = [network for network in facts.others if network.kind == "retrained" and "test" in network.scores]
+    subnets = [network for network in facts.others if network.kind == "subnet" and "holdout" in network.scores]
     devices = [name for name in facts.base.costs if name.startswith("ms ")]
     if measured:
-        drawn["accuracy"] = accuracy(measured, "flops", "test", "FLOPs (multiply-adds)")
-        drawn |= {f"accuracy-{name}": accuracy(measured, name, "test", f"predicted {name}") for name in devices}
+        drawn["accuracy"] = accuracy(facts.metric, measured, "flops", "test", "FLOPs (multiply-adds)")
+        for name in devices:
+            drawn[f"accuracy-{name}"] = accuracy(facts.metric, measured, name, "test", f"predicted {name}")
     if subnets:
-        drawn["subnetworks"] = accuracy(subnets, "flops", "holdout", "FLOPs (multiply-adds)")
+        drawn["subnetworks"] = accuracy(facts.metric, subnets, "flops", "holdout", "FLOPs (multiply-adds)")
     several = (facts.base, *facts.found)
     if facts.curves:
         drawn["training"] = training(facts)
@@ -123,7 +125,7 @@ def rows(
 
 
 def slimming(facts: Facts) -> Element:
-    """Draw loss and top-1 on the holdout against FLOPs, step by step; each step says its units under the pointer."""
+    """Draw loss and score on the holdout against FLOPs, step by step; each step says its units under the pointer."""
     steps, left, right = facts.steps, 44.0, WIDTH - RIGHT
     limits = [one.limits["flops"] for one in facts.found if "flops" in one.limits]
     found = [one.costs["flops"] for one in facts.found]
@@ -139,16 +141,16 @@ def slimming(facts: Facts) -> Element:
     head = 14.0 + 12 * len(ends)
     foot = head + 244
     drawing = _drawing("slimming", foot + 30)
-    # 2. Loss and top-1, one above the other.
+    # 2. Loss and score, one above the other.
     for tick in ticks:
         drawing.append(element("line", class_="line", x1=x(tick), x2=x(tick), y1=head, y2=foot))
         drawing.append(element("text", short(tick), class_="soft middle", x=x(tick), y=foot + 13))
     drawing.append(element("text", "FLOPs (multiply-adds)", class_="soft middle", x=(left + right) / 2, y=foot + 27))
-    for key, top, bottom in (("loss", head, head + 112), ("top1", head + 136, foot)):
+    for key, top, bottom in (("loss", head, head + 112), (facts.metric.name, head + 136, foot)):
         y, ticks = _scale([step[key] for step in steps], bottom, top)
         for tick in ticks:
             drawing.append(element("line", class_="line", x1=left, x2=right, y1=y(tick), y2=y(tick)))
-            text = f"{tick:.4g}" if key == "loss" else f"{100 * tick:.4g}%"
+            text = f"{tick:.4g}" if key == "loss" else _tick(facts.metric, tick)
             drawing.append(element("text", text, class_="soft end", x=left - 4, y=y(tick) + 3))
         path = [(x(step["flops"]), y(step[key])) for step in steps if step["kind"] == "slim"]
         drawing.append(_line("path", path))
@@ -162,7 +164,7 @@ def slimming(facts: Facts) -> Element:
             said = element("title", f"budget {facts.found[number].budget}: {short(limit)} FLOPs")
             line = element("line", said, class_=f"{colour(number)} limit", x1=x(limit), x2=x(limit), y1=head, y2=foot)
             drawing.append(line)
-    for title, top in (("loss", head), ("top-1", head + 136)):
+    for title, top in (("loss", head), (facts.metric.title, head + 136)):
         words = f"{title} on the holdout, before training"
         drawing.append(element("text", words, class_="clear", x=left, y=top - 4))
     # 3. A strip for each step, which says its units.
@@ -171,20 +173,20 @@ def slimming(facts: Facts) -> Element:
     edges = [left, *((a + b) / 2 for a, b in pairwise(places)), right]
     for place, step in enumerate(ordered):
         width = max(edges[place + 1] - edges[place], 0.5)
-        strip = element("rect", element("title", said_of(step)), class_="strip", x=edges[place], y=head)
+        strip = element("rect", element("title", said_of(step, facts.metric)), class_="strip", x=edges[place], y=head)
         strip.attrib |= {"width": f"{width:.2f}", "height": f"{foot - head:g}"}
         drawing.append(strip)
     return drawing
 
 
-def said_of(step: Mapping[str, object]) -> str:
+def said_of(step: Mapping[str, object], metric: Metric) -> str:
     """Say a step's units, its FLOPs and its scores."""
     changes = step.get("changes") or ([[step["unit"], step["before"], step["after"]]] if "unit" in step else [])
     assert isinstance(changes, list)
     text = ", ".join(f"{unit} {before}\u2192{after}" for unit, before, after in changes) or "all units"
     return (
         f"step {step['step']}, {step['kind']}: {text}; {short(_number(step['flops']))} FLOPs, "
-        f"loss {_number(step['loss']):.4g}, top-1 {_number(step['top1']):.2%}"
+        f"loss {_number(step['loss']):.4g}, {metric.title} {metric.show(_number(step[metric.name]))}"
     )
 
 
@@ -209,8 +211,8 @@ def training(facts: Facts) -> Element:
     return drawing
 
 
-def accuracy(networks: Sequence[Network], cost: str, images: str, title: str) -> Element:
-    """Draw top-1 against a cost, by what chose the channels; networks of equal channels are a mean and a deviation."""
+def accuracy(metric: Metric, networks: Sequence[Network], cost: str, images: str, title: str) -> Element:
+    """Draw a score against a cost, by what chose the channels; networks of equal channels: a mean and a deviation."""
     points: dict[str, dict[tuple[tuple[str, int], ...], list[Network]]] = {}
     for network in networks:
         alike = points.setdefault(network.channels_by, {})
@@ -221,21 +223,21 @@ def accuracy(networks: Sequence[Network], cost: str, images: str, title: str) ->
         drawing.append(element("line", class_="line", x1=x(tick), x2=x(tick), y1=top, y2=bottom))
         text = short(tick) if cost == "flops" else f"{tick:.4g}"
         drawing.append(element("text", text, class_="soft middle", x=x(tick), y=bottom + 13))
-    y, ticks = _scale([network.top1[images] for network in networks], bottom, top)
+    y, ticks = _scale([network.scores[images] for network in networks], bottom, top)
     for tick in ticks:
         drawing.append(element("line", class_="line", x1=left, x2=right, y1=y(tick), y2=y(tick)))
-        drawing.append(element("text", f"{100 * tick:.4g}%", class_="soft end", x=left - 4, y=y(tick) + 3))
+        drawing.append(element("text", _tick(metric, tick), class_="soft end", x=left - 4, y=y(tick) + 3))
     drawing.append(element("text", title, class_="soft middle", x=(left + right) / 2, y=bottom + 28))
     legend = left
     for number, (name, groups) in enumerate(points.items()):
         shape, at = colour(number), sorted(groups.values(), key=lambda same: same[0].costs[cost])
-        means = [(x(same[0].costs[cost]), y(statistics.fmean(n.top1[images] for n in same))) for same in at]
+        means = [(x(same[0].costs[cost]), y(statistics.fmean(n.scores[images] for n in same))) for same in at]
         drawing.append(_line(f"{shape} wire", means))
         for same, (px, py) in zip(at, means, strict=True):
-            scores = [one.top1[images] for one in same]
+            scores = [one.scores[images] for one in same]
             mean, spread = statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
-            said = f"{', '.join(one.name for one in same)}: {mean:.2%}"
-            said += f" \u00b1 {spread:.2%}, {len(same)} trainings" if spread else ""
+            said = f"{', '.join(one.name for one in same)}: {metric.show(mean)}"
+            said += f" \u00b1 {metric.show(spread)}, {len(same)} trainings" if spread else ""
             said += f" at {short(same[0].costs[cost]) if cost == 'flops' else format(same[0].costs[cost], '.4g')}"
             if spread:
                 line = element("line", class_=shape, x1=px, x2=px, y1=y(mean - spread), y2=y(mean + spread))
@@ -250,6 +252,11 @@ def accuracy(networks: Sequence[Network], cost: str, images: str, title: str) ->
 def colour(number: int) -> str:
     """Return the class that colours a series."""
     return f"c{number % COLOURS + 1}"
+
+
+def _tick(metric: Metric, value: float) -> str:
+    """Write a value beside an axis."""
+    return f"{100 * value:.4g}%" if metric.unit == "%" else f"{value:.4g}"
 
 
 def _number(value: object) -> float:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from autoslim_cli.files.metric import Metric
+
 Kind = Literal["base", "supernet", "found", "subnet", "retrained"]
 
 
@@ -23,7 +25,7 @@ class Layer:
 class Network:
     """A network, what it costs, and what was measured of it.
 
-    `costs` are by name, latency among them as `ms on DEVICE`. `top1` is by the images that it was measured on.
+    `costs` are by name, latency among them as `ms on DEVICE`. `scores` are by the images that it was measured on.
     `outputs`, `flops` and `params` are by layer, `ms` by device and then by layer. `channels_by`: what chose its
     channels, `searched`, `one width` or `random`. `budget`: what a search was given, and `limits` that by cost.
     """
@@ -36,7 +38,7 @@ class Network:
     flops: Mapping[str, int]
     params: Mapping[str, int]
     ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    top1: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
     channels_by: str = ""
     trained: str = ""
     budget: str = ""
@@ -75,6 +77,7 @@ class Facts:
     title: str
     about: str
     model: str
+    metric: Metric
     layers: Sequence[Layer]
     base: Network
     supernet: Network

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoslim_cli.cost.budget import short
 from autoslim_cli.files.atomic import write_bytes, write_json
+from autoslim_cli.files.metric import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,12 +21,12 @@ def write_report(directory: Path, rows: list[dict[str, Any]], evaluations: int) 
     return str(directory / TABLE_FILE)
 
 
-def write_spectrum(directory: Path, model: str, rows: list[dict[str, Any]]) -> dict[str, str]:
-    """Write `spectrum.json` and, with matplotlib, `spectrum.png`: FLOPs against top-1; return their paths."""
+def write_spectrum(directory: Path, model: str, rows: list[dict[str, Any]], metric: Metric) -> dict[str, str]:
+    """Write `spectrum.json` and, with matplotlib, `spectrum.png`: FLOPs against score; return their paths."""
     write_json(directory / SPECTRUM_FILE, {"subnetworks": rows})
     written = {"spectrum": str(directory / SPECTRUM_FILE)}
     if _can_draw():
-        write_bytes(directory / SPECTRUM_PLOT_FILE, _png(_spectrum(model, rows)))
+        write_bytes(directory / SPECTRUM_PLOT_FILE, _png(_spectrum(model, rows, metric)))
         written["plot"] = str(directory / SPECTRUM_PLOT_FILE)
     return written
 
@@ -47,24 +48,24 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _spectrum(model: str, rows: list[dict[str, Any]]) -> "Figure":
-    """Draw FLOPs against top-1."""
+def _spectrum(model: str, rows: list[dict[str, Any]], metric: Metric) -> "Figure":
+    """Draw FLOPs against score."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    axes, score = figure.subplots(), metric.name
     ordered = sorted(rows, key=lambda row: row["flops"])
     uniform = [(row["flops"], row) for row in ordered if row["name"].startswith("width-")]
-    for key, label, style in (("top1", "calibrated", "o-C0"), ("uncalibrated_top1", "uncalibrated", "x--C1")):
+    for key, label, style in ((score, "calibrated", "o-C0"), (f"uncalibrated_{score}", "uncalibrated", "x--C1")):
         points = [(flops, row[key]) for flops, row in uniform if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"uniform widths, {label}")
-    others = [(row["flops"], row["top1"]) for row in rows if not row["name"].startswith("width-")]
+    others = [(row["flops"], row[score]) for row in rows if not row["name"].startswith("width-")]
     if others:
         axes.plot(*zip(*others, strict=True), "sC3", label="channel configs, calibrated")
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     axes.set_xlabel("FLOPs (multiply-adds)")
-    axes.set_ylabel("top-1 on the holdout")
+    axes.set_ylabel(f"{metric.title} on the holdout" + (f", {metric.unit}" if metric.unit not in ("", "%") else ""))
     axes.set_title(f"{model}: one supernet, many widths")
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 from autoslim_cli.cost.budget import MEASURES
+from autoslim_cli.files.metric import TOP1
 from autoslim_cli.report.charts import STYLE, colour, said_of
 from autoslim_cli.report.facts import Artifact, Facts, Network
 from autoslim_cli.report.markup import element, html
@@ -43,6 +44,8 @@ details > * + * { margin-top: .5em; }
 def page(facts: Facts, figures: Mapping[str, Element]) -> str:
     """Write the page; `figures` are those of `charts.figures`."""
     devices = [name for name in facts.base.costs if name.startswith("ms ")]
+    score = facts.metric.title
+    headed = "Accuracy" if facts.metric == TOP1 else score
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -56,9 +59,9 @@ def page(facts: Facts, figures: Mapping[str, Element]) -> str:
     if "slimming" in figures:
         cards.append(_section("Slimming", facts.search, None, figures["slimming"], _steps(facts)))
     for name, title, text in (
-        ("accuracy", "Accuracy against FLOPs", "Test top-1 of retrained networks, by what chose their channels."),
-        *((f"accuracy-{name}", f"Accuracy against {name}", "As its latency table predicts it.") for name in devices),
-        ("subnetworks", "The supernet's sub-networks", "Holdout top-1 with BN calibrated, without training."),
+        ("accuracy", f"{headed} against FLOPs", f"Test {score} of retrained networks, by what chose their channels."),
+        *((f"accuracy-{name}", f"{headed} against {name}", "As its latency table predicts it.") for name in devices),
+        ("subnetworks", "The supernet's sub-networks", f"Holdout {score} with BN calibrated, without training."),
         ("training", "Training", "Training loss; the supernet's is that of its largest sub-network."),
         ("flops", "Where FLOPs go", "Layer by layer."),
         ("params", "Where parameters go", "Layer by layer."),
@@ -121,11 +124,11 @@ def _table(heads: Sequence[str], rows: Iterable[Iterable[Element | str]], *, lef
 def _networks(facts: Facts, devices: Sequence[str]) -> Element:
     """List the networks with their costs, and what was measured of them."""
     networks = [facts.base, facts.supernet, *facts.found, *facts.others]
-    measured = [where for where in ("holdout", "test") if any(where in network.top1 for network in networks)]
+    measured = [where for where in ("holdout", "test") if any(where in network.scores for network in networks)]
     memory = [name for name in ("activation_memory",) if name in facts.base.costs]
     budgets = ["budget"] if any(network.budget for network in networks) else []
     heads = ["network", *budgets, "FLOPs", "params", *("activations" for _ in memory), *devices]
-    heads += [f"{where} top-1" for where in measured]
+    heads += [f"{where} {facts.metric.title}" for where in measured]
 
     def row(network: Network) -> Iterable[Element | str]:
         costs = network.costs
@@ -135,7 +138,7 @@ def _networks(facts: Facts, devices: Sequence[str]) -> Element:
         yield f"{costs['params']:,.0f}"
         yield from (MEASURES[name].show(costs[name]) for name in memory)
         yield from (f"{costs[name]:.4g}" for name in devices)
-        yield from (f"{network.top1[where]:.2%}" if where in network.top1 else "" for where in measured)
+        yield from (facts.metric.show(network.scores[where]) if where in network.scores else "" for where in measured)
 
     return _table(heads, map(row, networks))
 
@@ -155,7 +158,9 @@ def _units(facts: Facts) -> Element:
 
 def _steps(facts: Facts) -> Element:
     """List the steps of the search: what the pointer shows, for those who have none."""
-    return _folded(f"All {len(facts.steps)} steps", _list(said_of(step) for step in facts.steps if "flops" in step))
+    return _folded(
+        f"All {len(facts.steps)} steps", _list(said_of(step, facts.metric) for step in facts.steps if "flops" in step)
+    )
 
 
 def _provenance(artifacts: Sequence[Artifact]) -> Element:

@@ -8,7 +8,7 @@ from itertools import takewhile
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.network.table import Channels
 from autoslim_cli.search.finish import finish
-from autoslim_cli.search.problem import NOISE, SCREEN, Answer, Ask, Harm, Problem, Step
+from autoslim_cli.search.problem import SCREEN, Answer, Ask, Harm, Problem, Step
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.training.score import Score
 
@@ -36,8 +36,8 @@ def exact(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
 
 
 def paper(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
-    """Search as AutoSlim's section 3.2 has it: exact, by top-1, harm alone, one group a step, no answer filled."""
-    as_published = {"score": "top1", "per_flop": False, "pace": 0.0, "fill": 0.0, "refine": 0}
+    """Search as AutoSlim's section 3.2 has it: exact, by the score, harm alone, one group a step, no answer filled."""
+    as_published = {"score": "score", "per_flop": False, "pace": 0.0, "fill": 0.0, "refine": 0}
     settings = problem.settings.model_copy(update=as_published)
     return exact(replace(problem, settings=settings), ask)
 
@@ -90,7 +90,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
             ahead = [] if last or settings.draw == "anew" else first(budget, problem.slimming(budget, after), after)
             joint = ask(after, [CURRENT, *ahead[: some(ahead)]], number)[CURRENT]
             harm = problem.harm(joint, problem.score(ask, channels, number))
-            if harm[0] <= EXCESS * sum(max(known[c.units[0]][0], NOISE) for c in taken):
+            if harm[0] <= EXCESS * sum(max(known[c.units[0]][0], problem.noises[0]) for c in taken):
                 groups += len(taken)
                 return _joined(taken), joint
             # 5. Together they harm far more than one by one: take half of them.

@@ -47,7 +47,7 @@ class Journal:
             row["changes"] = [list(change) for change in step.changes]
         else:
             row["channels"] = step.channels
-        row |= {**self.costs(step.channels), "loss": step.score.loss, "top1": step.score.top1}
+        row |= {**self.costs(step.channels), **step.score.figures}
         row |= {"evaluations": len(self.asked) - self.evaluations, "seconds": round(self.seconds, 4)}
         self.evaluations, self.seconds = len(self.asked), 0.0
         self.log.add_decision(row)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from autoslim_cli.errors import LogError, StaleLogError
 from autoslim_cli.files.atomic import write_text
+from autoslim_cli.files.metric import TOP1, Metric
 from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.errors import explain
@@ -36,6 +37,7 @@ class SearchLog:
     path: Path
     header: dict[str, Any]
     writing: bool = True
+    metric: Metric = TOP1
     scored: dict[Key, Score] = field(default_factory=dict)
     decided: set[str] = field(default_factory=set)
     took: list[tuple[frozenset[Key], float, int]] = field(default_factory=list)
@@ -79,9 +81,9 @@ class SearchLog:
                     self.measured[timed.table, tuple(timed.measured)] = timed.ms
                 elif "trial" in row:
                     tried = TrialRow.model_validate(row)
-                    self.tried[tried.of, tuple(tried.trial)] = Score(tried.loss, tried.top1)
+                    self.tried[tried.of, tuple(tried.trial)] = self._score(tried.loss, row.get(self.metric.name))
                 elif "step" in row or "answer" in row:
-                    DecisionRow.model_validate(row)
+                    self._score(DecisionRow.model_validate(row).loss, row.get(self.metric.name))
                     self.decided.add(_without_seconds(row))
                 else:
                     raise ValueError("neither a run, a scoring, a step, an answer, a trial nor a measurement")
@@ -99,12 +101,21 @@ class SearchLog:
     def _learn(self, row: ScoringRow, largest: Channels) -> None:
         """Take over a scoring. Raises ValueError for channels that the supernet does not hold."""
         scores, channels = {}, dict(zip(largest, row.at, strict=True))
-        for changes, loss, top1 in row.scored:
+        for changes, loss, value in row.scored:
             changed = Candidate.of(changes)
             if any(count > largest.get(unit, 0) for unit, count in changed.applied(channels).items()):
                 raise ValueError("the supernet does not hold these channels")
-            scores[key(channels, changed, row.draw)] = Score(loss, top1)
+            scores[key(channels, changed, row.draw)] = self._score(loss, value)
         self._keep(scores, row.seconds, row.multiply_adds)
+
+    def _score(self, loss: float, value: object) -> Score:
+        """Return a score. Raises ValueError for one that no network has."""
+        if type(value) not in (int, float):
+            raise ValueError(f"{self.metric.name} is no number")
+        score = Score(loss, value, self.metric)  # type: ignore[arg-type]
+        if not score.possible:
+            raise ValueError(f"no network has a loss of {loss:g} and {self.metric.title} of {value:g}")
+        return score
 
     def _keep(self, scores: dict[Key, Score], seconds: float, multiply_adds: int) -> None:
         """Remember a scoring and what it took."""
@@ -121,7 +132,7 @@ class SearchLog:
         multiply_adds: int,
     ) -> None:
         """Log a scoring before anything builds on it."""
-        scored = [[dict(c.changes), score.loss, score.top1] for c, score in scores.items()]
+        scored = [[dict(c.changes), score.loss, score.value] for c, score in scores.items()]
         row = {"draw": draw, "at": list(channels.values()), "scored": scored}
         self.add({**row, "multiply_adds": multiply_adds, "seconds": round(seconds, 4)})
         self._keep({key(channels, c, draw): score for c, score in scores.items()}, seconds, multiply_adds)
@@ -129,7 +140,7 @@ class SearchLog:
     def add_trial(self, of: str, counts: tuple[int, ...], score: Score) -> None:
         """Log the score of channels after a short training: a resumed search does not train them again."""
         self.tried[of, counts] = score
-        self.add({"trial": list(counts), "of": of, "loss": score.loss, "top1": score.top1})
+        self.add({"trial": list(counts), "of": of, **score.figures})
 
     def add_measured(self, table: str, counts: tuple[int, ...], ms: float) -> None:
         """Log a network's latency, measured as a table's device is: a resumed search does not measure it again."""

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autoslim_cli.files.facts import Loss, Top1
-
 Count = Annotated[int, Field(strict=True, gt=0)]
 Number = Annotated[int, Field(strict=True, ge=0)]
+Figure = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A loss, or a score: which of them can be depends on the metric."""
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
@@ -22,18 +22,17 @@ class ScoringRow(_Row):
 
     draw: Annotated[int, Field(strict=True, ge=-1)]
     at: list[Count]
-    scored: list[tuple[dict[str, Count], Loss, Top1]]
+    scored: list[tuple[dict[str, Count], Figure, Figure]]
     multiply_adds: Number
     seconds: Seconds
 
 
 class TrialRow(_Row):
-    """The score of channels after a short training, and what it depended on."""
+    """The loss of channels after a short training, and what it depended on; the score stands under its name."""
 
     trial: list[Count]
     of: str
-    loss: Loss
-    top1: Top1
+    loss: Figure
 
 
 class MeasuredRow(_Row):
@@ -45,13 +44,12 @@ class MeasuredRow(_Row):
 
 
 class DecisionRow(_Row):
-    """A step or an answer, and what the network costs and scores there."""
+    """A step or an answer, and what the network costs and loses there; the score stands under its name."""
 
     step: Number | None = None
     answer: str | None = None
     flops: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-    loss: Loss
-    top1: Top1
+    loss: Figure
 
 
 class RunRow(_Row):

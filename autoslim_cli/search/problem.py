@@ -10,6 +10,7 @@ from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import NOISE
 
 Harm = tuple[float, float]
 """What a candidate costs, and what settles ties: less is better, below zero is a gain."""
@@ -19,9 +20,6 @@ WHOLE = 0
 
 SCREEN = -1
 """The draw that is the first `search.screen` of all images: enough to tell which candidates are worth a look."""
-
-NOISE = 1e-3
-"""A difference of loss, or of top-1, that a few thousand images do not tell from none."""
 
 Ask = Callable[[Channels, Sequence[Candidate], int], dict[Candidate, Score]]
 """Score candidates of some channels on one draw of the holdout; what was scored before costs nothing."""
@@ -61,8 +59,8 @@ class Problem:
     budgets: tuple[Budget, ...]
     settings: SearchSettings
     seed: int = 0
-    higher_is_better: bool = True
-    """Whether a greater score is a better one: `Task.higher_is_better`."""
+    noise: tuple[float, float] = (NOISE, NOISE)
+    """Differences of loss and of score that the holdout does not tell from none: `Task.noise`."""
     importance: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Of every channel of each free unit of the supernet, for `magnitude`."""
 
@@ -103,16 +101,23 @@ class Problem:
 
     def harm(self, score: Score, current: Score) -> Harm:
         """Return what channels lose against the current ones: the score with ties settled by loss, or the loss."""
-        loss, lost = score.loss - current.loss, current.top1 - score.top1
-        lost = lost if self.higher_is_better else -lost
-        return (loss, lost) if self.settings.score == "loss" else (lost, loss)
+        return self._judged((score.loss - current.loss, score.lost(current)))
+
+    @property
+    def noises(self) -> Harm:
+        """Return the harms that are within the noise."""
+        return self._judged(self.noise)
+
+    def _judged(self, pair: tuple[float, float]) -> Harm:
+        """Return what is of a loss and of a score, that first which `search.score` judges by."""
+        return pair if self.settings.score == "loss" else pair[::-1]
 
     def rank(self, budget: Budget, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
         """Return what slimming candidates are compared by: harm, or harm per cost saved that the budget asks for."""
         if not self.settings.per_flop:
             return harm
         saved = budget.saving(self.cost(channels), self.cost(candidate.applied(channels)))
-        first, second = (_per_saving(value, saved) for value in harm)
+        first, second = (_per_saving(value, saved, noise) for value, noise in zip(harm, self.noises, strict=True))
         return first, second
 
     def worth(self, budget: Budget, candidate: Candidate, channels: Channels, harm: Harm) -> Harm:
@@ -120,7 +125,7 @@ class Problem:
         added = self.used(budget, candidate.applied(channels)) - self.used(budget, channels)
         if added <= 0:  # latency may stay, or fall
             return -math.inf, harm[0]
-        first, second = ((value + NOISE) / added for value in harm)
+        first, second = ((value + noise) / added for value, noise in zip(harm, self.noises, strict=True))
         return first, second
 
     def used(self, budget: Budget, channels: Channels) -> float:
@@ -150,12 +155,12 @@ class Problem:
         return ask(channels, (CURRENT,), draw)[CURRENT]
 
 
-def _per_saving(harm: float, saved: float) -> float:
+def _per_saving(harm: float, saved: float, noise: float = NOISE) -> float:
     """Divide a harm by what it saves.
 
     A harm within the noise, or a gain, counts as next to none, the less the more is gained: continuous in both, and of
     two candidates that harm alike the one that saves more is always ahead.
     """
-    smooth = math.hypot(harm, NOISE)
-    positive = (smooth + harm) / 2 if harm > 0 else NOISE**2 / (smooth - harm) / 2  # the same, without cancellation
+    smooth = math.hypot(harm, noise)
+    positive = (smooth + harm) / 2 if harm > 0 else noise**2 / (smooth - harm) / 2  # the same, without cancellation
     return positive / saved if saved > 0 else math.inf

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from autoslim_cli.data.batch import Batch, tensors
 from autoslim_cli.data.sets import Images
-from autoslim_cli.data.sources import Batch
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SearchSettings
@@ -18,7 +18,6 @@ from autoslim_cli.seeds import generator
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.training.distributed import Ranks
-from autoslim_cli.training.measure import sum_of
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 
@@ -60,6 +59,11 @@ class Scorer:
         self.loaded: dict[int, list[Batch]] = {}
 
     @property
+    def device(self) -> torch.device:
+        """Return where images are scored."""
+        return self.whole.images.device
+
+    @property
     def images(self) -> int:
         """Return how many images the score of an answer is measured on."""
         return len(self.whole.images)
@@ -81,7 +85,7 @@ class Scorer:
             self.drawn = draw, even(self.whole.images.select(order[: self.settings.images]), self.most)
         return self.drawn[1]
 
-    def _batches(self, draw: int) -> Iterable[Batch]:
+    def _batches(self, draw: int) -> Iterable[tuple[Any, Any]]:
         """Return the batches of a draw; where draws are fixed, they are loaded once."""
         draw = self.draw_of(draw)
         if self.anew:
@@ -98,8 +102,8 @@ class Scorer:
         mine = share(self.evaluator, channels, candidates, self.ranks)
         sums = self._sums(channels, mine, draw) if mine else {}
         count = self.images_of(draw)
-        scores = {c: s for part in self.ranks.gather(sums) for c, s in part.items()}
-        scores = {c: Score(scores[c].loss / count, scores[c].top1 / count) for c in candidates}
+        gathered = {c: sums for part in self.ranks.gather(sums) for c, sums in part.items()}
+        scores = {c: self.task.scored(gathered[c], count) for c in candidates}
         if broken := [score for score in scores.values() if not score.possible]:
             raise AutoslimError(
                 f"the supernet's loss on the holdout is {broken[0].loss:g}: it is not finite, or beyond all use; "
@@ -111,26 +115,23 @@ class Scorer:
             )
         return scores
 
-    def _sums(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, Score]:
-        """Return sums of losses and of scores. Nothing waits for the device before the end."""
-        losses: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
-        hits: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
-        for images, labels in self._batches(draw):
-            with arithmetic(self.settings, images.device):
-                for candidate, outputs in self.evaluator.forked_logits(images, channels, candidates):
-                    losses[candidate] += sum_of(self.task.losses(outputs, labels))
-                    hits[candidate] += sum_of(self.task.scores(outputs, labels))
-        summed = torch.stack([torch.stack([losses[c], hits[c]]) for c in candidates]).tolist()
-        return {c: Score(loss, score) for c, (loss, score) in zip(candidates, summed, strict=True)}
+    def _sums(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, list[float]]:
+        """Return the sums that scores are computed from. Nothing waits for the device before the end."""
+        sums: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
+        for inputs, targets in self._batches(draw):
+            with arithmetic(self.settings, self.device):
+                for candidate, outputs in self.evaluator.forked_logits(inputs, channels, candidates):
+                    sums[candidate] += self.task.sums(outputs, targets)
+        return dict(zip(candidates, torch.stack([sums[c] for c in candidates]).tolist(), strict=True))
 
     def time_a_pass(self, channels: Channels) -> float:
         """Return the seconds of one forward pass over a draw's images, after a warm-up on one batch."""
-        batches = [images for images, _ in self._batches(1)]
-        with arithmetic(self.settings, batches[0].device):
-            self.evaluator.logits(batches[0], channels).sum().item()
+        batches = [inputs for inputs, _ in self._batches(1)]
+        with arithmetic(self.settings, self.device):
+            waited_for(self.evaluator.logits(batches[0], channels))
             started = time.monotonic()
-            for images in batches:
-                self.evaluator.logits(images, channels).sum().item()
+            for inputs in batches:
+                waited_for(self.evaluator.logits(inputs, channels))
         return time.monotonic() - started
 
 
@@ -167,6 +168,12 @@ def _runs(ordered: Sequence[Candidate], work: dict[Candidate, tuple[int, int]], 
     return runs if all(sum(work[c]) <= bound for c in ordered) else [*runs, *([[]] * len(ordered))]
 
 
+def waited_for(outputs: object) -> None:
+    """Wait until outputs are there: on a GPU a value of them is what the host waits for."""
+    for tensor in tensors(outputs):
+        tensor.sum().item()
+
+
 def arithmetic(settings: SearchSettings, device: torch.device) -> AbstractContextManager[Any]:
     """Return the context that forward passes run in."""
     if settings.precision == "fp32":
@@ -182,10 +189,10 @@ def most_images(
     What a scoring holds is measured on two images, at the supernet's largest channels, where it is most, for candidates
     all along the network. Raises AutoslimError if the memory does not hold two images.
     """
-    images, _ = next(iter(holdout.take(2).evaluation(2)))
+    inputs, _ = next(iter(holdout.take(2).evaluation(2)))
     some = slimmer[:: -(-len(slimmer) // MEASURED)]
-    with arithmetic(settings, images.device):
-        each = MARGIN * evaluator.peak_bytes(images, largest, some)
+    with arithmetic(settings, holdout.device):
+        each = MARGIN * evaluator.peak_bytes(inputs, largest, some)
     memory = settings.memory * 2**30
     most = min(settings.batch, int(memory / each))
     if most < 2:

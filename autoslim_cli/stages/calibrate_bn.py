@@ -1,7 +1,7 @@
 """Cut sub-networks out of the supernet and give each its own BN statistics (US-Nets, section 3.3)."""
 
 import re
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import save_model
 from autoslim_cli.files.checkpoint import MODEL
+from autoslim_cli.files.metric import Metric
 from autoslim_cli.files.provenance import current_facts, keeping_the_old
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
@@ -18,8 +19,7 @@ from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import width_name
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
-from autoslim_cli.training.score import Score
-from autoslim_cli.training.task import task_of
+from autoslim_cli.training.score import Score, measured
 
 MOST_WIDTHS = 1000
 
@@ -66,8 +66,8 @@ def calibrate_bn(
         wanted[path.stem.removeprefix("arch-")] = read_channels(path, network, costs, bounded=True)
     supernet = load_supernet(project)
     made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
-    settings, task, ranks, rows = recipe.calibrate, task_of(recipe.model), project.ranks, list[dict[str, Any]]()
-    say = project.reporter.say
+    settings, task, ranks, rows = recipe.calibrate, project.task, project.ranks, list[dict[str, Any]]()
+    uncalibrated, say = f"uncalibrated_{task.metric.name}", project.reporter.say
 
     def calibrated(plain: nn.Module) -> None:
         batches = calibration_batches(project.images.training, settings.images, settings.batch, ranks)
@@ -84,20 +84,25 @@ def calibrate_bn(
         for done, (name, channels) in enumerate(wanted.items()):
             path = project.directory / f"subnet-{name}.safetensors"
             facts = _current(project, path, made_from, channels) if resume else None
-            if facts is None or (compare and "uncalibrated_top1" not in facts["holdout"]):
+            if facts is None or (compare and uncalibrated not in facts["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 plain = supernet.extract(channels)
-                before = {"uncalibrated_top1": score(plain).top1} if compare else {}
+                before = {uncalibrated: score(plain).value} if compare else {}
                 calibrated(plain)
-                facts = {"made_from": made_from, "holdout": {**asdict(score(plain)), **before}}
+                facts = {"made_from": made_from, **measured("holdout", score(plain), before)}
                 config = config_of(network, costs, channels, built=plain)
                 if ranks.first:
                     with keeping_the_old(path, say):
                         save_model(path, plain, config, facts)
             rows.append({"name": name, "path": str(path), **costs(channels), **facts["holdout"]})
-            bar(done + 1, lambda: f"{rows[-1]['name']}: top-1 {rows[-1]['top1']:.1%}")
+            bar(done + 1, partial(_progress, task.metric, rows[-1]))
     ranks.wait()
     return rows
+
+
+def _progress(metric: Metric, row: dict[str, Any]) -> str:
+    """Say what was measured last."""
+    return f"{row['name']}: {metric.title} {metric.show(row[metric.name], 1)}"
 
 
 def _current(project: Project, path: Path, made_from: dict[str, Any], channels: Channels) -> dict[str, Any] | None:
@@ -115,13 +120,13 @@ def extract(project: Project, width: float) -> dict[str, Any]:
     name = switch_name(project, width)
     channels = network.switches[name]
     plain = load_supernet(project).extract(channels, name)
-    score = evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), task_of(recipe.model))
+    score = evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), project.task)
     path = project.directory / f"subnet-{name}.safetensors"
     made_from = origin(project, "data", "supernet", parents=[project.directory / SUPERNET_FILE])
     config = config_of(network, project.costs, channels, built=plain)
     with keeping_the_old(path, project.reporter.say):
-        save_model(path, plain, config, {"made_from": made_from, "holdout": asdict(score)})
-    return {"name": name, "path": str(path), **project.costs(channels), **asdict(score)}
+        save_model(path, plain, config, {"made_from": made_from, **measured("holdout", score)})
+    return {"name": name, "path": str(path), **project.costs(channels), **score.figures}
 
 
 def switch_name(project: Project, width: float) -> str:

@@ -12,6 +12,7 @@ from autoslim_cli.cost.configs import check_cost
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.files.channel_config import ChannelConfig, describe
 from autoslim_cli.files.checkpoint import MODEL
+from autoslim_cli.files.metric import TOP1, Metric
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
@@ -40,6 +41,7 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: 
         refuse_incomplete(latency_table, times)
     models: dict[str, Model] = {}
     rows: list[dict[str, Any]] = []
+    metrics: dict[str, Metric] = {}
     for path in paths:
         config, steering, facts = network_in(path)
         model, trusted = describe(config.model), Trust.in_recipe_of(path, anything=trust)
@@ -53,9 +55,15 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: 
         one = models[model]
         channels = one.space.check(config.channels, str(path), bounded=False)
         check_cost(path, config, one.costs, channels)
-        facts_of = {"kind": kind_of(facts), "source": source_of(config), "top1": top1_of(config, facts)}
+        metric, scores = scores_of(config, facts)
+        metrics[metric.name] = metric
+        facts_of = {"kind": kind_of(facts), "source": source_of(config), metric.name: scores}
         rows.append({"name": str(path), "model": model, **facts_of, **one.row(channels)})
-    return {"networks": rows, "differ": differing([row["channels"] for row in rows])}
+    return {
+        "networks": rows,
+        "metrics": {name: metric.model_dump(mode="json") for name, metric in metrics.items()},
+        "differ": differing([row["channels"] for row in rows]),
+    }
 
 
 def differing(channels: Sequence[Mapping[str, int]]) -> dict[str, list[int | None]]:
@@ -115,13 +123,14 @@ def kind_of(facts: Mapping[str, Any]) -> str:
     return "retrained" if "test" in facts else "subnet"
 
 
-def top1_of(config: ChannelConfig, facts: Mapping[str, Any]) -> dict[str, float]:
-    """Return the top-1 that a file records, by the images that it was measured on: `test`, `holdout`."""
+def scores_of(config: ChannelConfig, facts: Mapping[str, Any]) -> tuple[Metric, dict[str, float]]:
+    """Return the score that a file records, by the images that it was measured on: `test`, `holdout`."""
     if not facts:
-        return {"holdout": config.found.top1} if config.found else {}
+        return (config.found.metric, {"holdout": config.found.score}) if config.found else (TOP1, {})
+    metric = Metric.model_validate(facts.get("metric", TOP1))
     scores = {where: facts.get(where) or {} for where in ("holdout", "test")}
     scores["holdout"] = scores["holdout"].get("largest", scores["holdout"])  # of a supernet
-    return {where: score["top1"] for where, score in scores.items() if "top1" in score}
+    return metric, {where: score[metric.name] for where, score in scores.items() if metric.name in score}
 
 
 def source_of(config: ChannelConfig) -> str | None:

@@ -1,6 +1,5 @@
 """Measure a deployable checkpoint on the recipe's test set."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.project import Project, load_supernet
 from autoslim_cli.training import measure
-from autoslim_cli.training.task import task_of
 
 MAKE = "autoslim retrain"
 
@@ -70,14 +68,14 @@ def _network(config: ChannelConfig, path: Path, trust: Trust, *, most: int | Non
 
 
 def evaluate(project: Project, path: Path, width: float | None = None) -> dict[str, Any]:
-    """Return loss and top-1 on the test set, FLOPs and parameters of a checkpoint, or of a switch of the supernet."""
+    """Return loss and score on the test set, FLOPs and parameters of a checkpoint, or of a switch of the supernet."""
     recipe, base = project.recipe, project.network
 
     def score(network: nn.Module) -> dict[str, float]:
         with project.reporter.doing("measuring on the test images"):
             ranks = project.ranks
             batches = project.images.test.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-            return asdict(measure.evaluate(network, batches, task_of(recipe.model), ranks))
+            return measure.evaluate(network, batches, project.task, ranks).figures
 
     if width is not None:
         name = switch_name(project, width)

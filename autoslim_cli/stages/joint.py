@@ -1,13 +1,11 @@
 """Train several found networks as one slimmable network, and split it after (AutoSlim, section 4.1)."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.cost.step_memory import StepMemory
+from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.slimming.supernet import Supernet, largest
@@ -17,7 +15,8 @@ from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
 from autoslim_cli.training.measure import running_averages
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
-from autoslim_cli.training.task import task_of
+from autoslim_cli.training.score import measured
+from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 STATE_FILE = "joint.resume.pt"
@@ -64,14 +63,14 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
     configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
     images = training_images(project)
     assert len(project.images.test)  # before any work
-    task = task_of(recipe.model, recipe.retrain.label_smoothing)
+    task = task_of(recipe, project.directory, recipe.retrain)
     (first, *others), distill = switches, recipe.retrain.distill
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in switches.items())
     project.reporter.say(f"retraining jointly: FLOPs {text}")
 
-    def step(batch: Tensor, labels: Tensor, over: Pass) -> Losses:
+    def step(inputs: Tree, targets: Tree, over: Pass) -> Losses:
         run = run_switches(slimmable)
-        losses = sandwich_step(run, batch, labels, first, others, task=task, distill=distill, over=over)
+        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
         return dict(zip(switches, losses, strict=True))
 
     def after_epoch() -> Glance:
@@ -83,7 +82,7 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
             plain = slimmable.extract(channels, name)
             end_training(project, plain)
             score = on_test_images(project, plain, task)
-            facts = {"config": configs[name].model_dump(mode="json", exclude_none=True), "test": asdict(score)}
+            facts = {"config": configs[name].model_dump(mode="json", exclude_none=True), **measured("test", score)}
             ended[paths[name]] = Result(plain.state_dict(), facts)
         return ended
 

@@ -19,11 +19,13 @@ from autoslim_cli.latency.table_choice import table_for_search
 from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter
-from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.recipe.schema import DOWNLOADED, Recipe
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import weights_digest
 from autoslim_cli.training.distributed import Ranks, join_ranks
+from autoslim_cli.training.task import Task
+from autoslim_cli.training.tasks import task_digest, task_of
 
 SUPERNET_FILE = "supernet.safetensors"
 
@@ -38,6 +40,7 @@ class Project:
     network: BaseNetwork
     images: ImageSets
     costs: Costs
+    task: Task
     reporter: Reporter
     ranks: Ranks
     """The processes that share the work."""
@@ -52,15 +55,18 @@ def open_project(recipe: Recipe, directory: Path, reporter: Reporter, *, trust: 
     keep_freed_memory()
     ranks = join_ranks()
     device = choose_device(recipe.device)
+    task = task_of(recipe, directory)
     network = BaseNetwork.of(recipe, directory, device)
-    images = ImageSets(recipe.data, recipe.model, recipe.seed, directory, device)
-    if ranks.size > 1 and recipe.data.download and recipe.data.name not in ("digits", "image-folder"):
+    if not recipe.model.trace:  # a part's outputs are not the network's
+        task.check_outputs(network.reading.outputs, recipe.model.input)
+    images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device)
+    if ranks.size > 1 and recipe.data.download and recipe.data.name in DOWNLOADED:
         if ranks.first:  # one process downloads for all
             assert images.digest
         ranks.wait()
     costs = Costs.closed_form(network.reading.table)
     trusted = Trust(recipe.model, directory, anything=trust)
-    return Project(recipe, directory, device, network, images, costs, reporter, ranks, trusted)
+    return Project(recipe, directory, device, network, images, costs, task, reporter, ranks, trusted)
 
 
 def load_supernet(project: Project, path: Path | None = None, *, same_holdout: bool = True) -> Supernet:
@@ -86,6 +92,7 @@ def origin(
     is what further names stand for.
     """
     contents = {"network": project.network.digest, "images": project.images.digest, **(named or {})}
+    contents |= task_digest(project.recipe.task, project.directory)
     if "test images" in also:
         contents["test images"] = project.images.test.source.digest
     if "weights" in also and project.recipe.model.weights:

@@ -11,10 +11,11 @@ import yaml
 from autoslim_cli import __version__
 from autoslim_cli.cost.budget import MEASURES, parse
 from autoslim_cli.cost.configs import check_cost
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name, sha256, write_text
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, config_sha256, describe, read_config
+from autoslim_cli.files.metric import Metric
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
@@ -24,7 +25,7 @@ from autoslim_cli.report.facts import Artifact, Facts, Kind, Layer, Network, Par
 from autoslim_cli.report.markup import svg_file
 from autoslim_cli.report.page import page
 from autoslim_cli.search.log import LOG_FILE, read_log, read_steps
-from autoslim_cli.stages.compare import kind_of, top1_of
+from autoslim_cli.stages.compare import kind_of, scores_of
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
 from autoslim_cli.training.metrics import read_metrics
 
@@ -87,26 +88,23 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             artifacts.append(_artifact(path))
             config, facts = _opened(path)
             if config is None:
-                supernet = (
-                    top1_of(ChannelConfig(model=recipe.model, channels={}), facts)
-                    if path.name == SUPERNET_FILE
-                    else supernet
-                )
+                if path.name == SUPERNET_FILE:
+                    supernet = _scores(path, ChannelConfig(model=recipe.model, channels={}), facts, project.task.metric)
                 continue
             if config.model != recipe.model.architecture:
                 raise AutoslimError(f"{path}: of {describe(config.model)}, which is not the recipe's model")
             channels = space.check(config.channels, str(path), bounded=False)
             check_cost(path, config, project.costs, channels)
+            scores = _scores(path, config, facts, project.task.metric)
         except AutoslimError as error:
             notes.append(str(error))
             continue
-        top1 = top1_of(config, facts)
         if not facts:
             chosen_by[path.name] = _chosen_by(config)
             budget = config.found.budget if config.found else ""
             limits = dict(_limits(budget, project.costs(project.network.base)))
             name = path.stem.removeprefix("arch-")
-            found.append(network(name, "found", channels, top1=top1, budget=budget, limits=limits))
+            found.append(network(name, "found", channels, scores=scores, budget=budget, limits=limits))
             continue
         parents = facts.get("made_from", {}).get("parents", {})
         by = next((chosen_by.get(name, "searched") for name in parents if name.endswith(".json")), "one width")
@@ -117,7 +115,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             else ("one width" if channels in map(space.uniform, _widths(path)) else "searched")
         )
         trained = _training(facts) if kind == "retrained" else ""
-        others.append(network(path.stem, kind, channels, top1=top1, channels_by=by, trained=trained))
+        others.append(network(path.stem, kind, channels, scores=scores, channels_by=by, trained=trained))
     # 2. The search.
     steps, search = list[dict[str, Any]](), ""
     try:
@@ -131,19 +129,28 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         title=directory.resolve().name,
         about=recipe.about,
         model=describe(recipe.model),
+        metric=project.task.metric,
         layers=[_layer(row) for row in rows],
         base=network("base", "base", project.network.base),
-        supernet=network("supernet", "supernet", space.largest, top1=supernet),
+        supernet=network("supernet", "supernet", space.largest, scores=supernet),
         found=found,
         others=others,
         curves=dict(_curves(directory)),
-        steps=[step for step in steps if _can_be_drawn(step)],
+        steps=[step for step in steps if _can_be_drawn(step, project.task.metric)],
         search=search,
         artifacts=artifacts,
         notes=notes,
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         version=__version__,
     )
+
+
+def _scores(path: Path, config: ChannelConfig, facts: dict[str, Any], metric: Metric) -> dict[str, float]:
+    """Return the scores that a file records. Raises ArtifactError for those of another task."""
+    measured, scores = scores_of(config, facts)
+    if scores and measured.name != metric.name:
+        raise ArtifactError(f"{path}: measured by {measured.title}, and the recipe's task is by {metric.title}")
+    return scores
 
 
 def _opened(path: Path) -> tuple[ChannelConfig | None, dict[str, Any]]:
@@ -239,12 +246,12 @@ def _curves(directory: Path) -> Iterator[tuple[str, list[tuple[float, float]]]]:
             yield path.name.removesuffix(".metrics.jsonl"), points
 
 
-def _can_be_drawn(step: dict[str, Any]) -> bool:
+def _can_be_drawn(step: dict[str, Any], metric: Metric) -> bool:
     """Tell whether a step of a log, which nobody has checked, has numbers where a figure needs them."""
     changes = step.get("changes", [])
     well_formed = isinstance(changes, list) and all(isinstance(one, list) and len(one) == 3 for one in changes)
     complete = {"step", "kind"} <= step.keys() and ("unit" not in step or {"before", "after"} <= step.keys())
-    numbers = [step.get(name) for name in ("flops", "loss", "top1")]
+    numbers = [step.get(name) for name in ("flops", "loss", metric.name)]
     finite = all(type(number) in (int, float) and abs(number) < MOST for number in numbers if number is not None)
     return well_formed and complete and finite and None not in numbers
 

@@ -2,16 +2,17 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.step_memory import StepMemory
+from autoslim_cli.data.batch import Tree, forward, mapped
 from autoslim_cli.data.sets import Images
+from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
 from autoslim_cli.recipe.schema import RetrainSettings
@@ -26,8 +27,9 @@ from autoslim_cli.training.measure import (
     running_averages,
 )
 from autoslim_cli.training.passes import Pass
-from autoslim_cli.training.score import Score
-from autoslim_cli.training.task import Task, task_of
+from autoslim_cli.training.score import Score, measured
+from autoslim_cli.training.task import Task
+from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 
@@ -94,7 +96,7 @@ def glance(project: Project, networks: Iterable[nn.Module], task: Task) -> Glanc
         end_training(project, ended)
         batches = project.images.holdout.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
         scores.append(evaluate(ended, batches, task, ranks))
-    words = "holdout top-1 " + "  ".join(f"{score.top1:.1%}" for score in scores)
+    words = f"holdout {task.metric.title} " + "  ".join(score.text for score in scores)
     return Glance(words, sum(score.loss for score in scores) / len(scores))
 
 
@@ -119,20 +121,26 @@ def _ends_in_calibration(project: Project) -> bool:
 
 
 def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_by: nn.Module | None) -> Step:
-    """Return what one step of a plain network's training does: it learns from the labels and from a teacher."""
+    """Return what one step of a plain network's training does: it learns from the targets and from a teacher."""
     weight, temperature = settings.teacher_weight, settings.temperature
+    if temperature != 1 and not task.gives_logits:
+        raise UsageError(
+            f"retrain.temperature: {temperature:g} softens logits, and {task.name} has none; leave it at 1"
+        )
 
-    def step(batch: Tensor, labels: Tensor, over: Pass) -> Losses:
+    def softened(outputs: Any) -> Any:
+        return mapped(outputs, lambda one: one / temperature) if temperature != 1 else outputs
+
+    def step(inputs: Tree, targets: Tree, over: Pass) -> Losses:
         with over.forward():
-            # 1. What the labels say.
-            outputs = network(batch)
-            task.check(outputs)
-            loss = task.loss(outputs, labels)
+            # 1. What the targets say.
+            outputs = forward(network, inputs)
+            loss = task.learned(outputs, targets)
             # 2. What the teacher says, if there is one.
             if taught_by is not None:
                 with torch.no_grad():
-                    target = task.target(taught_by(batch) / temperature)
-                distilled = task.distillation(outputs / temperature, target) * temperature**2
+                    target = task.target(softened(forward(taught_by, inputs)))
+                distilled = task.distilled(softened(outputs), target) * temperature**2
                 loss = (1 - weight) * loss + weight * distilled
         return {"loss": over.backward(loss)}
 
@@ -146,7 +154,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
     config = config_of(project.network, project.costs, channels, built=network)
     images = training_images(project)
     assert len(project.images.test)  # before any work
-    task = task_of(recipe.model, recipe.retrain.label_smoothing)
+    task = task_of(recipe, project.directory, recipe.retrain)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
     words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
     words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"
@@ -157,7 +165,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
     def results() -> dict[Path, Result]:
         end_training(project, network)
         score = on_test_images(project, network, task)
-        facts = {"config": config.model_dump(mode="json", exclude_none=True), "test": asdict(score)}
+        facts = {"config": config.model_dump(mode="json", exclude_none=True), **measured("test", score)}
         return {path: Result(network.state_dict(), facts)}
 
     needs = StepMemory.of(project.network.reading)

@@ -39,6 +39,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False) ->
     base = project.network.base
     trained = retrain(project, BASE + label(project), base, resume=True) if train_base else project.costs(base)
     rows: list[dict[str, Any]] = [{"network": "base", **trained}]
+    score = project.task.metric.name
     for config, budget in zip(found.configs, budgets, strict=True):
         path = project.directory / Path(config["path"]).name
         channels = read_channels(path, project.network, project.costs, bounded=True)
@@ -47,7 +48,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False) ->
             project, path.stem.removeprefix("arch-") + label(project), channels, config=path, resume=True
         )
         rows.append(_row("searched", project, budget, searched, channels))
-        rows[-1] |= {"holdout_top1_without_retraining": subnet["top1"]}
+        rows[-1] |= {f"holdout_{score}_without_retraining": subnet[score]}
         uniform = uniform_channels(project, budget)
         at_one_width = retrain(project, uniform_name(budget) + label(project), uniform, resume=True)
         rows.append(_row("uniform", project, budget, at_one_width, uniform))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, o
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial
 from autoslim_cli.training.distributed import Ranks
-from autoslim_cli.training.task import task_of
+from autoslim_cli.training.score import Score
 
 DECIDING = (
     *("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine"),
@@ -94,7 +94,7 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
 
         def write(answer: Answer, found_by: str, number: int) -> None:
             result.configs.append(_write(project, answer, found_by, log, number, ranks))
-            log.add_decision({"answer": str(answer.budget), **costs(answer.channels), **asdict(answer.score)})
+            log.add_decision({"answer": str(answer.budget), **costs(answer.channels), **answer.score.figures})
 
         with project.reporter.bar("searching", forecast.steps) as bar:
             for event in strategy(problem, journal.ask):
@@ -121,7 +121,9 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
 
 def _refuse(project: Project) -> None:
     """Raise UsageError for a supernet or settings that cannot be searched with."""
-    settings, data = project.recipe.search, project.recipe.data
+    settings, data, task = project.recipe.search, project.recipe.data, project.task
+    if settings.score not in ("loss", task.metric.name):
+        raise UsageError(f"search.score: {settings.score!r} is no score of {task.name}: loss, or {task.metric.name}")
     if project.network.switches:
         raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
     if settings.draw == "anew" and not (settings.images and settings.images < data.holdout):
@@ -136,7 +138,7 @@ def _opened(
 ) -> tuple[Problem, Scorer, SearchLog, dict[str, Any]]:
     """Return the problem, what scores candidates, the log that goes on or begins, and the header it began with."""
     recipe, network, settings = project.recipe, project.network, project.recipe.search
-    path, task = project.directory / LOG_FILE, task_of(recipe.model)
+    path, task = project.directory / LOG_FILE, project.task
     evaluator = ForkedEvaluator(load_supernet(project))
     ranks = project.ranks
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
@@ -145,12 +147,10 @@ def _opened(
     if "magnitude" in (settings.strategy, *settings.rivals):
         found = importance(evaluator.supernet.body, network.reading.table, network.full)
         weighed = {unit: values.tolist() for unit, values in found.items()}
-    problem = Problem(
-        network.space, project.costs, tuple(budgets), settings, recipe.seed, task.higher_is_better, weighed
-    )
+    problem = Problem(network.space, project.costs, tuple(budgets), settings, recipe.seed, task.noise, weighed)
     most = _most(project, problem, evaluator, ranks, begun)
     scorer = Scorer(evaluator, project.images.holdout, settings, task=task, seed=recipe.seed, ranks=ranks, most=most)
-    log = SearchLog(path, _header(project, scorer), writing=ranks.first)
+    log = SearchLog(path, _header(project, scorer), writing=ranks.first, metric=task.metric)
     run = {"budgets": list(map(str, budgets)), **settings.model_dump(mode="json", include=set(DECIDING))}
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
     if resume:
@@ -183,7 +183,7 @@ def _tried(project: Project, answers: dict[str, Answer], log: SearchLog) -> tupl
             log.add_trial(of, counts, trial(project, answer.channels))
         score = log.tried[of, counts]
         losses[name] = score.loss
-        project.reporter.say(f"{answer.budget}, {name}: loss {score.loss:.4f}, top-1 {score.top1:.1%} after a trial")
+        project.reporter.say(f"{answer.budget}, {name}: {_said(score)} after a trial")
     best = min(losses, key=losses.__getitem__)
     return best, answers[best]
 
@@ -200,6 +200,7 @@ def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
         "contents": made_from["contents"],
         "supernet": sha256(project.directory / SUPERNET_FILE),
         "recipe": recipe,
+        "metric": project.task.metric.model_dump(mode="json"),
         "holdout": scorer.images,
         "most_images": scorer.most,
         "ran_on": {"device": project.device.type, "threads": torch.get_num_threads()},
@@ -292,17 +293,21 @@ def _progress(costs: Costs, step: Step, last: Budget) -> str:
     bound = last.binding(cost)
     kind, left = MEASURES[bound.measure], max(cost[bound.measure] - bound.limit, 0)
     remains = f", {kind.show(left)} {kind.word} left" if step.kind in ("slim", "prune") else ""
-    return f"{short(cost['flops'])} FLOPs{remains}  loss {step.score.loss:.3f}  top-1 {step.score.top1:.1%}"
+    score = step.score
+    words = f"loss {score.loss:.3f}  {score.metric.title} {score.text}"
+    return f"{short(cost['flops'])} FLOPs{remains}  {words}"
 
 
 def _told(costs: Costs, step: Step, number: int) -> str:
     """Say all of a step: its units, and where it led."""
     changes = ", ".join(f"{unit} {before} to {after}" for unit, before, after in step.changes)
-    score, flops = step.score, costs["flops"](step.channels)
-    return (
-        f"step {number}, {step.kind}: {changes or 'all units'}; {short(flops)} FLOPs, loss {score.loss:.4f}, "
-        f"top-1 {score.top1:.1%}"
-    )
+    flops = short(costs["flops"](step.channels))
+    return f"step {number}, {step.kind}: {changes or 'all units'}; {flops} FLOPs, {_said(step.score)}"
+
+
+def _said(score: Score) -> str:
+    """Say a score."""
+    return f"loss {score.loss:.4f}, {score.metric.title} {score.text}"
 
 
 def _write(
@@ -317,10 +322,10 @@ def _write(
         binding=binding.measure,
         strategy=found_by,
         holdout=Holdout(images=log.header["holdout"], seed=project.recipe.seed),
-        loss=score.loss,
-        top1=score.top1,
+        metric=score.metric,
         step=number,
         supernet=log.header["supernet"],
+        **score.figures,
     )
     measured = None
     if "latency" in cost:
@@ -334,13 +339,13 @@ def _write(
         write_config(path, config)
     costs = ", ".join(f"{MEASURES[name].show(value)} {MEASURES[name].word}" for name, value in cost.items())
     project.reporter.say(
-        f"{path}: {costs}{f', measured {measured:.4g}ms' if measured else ''}, holdout loss {score.loss:.4f}, "
-        f"top-1 {score.top1:.1%} after {number} steps"
+        f"{path}: {costs}{f', measured {measured:.4g}ms' if measured else ''}, holdout "
+        f"{_said(score)} after {number} steps"
     )
     _warn_of_a_broken_bound(project, path, answer.budget, measured)
     cost |= {"measured_latency": measured} if measured else {}
     spent = {"budget": str(answer.budget), "used": answer.budget.used(project.costs(answer.channels))}
-    return {"path": str(path), **spent, **cost, "loss": score.loss, "top1": score.top1}
+    return {"path": str(path), **spent, **cost, **score.figures}
 
 
 def _warn_of_a_broken_bound(project: Project, path: Path, budget: Budget, measured_ms: float | None) -> None:

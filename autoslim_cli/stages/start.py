@@ -19,7 +19,6 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
-from autoslim_cli.training.task import task_of
 
 TEACHER = "retrain.teacher"
 
@@ -62,7 +61,7 @@ def teacher(project: Project) -> nn.Module | None:
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, supernet.full)
     elif named := _library_teacher(project):
-        network = _of_library(*named, project.directory)
+        network = _of_library(project, *named)
     else:
         path = _file(project, "teacher", name)
         network, config = trained_model(path, project.trust)
@@ -96,23 +95,23 @@ def _library_teacher(project: Project) -> tuple[ModelSettings, str] | None:
     return None
 
 
-def _of_library(model: ModelSettings, name: str, directory: Path) -> nn.Module:
+def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
     """Return a network with trained weights of its library.
 
     Raises ArtifactError if those are for other classes, UsageError if the network does not take the recipe's images.
     """
     weights = library_weights(model, name, TEACHER)
     with torch.random.fork_rng(devices=[]):
-        network = build(model, directory)
+        network = build(model, project.directory)
     given = weights.load(TEACHER)
     checkpoint.fill(network, _with_counts(given, network), f"{TEACHER}: {name} of {model.name}")
     try:
         with torch.inference_mode():
-            outputs = network.eval()(torch.zeros(1, *model.input))
+            outputs = network.eval()(*(torch.zeros(2, *shape) for shape in model.shapes))
     except Exception as error:  # whatever another network's code raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{TEACHER}: {model.name} takes no images of {list(model.input)}: {reason}") from None
-    task_of(model).check(outputs)
+    project.task.check_outputs(outputs, model.input)
     return network
 
 

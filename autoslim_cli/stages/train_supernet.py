@@ -3,15 +3,13 @@
 With switchable BN it is a slimmable network of fixed widths instead, and needs no calibration (Slimmable Networks).
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import CostOf
 from autoslim_cli.cost.step_memory import StepMemory
+from autoslim_cli.data.batch import Tree
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
@@ -20,7 +18,6 @@ from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
-from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
 from autoslim_cli.training.passes import Pass
@@ -32,7 +29,8 @@ from autoslim_cli.training.sandwich import (
     subnetwork_names,
 )
 from autoslim_cli.training.score import Score
-from autoslim_cli.training.task import Task, task_of
+from autoslim_cli.training.task import Task
+from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 STATE_FILE = "supernet.resume.pt"
@@ -81,18 +79,20 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
 
     def after_epoch() -> Glance:
-        scores = _scores(supernet, widths, glance, calibration, recipe, project.ranks)
-        words = "holdout top-1 " + "  ".join(f"{name} {score.top1:.1%}" for name, score in scores.items())
+        scores = _scores(project, supernet, widths, glance, calibration)
+        words = f"holdout {project.task.metric.title} "
+        words += "  ".join(f"{name} {score.text}" for name, score in scores.items())
         return Glance(words, sum(score.loss for score in scores.values()) / len(scores))
 
     def results() -> dict[Path, Result]:
-        scores = _scores(supernet, widths, holdout, calibration, recipe, project.ranks)
-        figures = {name: {**costs(widths[name]), **asdict(score)} for name, score in scores.items()}
+        scores = _scores(project, supernet, widths, holdout, calibration)
+        figures = {name: {**costs(widths[name]), **score.figures} for name, score in scores.items()}
         facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
+        facts["metric"] = project.task.metric.model_dump(mode="json")
         facts |= {"switches": network.switches} if network.switches else {}
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
-    task = task_of(recipe.model, recipe.train.label_smoothing)
+    task = task_of(recipe, project.directory, recipe.train)
     step = _step(recipe, network, costs["flops"], supernet, task)
     statistics = running_averages(supernet.private)
     needs, largest = StepMemory.of(network.reading), network.full
@@ -107,17 +107,17 @@ def _step(recipe: Recipe, network: BaseNetwork, flops: CostOf, supernet: Superne
     """Return what one step does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
     settings = recipe.supernet
 
-    def switches(images: Tensor, labels: Tensor, over: Pass) -> Losses:
+    def switches(inputs: Tree, targets: Tree, over: Pass) -> Losses:
         first, *others = names = list(network.switches)
         run, distill = run_switches(supernet), settings.distill
-        losses = sandwich_step(run, images, labels, first, others, task=task, distill=distill, over=over)
+        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
         return dict(zip(names, losses, strict=True))
 
-    def sandwich(images: Tensor, labels: Tensor, over: Pass) -> Losses:
+    def sandwich(inputs: Tree, targets: Tree, over: Pass) -> Losses:
         random = python_random(recipe.seed, "subnetworks", over.number)  # the same for all images of a step
         first, *others = draw_subnetworks(network.space, settings, flops, random)
         run, distill = run_channels(supernet), settings.distill and settings.sandwich
-        losses = sandwich_step(run, images, labels, first, others, task=task, distill=distill, over=over)
+        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
         return dict(zip(subnetwork_names(settings), losses, strict=True))
 
     return switches if network.switches else sandwich
@@ -130,19 +130,18 @@ def _widths(network: BaseNetwork, settings: SupernetSettings) -> dict[str, dict[
 
 
 def _scores(
+    project: Project,
     supernet: Supernet,
     widths: dict[str, dict[str, int]],
     holdout: Images,
     calibration: Images,
-    recipe: Recipe,
-    ranks: Ranks,
 ) -> dict[str, Score]:
     """Score sub-networks on the holdout: switches with their own BN, others calibrated on a few training images."""
-    task, scores = task_of(recipe.model), {}
+    recipe, ranks, scores = project.recipe, project.ranks, {}
     for name, channels in widths.items():
         network = supernet.extract(channels, name if supernet.switches else None)
         if not supernet.switches:
             calibrate(network, calibration_batches(calibration, GLANCE_IMAGES, recipe.calibrate.batch, ranks), ranks)
         batches = holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-        scores[name] = evaluate(network, batches, task, ranks)
+        scores[name] = evaluate(network, batches, project.task, ranks)
     return scores

@@ -15,7 +15,7 @@ from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.loop import fit
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
 from autoslim_cli.training.score import Score
-from autoslim_cli.training.task import task_of
+from autoslim_cli.training.tasks import task_of
 
 STATE_FILE = "trial.resume.pt"
 
@@ -27,7 +27,7 @@ def trial(project: Project, channels: Channels) -> Score:
     would tell nothing, and it starts from the supernet. Raises AutoslimError on a loss that no working network has.
     """
     project, recipe = _starting(project), project.recipe
-    network, task = start.started(project, channels), task_of(recipe.model, recipe.retrain.label_smoothing)
+    network, task = start.started(project, channels), task_of(recipe, project.directory, recipe.retrain)
     step = learning(network, task, recipe.retrain, start.teacher(project))
     images, state = project.images.training, project.directory / STATE_FILE
     training = Training(

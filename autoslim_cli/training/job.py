@@ -17,8 +17,8 @@ Facts = dict[str, Any]
 Losses = dict[str, Tensor]
 """What a pass adds to the mean losses of its step, by name: (). The first is the one that progress shows."""
 
-Step = Callable[[Tensor, Tensor, Pass], Losses]
-"""Given the images and labels of a pass, add gradients and return the losses."""
+Step = Callable[[Any, Any, Pass], Losses]
+"""Given the inputs and targets of a pass, add gradients and return the losses."""
 
 
 @dataclass(frozen=True)

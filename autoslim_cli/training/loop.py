@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
+from autoslim_cli.data.batch import Tree, images_in, split
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.interruption import asked_to_end
 from autoslim_cli.machine import free_memory
@@ -61,10 +61,10 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             batches = training.images.training(
                 settings.batch, job.seed, epoch, done % per_epoch, rank=ranks.rank, size=ranks.size
             )
-            for images, labels in stretch.batches(batches):
+            for inputs, targets in stretch.batches(batches):
                 # 1. The gradients of all images of the step, summed over micro-batches and processes.
                 training.zero_gradients()
-                stretch.losses.append(_gradients(job, training, scaler, ranks, images, labels, done))
+                stretch.losses.append(_gradients(job, training, scaler, ranks, inputs, targets, done))
                 # 2. One optimizer step.
                 rate = float(state.scheduler.get_last_lr()[0])
                 state.step(settings.clip)
@@ -170,8 +170,8 @@ def _gradients(
     training: Training,
     scaler: torch.amp.GradScaler,
     ranks: Ranks,
-    images: Tensor,
-    labels: Tensor,
+    inputs: Tree,
+    targets: Tree,
     number: int,
 ) -> Losses:
     """Leave the gradients of a step's mean losses over the images of all processes; return these losses."""
@@ -179,14 +179,14 @@ def _gradients(
     whole = min(settings.batch, len(training.images))
     place = training.images.part(settings.batch, ranks.rank, ranks.size).start
     # 1. Those of this process's images, a micro-batch at a time: equal parts, to an image.
-    pieces = -(-len(images) // (settings.micro_batch or len(images)))
-    for some, their_labels in zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True):
+    count, arithmetic = images_in(inputs), partial(_arithmetic, settings, training.images.device)
+    pieces = -(-count // (settings.micro_batch or count))
+    for some, their_targets in zip(split(inputs, pieces), split(targets, pieces), strict=True):
         torch.manual_seed(seed_from(job.seed, "step", number, place))  # what dropout draws
-        arithmetic = partial(_arithmetic, settings, images.device)
-        over = Pass(number, len(some) / whole, arithmetic, scaler.scale)
-        for name, part in training.step(some, their_labels, over).items():
+        over = Pass(number, images_in(some) / whole, arithmetic, scaler.scale)
+        for name, part in training.step(some, their_targets, over).items():
             losses[name] = losses[name] + part if name in losses else part
-        place += len(some)
+        place += images_in(some)
     # 2. Those of the others'. BN's running averages become the mean of all.
     if ranks.size > 1:
         for average in training.statistics:

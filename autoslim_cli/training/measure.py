@@ -7,18 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoslim_cli.data.batch import Batch, forward, images_in
 from autoslim_cli.data.sets import Images
-from autoslim_cli.data.sources import Batch
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 
 ONE = Ranks()
-
-
-def sum_of(values: Tensor) -> Tensor:
-    """Return the sum of some images' losses or scores: (), in double precision, which MPS does not have."""
-    return values.float().sum() if values.device.type == "mps" else values.double().sum()
 
 
 def calibration_batches(images: Images, count: int, batch: int, ranks: Ranks = ONE) -> Iterator[Batch]:
@@ -68,8 +63,8 @@ def calibrate(network: nn.Module, batches: Iterable[Batch], ranks: Ranks = ONE) 
         norm.momentum = None  # PyTorch's cumulative moving average
         norm.train()
     count = 0
-    for images, _ in batches:
-        network(images)
+    for inputs, _ in batches:
+        forward(network, inputs)
         count += 1
     if ranks.size > 1:
         total = sum(ranks.gather(count))
@@ -87,19 +82,18 @@ def calibrate(network: nn.Module, batches: Iterable[Batch], ranks: Ranks = ONE) 
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, batches: Iterable[Batch], task: Task, ranks: Ranks = ONE) -> Score:
-    """Return the mean loss and score of a network in eval mode; losses are summed in double precision.
+    """Return the mean loss and the score of a network in eval mode; both are summed up in double precision.
 
     The processes of a job each pass every n-th batch; all return the score over all batches.
     """
     network.eval()
     sums, counts = list[Tensor](), list[int]()
-    for images, labels in batches:
-        outputs = network(images)
-        task.check(outputs)
-        sums.append(torch.stack([sum_of(task.losses(outputs, labels)), sum_of(task.scores(outputs, labels))]))
-        counts.append(len(labels))
+    for inputs, targets in batches:
+        outputs = forward(network, inputs)
+        sums.append(task.sums(outputs, targets))
+        counts.append(images_in(inputs))
     # Added up in the order of batches: the result does not depend on how many processes there are.
     parts = ranks.gather((torch.stack(sums).tolist() if sums else [], counts))
     rows = [row for turn in zip_longest(*(rows for rows, _ in parts)) for row in turn if row is not None]
     count = sum(sum(counts) for _, counts in parts)
-    return Score(sum(loss for loss, _ in rows) / count, sum(score for _, score in rows) / count)
+    return task.scored([sum(column) for column in zip(*rows, strict=True)], count)

@@ -3,10 +3,11 @@
 import random
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from autoslim_cli.data.batch import Tree, forward
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.sampling import near_budget
@@ -45,9 +46,9 @@ def subnetwork_names(settings: SupernetSettings) -> list[str]:
 
 
 def sandwich_step(
-    run: Callable[[Tensor, Key], Tensor],
-    images: Tensor,
-    labels: Tensor,
+    run: Callable[[Any, Key], Any],
+    inputs: Tree,
+    targets: Tree,
     first: Key,
     others: Sequence[Key],
     *,
@@ -57,44 +58,41 @@ def sandwich_step(
 ) -> list[Tensor]:
     """Add the gradients of the first and the other sub-networks; return their losses, each ().
 
-    `run` gives the outputs of a sub-network on images (batch, channels, height, width). Inplace distillation (US-Nets,
-    section 3.2): the first, the largest, learns from the labels, and the others from it alone.
+    `run` gives the outputs of a sub-network on inputs, as images (batch, channels, height, width). Inplace distillation
+    (US-Nets, section 3.2): the first, the largest, learns from the targets, and the others from it alone.
     """
     with warnings.catch_warnings():
         # Gradients are views of the full-size ones: strided, as they are meant to be.
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-        # 1. The first sub-network learns from the labels.
+        # 1. The first sub-network learns from the targets.
         with over.forward():
-            outputs = run(images, first)
-            task.check(outputs)
-            loss = task.loss(outputs, labels)
-            learn, target = (task.distillation, task.target(outputs)) if distill else (task.loss, labels)
+            outputs = run(inputs, first)
+            loss = task.learned(outputs, targets)
+            learn, target = (task.distilled, task.target(outputs)) if distill else (task.learned, targets)
         losses = [over.backward(loss)]
         # 2. The others learn from it; their gradients add up in place.
         for key in others:
             with over.forward():
-                loss = learn(run(images, key), target)
+                loss = learn(run(inputs, key), target)
             losses.append(over.backward(loss))
     return losses
 
 
-def run_channels(supernet: Supernet) -> Callable[[Tensor, Channels], Tensor]:
+def run_channels(supernet: Supernet) -> Callable[[Tree, Channels], Any]:
     """Return what gives the outputs of a supernet at any channels."""
 
-    def run(images: Tensor, channels: Channels) -> Tensor:
+    def run(inputs: Tree, channels: Channels) -> Any:
         supernet.activate(channels)
-        outputs: Tensor = supernet(images)
-        return outputs
+        return forward(supernet, inputs)
 
     return run
 
 
-def run_switches(network: Supernet) -> Callable[[Tensor, str], Tensor]:
+def run_switches(network: Supernet) -> Callable[[Tree, str], Any]:
     """Return what gives the outputs of a slimmable network at its switches."""
 
-    def run(images: Tensor, switch: str) -> Tensor:
+    def run(inputs: Tree, switch: str) -> Any:
         network.switch_to(switch)
-        outputs: Tensor = network(images)
-        return outputs
+        return forward(network, inputs)
 
     return run

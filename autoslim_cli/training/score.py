@@ -1,18 +1,40 @@
 """Hold what a network reached on some images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from autoslim_cli.files.facts import MOST_LOSS
+from autoslim_cli.files.metric import TOP1, Metric
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean cross-entropy and top-1 accuracy (a fraction) over some images."""
+    """A loss, and the value of a metric, over some images."""
 
     loss: float
-    top1: float
+    value: float
+    metric: Metric = TOP1
 
     @property
     def possible(self) -> bool:
         """Tell whether a working network can have this score: not if its loss is not finite, or beyond all use."""
-        return 0 <= self.loss <= MOST_LOSS and 0 <= self.top1 <= 1
+        return self.metric.can_be(self.loss, self.value)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Return both by name, as files and `--json` have them: `{"loss": 0.61, "top1": 0.8}`."""
+        return {"loss": self.loss, self.metric.name: self.value}
+
+    @property
+    def text(self) -> str:
+        """Return the value as people read it while they wait: `80.1%`."""
+        return self.metric.show(self.value, 1)
+
+    def lost(self, before: "Score") -> float:
+        """Return by how much the value is worse than another: below zero it is better."""
+        return before.value - self.value if self.metric.higher_is_better else self.value - before.value
+
+
+def measured(images: str, score: Score, beside: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return what a checkpoint's facts say of a score on some images, as `test`, and what its metric is."""
+    return {images: {**score.figures, **(beside or {})}, "metric": score.metric.model_dump(mode="json")}

@@ -1,64 +1,119 @@
-"""Say what networks are trained for: what they lose, what smaller ones learn from the largest, how they are scored."""
+"""Say what networks are trained for: what they lose, what smaller ones learn from the largest, how they are scored.
 
-from collections.abc import Callable
+The built-in tasks are in `tasks.py`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from autoslim_cli.data.batch import images_in, mapped, shapes, tensors
 from autoslim_cli.errors import UsageError
-from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.files.metric import Metric
+from autoslim_cli.training.score import Score
+
+NOISE = 1e-3
+"""A difference of cross-entropy, or of a fraction, that a few thousand images do not tell from none."""
+
+
+def detached(outputs: Any) -> Any:
+    """Return outputs without a gradient, in full precision."""
+    return mapped(outputs, lambda tensor: tensor.detach().float())
+
+
+def l2(outputs: Any, target: Any) -> Tensor:
+    """Return the mean squared difference of outputs and a target, added up over tensors."""
+    pairs = zip(tensors(outputs), tensors(target), strict=True)
+    return torch.stack([F.mse_loss(one.float(), other) for one, other in pairs]).sum()
+
+
+def l1(outputs: Any, target: Any) -> Tensor:
+    """Return the mean absolute difference of outputs and a target, added up over tensors."""
+    pairs = zip(tensors(outputs), tensors(target), strict=True)
+    return torch.stack([F.l1_loss(one.float(), other) for one, other in pairs]).sum()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a network's outputs are held against. `images` are as many as `outputs`, their first dimension."""
+    """What a network's outputs are held against.
 
-    name: str
-    check: Callable[[Tensor], None]
-    """Given outputs, raise UsageError naming what was expected."""
-    loss: Callable[[Tensor, Tensor], Tensor]
-    """Given outputs and labels, return the mean that training lowers: ()."""
-    target: Callable[[Tensor], Tensor]
-    """Given the largest network's outputs, return what smaller ones learn from, without a gradient."""
-    distillation: Callable[[Tensor, Tensor], Tensor]
-    """Given outputs and a target, return the mean that a smaller network's training lowers: ()."""
-    losses: Callable[[Tensor, Tensor], Tensor]
-    """Given outputs and labels, return the loss that is measured, of each image: (images,)."""
-    scores: Callable[[Tensor, Tensor], Tensor]
-    """Given outputs and labels, return the score of each image: (images,)."""
-    higher_is_better: bool
-    """Whether a greater score is a better one. A lower loss always is."""
-
-
-def classification(classes: int, label_smoothing: float = 0.0) -> Task:
-    """Return the task of naming one of some classes: cross-entropy, and top-1 as the score.
-
-    Smaller networks learn from the largest one's softmax alone, by soft cross-entropy (US-Nets, section 3.2).
+    Outputs and targets are tensors, or tuples and dictionaries of them, of as many images each.
     """
 
-    def check(outputs: Tensor) -> None:
-        if outputs.dim() != 2 or outputs.shape[1] != classes:
+    name: str
+    metric: Metric
+    """What the score is called, its unit, and which way is better. A lower loss always is."""
+    loss: Callable[[Any, Any], Tensor]
+    """Given outputs and targets, return the mean that training lowers: ()."""
+    statistics: Callable[[Any, Any], Tensor]
+    """Given outputs and targets, return numbers from which the score is computed: (n,). They add up over batches."""
+    score: Callable[[Sequence[float], int], float]
+    """Given the sums of the statistics over all images, and how many images, return the metric's value."""
+    check: Callable[[Any, Any], None] = lambda outputs, targets: None
+    """Given outputs and targets, raise UsageError naming what was expected."""
+    losses: Callable[[Any, Any], Tensor] | None = None
+    """Given outputs and targets, return the loss that is measured, of each image: (images,). None: `loss`, for all."""
+    target: Callable[[Any], Any] = detached
+    """Given the largest network's outputs, return what smaller ones learn from, without a gradient."""
+    distillation: Callable[[Any, Any], Tensor] = l2
+    """Given outputs and such a target, return the mean that a smaller network's training lowers: ()."""
+    gives_logits: bool = False
+    """Whether a temperature softens the outputs."""
+    noise: tuple[float, float] = (NOISE, NOISE)
+    """Differences of the measured loss and of the score that say nothing, for the search to think little of."""
+    example: Callable[[tuple[int, ...]], Any] | None = None
+    """Given the shape of one image, return the targets of two, without values: outputs are checked before any work."""
+
+    def check_outputs(self, outputs: Any, image: tuple[int, ...]) -> None:
+        """Raise UsageError if what a network gives for two images of a shape is not what the task expects."""
+        if self.example is not None:
+            with torch.device("meta"):
+                self.check(outputs, self.example(image))
+
+    def learned(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the loss of training: (). Raises UsageError for outputs, targets or a loss of another shape."""
+        self.check(outputs, targets)
+        return self._one_number(self.loss(outputs, targets))
+
+    def distilled(self, outputs: Any, target: Any) -> Tensor:
+        """Return the loss of learning from a larger network: ()."""
+        return self._one_number(self.distillation(outputs, target))
+
+    def sums(self, outputs: Any, targets: Any) -> Tensor:
+        """Return what is added up over batches: the loss, then the statistics: (1 + n,), in double precision.
+
+        MPS has none; there they are floats.
+        """
+        self.check(outputs, targets)
+        images = images_in(outputs)
+        if self.losses is None:
+            losses = self._one_number(self.loss(outputs, targets)).detach() * images
+        else:
+            losses = self.losses(outputs, targets)
+        double = torch.float32 if losses.device.type == "mps" else torch.float64
+        added = torch.as_tensor(self.statistics(outputs, targets), device=losses.device)
+        return torch.cat([losses.to(double).sum().reshape(1), added.detach().to(double).reshape(-1)])
+
+    def scored(self, sums: Sequence[float], images: int) -> Score:
+        """Return the score that sums over some images come to. Raises UsageError for one that is no number."""
+        loss, value = sums[0] / images, float(self.score(sums[1:], images))
+        if math.isfinite(loss) and not math.isfinite(value):
             raise UsageError(
-                f"classification expects logits of shape (images, classes) = ({len(outputs)}, {classes}), but the "
-                f"network gives {tuple(outputs.shape)}; set model.classes, or mend the network's last layer"
+                f"task {self.name}: {self.metric.title} of {images} images is {value}, where a number was expected: "
+                "its statistics must be finite, and its score must not divide by zero"
             )
+        return Score(loss, value, self.metric)
 
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs.float(), labels, label_smoothing=label_smoothing)
-
-    return Task(
-        name="classification",
-        check=check,
-        loss=loss,
-        target=lambda outputs: outputs.detach().float().softmax(1),
-        distillation=lambda outputs, target: F.cross_entropy(outputs.float(), target),
-        losses=lambda outputs, labels: F.cross_entropy(outputs.float(), labels, reduction="none"),
-        scores=lambda outputs, labels: outputs.argmax(1) == labels,
-        higher_is_better=True,
-    )
-
-
-def task_of(model: ModelSettings, label_smoothing: float = 0.0) -> Task:
-    """Return the task that a recipe's model is for."""
-    return classification(model.classes, label_smoothing)
+    def _one_number(self, loss: Any) -> Tensor:
+        """Return a loss. Raises UsageError if it is not one number that depends on the outputs."""
+        if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+            raise UsageError(
+                f"task {self.name}: a loss is one number, a tensor of shape (), but it gives {shapes(loss)}: "
+                "return its mean over the images"
+            )
+        return loss

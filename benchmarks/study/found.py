@@ -12,7 +12,7 @@ class Bench:
     def __init__(self, seed: int, other: str | None = None) -> None:
         from autoslim_cli.slimming.forks import ForkedEvaluator
         from autoslim_cli.stages.project import load_supernet
-        from autoslim_cli.training.task import classification
+        from autoslim_cli.training.tasks import classification
 
         self.task = classification(10)
         self.seed, self.project = seed, open_seed(seed, other)
@@ -92,9 +92,9 @@ class Bench:
         calibrated = evaluate(network, self.fresh.evaluation(BATCH), self.task)
         return {
             "loss": score.loss,
-            "top1": score.top1,
+            "top1": score.value,
             "calibrated_loss": calibrated.loss,
-            "calibrated_top1": calibrated.top1,
+            "calibrated_top1": calibrated.value,
         }
 
 

@@ -16,7 +16,7 @@ from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
-from autoslim_cli.training.task import classification
+from autoslim_cli.training.tasks import classification
 
 SWITCHABLE = ["train.epochs=8", "supernet.bn=switchable", "supernet.widths=[0.5, 1.0]", "supernet.distill=false"]
 

@@ -17,7 +17,7 @@ from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.training.distributed import Ranks
-from autoslim_cli.training.task import classification
+from autoslim_cli.training.tasks import classification
 
 SHAPE = (1, 16, 16)
 

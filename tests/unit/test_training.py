@@ -21,7 +21,7 @@ from autoslim_cli.training.measure import calibrate, evaluate, keeps_initial_sta
 from autoslim_cli.training.optimiser import optimizer_of, schedule
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 from autoslim_cli.training.state import Averaged
-from autoslim_cli.training.task import classification
+from autoslim_cli.training.tasks import classification
 
 
 class Joined(nn.Module):
@@ -130,7 +130,7 @@ def test_evaluation_weighs_images_not_batches():
     network = nn.Flatten()
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     score = evaluate(network, [(logits[:2], torch.tensor([0, 0])), (logits[2:], torch.tensor([0]))], classification(2))
-    assert score.top1 == pytest.approx(2 / 3)
+    assert score.value == pytest.approx(2 / 3)
     assert score.loss == pytest.approx(F.cross_entropy(logits, torch.zeros(3, dtype=torch.long)).item())
 
 

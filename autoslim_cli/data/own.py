@@ -1,0 +1,174 @@
+"""Hand out items of a data set of the user's own: `./data.py:factory`."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from autoslim_cli.data.batch import Batch, mapped, tensors
+from autoslim_cli.data.folder import Part
+from autoslim_cli.data.sources import loaded
+from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
+from autoslim_cli.own_code import load_factory, source_of
+from autoslim_cli.recipe.schema import AugmentSettings, DataSettings
+from autoslim_cli.seeds import seed_from
+
+SAMPLED = 16
+"""Items that a digest looks at: reading all of them could take hours."""
+
+
+class OwnSource(Dataset[Any]):
+    """A map-style data set of (input, target) pairs, and another of the same items that varies them at random.
+
+    Inputs and targets are tensors, or tuples and dictionaries of them. What an item draws from torch, numpy or Python
+    depends on the recipe's seed, the step and its place in the batch alone. `chosen` are the items in use.
+    """
+
+    def __init__(
+        self, name: str, plain: Any, varied: Any, *, digest: Callable[[], str], chosen: Tensor, workers: int
+    ) -> None:
+        self.name, self.plain, self.varied, self.workers = name, plain, varied, workers
+        self.chosen, self._digest = chosen.tolist(), digest
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @cached_property
+    def digest(self) -> str:
+        """Return `sha256:...`: the data set's own `digest` if it has one, or of its code and some of its items."""
+        return self._digest()
+
+    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Yield batches of items as they are."""
+        return self._load([[(index, None) for index in indices.tolist()] for indices in batches])
+
+    def cropped(
+        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
+    ) -> Iterator[Batch]:
+        """Yield batches of items that the data set varies."""
+        del augment
+        return self._load(
+            [
+                [(index, seed_from(seed, place)) for place, index in zip(places, indices.tolist(), strict=True)]
+                for indices, seed in zip(batches, seeds, strict=True)
+            ]
+        )
+
+    def _load(self, keys: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
+        for inputs, targets in loaded(self, keys, self.workers):
+            yield mapped(inputs, _plain), mapped(targets, _plain)
+
+    def __getitem__(self, key: tuple[int, int | None]) -> Any:
+        """Return an item, varied by a seed if there is one. Raises AutoslimError if the data set fails."""
+        index, seed = self.chosen[key[0]], key[1]
+        try:
+            if seed is None:
+                return _pair(self.plain[index])
+            with _drawing(seed):
+                return _pair(self.varied[index])
+        except AutoslimError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise AutoslimError(f"data.name: item {index} of {self.name}: {type(error).__name__}: {said}") from None
+
+
+def open_own(
+    part: Part, data: DataSettings, inputs: Sequence[tuple[int, ...]], chosen: Callable[[int], Tensor], directory: Path
+) -> OwnSource:
+    """Open one part of the user's data set; `inputs` are the shapes that the network takes.
+
+    The factory is called with `train`, `plain` (the images of `train`, never varied) or `test`, and `data.args`.
+    `chosen` gives the items in use of so many. Raises UsageError naming data.name for what does not do.
+    """
+    factory = load_factory(data.name, directory, "data.name")
+
+    def made(which: str) -> Any:
+        try:
+            items = factory(which, **data.args)
+            count = len(items)
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            raise UsageError(
+                f"data.name: {data.name} gives no data set for {which!r}: {type(error).__name__}: {said}; it is called "
+                "with train, plain or test, and returns what has a length and items"
+            ) from None
+        if not count:
+            raise UsageError(f"data.name: {data.name} has no items for {which!r}")
+        return items
+
+    plain = made("plain" if part == "train" else "test")
+    varied = made("train") if part == "train" else plain
+    if len(varied) != len(plain):
+        raise UsageError(
+            f"data.name: {data.name} has {len(varied)} items for train and {len(plain)} for plain: they must be the "
+            "same, those of plain not varied at random"
+        )
+
+    def digest() -> str:
+        if isinstance(given := getattr(plain, "digest", None), str):
+            return f"sha256:{hashlib.sha256(given.encode()).hexdigest()}"
+        hashed = hashlib.sha256(source_of(data.name, directory))
+        hashed.update(repr((sorted(data.args.items()), len(plain), part)).encode())
+        for place in sorted({round(n * (len(plain) - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
+            for tensor in tensors(default_collate([_pair(plain[place])])):
+                hashed.update(_plain(tensor).contiguous().numpy().tobytes())
+        return f"sha256:{hashed.hexdigest()}"
+
+    source = OwnSource(data.name, plain, varied, digest=digest, chosen=chosen(len(plain)), workers=data.workers)
+    _check(source, inputs)
+    return source
+
+
+def _check(source: OwnSource, inputs: Sequence[tuple[int, ...]]) -> None:
+    """Raise UsageError if the first item is not an input of the network's shapes, and a target."""
+    try:
+        given, target = default_collate([source[0, None]])
+        found = [tuple(tensor.shape[1:]) for tensor in tensors(given)]
+        tensors(target)
+    except (AutoslimError, TypeError) as error:
+        raise UsageError(str(error) if "data.name" in str(error) else f"data.name: {source.name}: {error}") from None
+    if found != list(inputs):
+        there = " and ".join(map(str, found))
+        expected = " and ".join(str(tuple(shape)) for shape in inputs)
+        raise UsageError(
+            f"data.name: {source.name} gives inputs of shape {there}, and the model takes {expected}: "
+            "(channels, height, width), as model.input says"
+        )
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return an item if it is an input and a target."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise AutoslimError(f"an item is a pair of an input and a target, not {type(item).__name__}")
+    return item[0], item[1]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return an ordinary tensor of what a data set gives; Python's numbers are floats of single precision."""
+    return tensor.as_subclass(Tensor).float() if tensor.dtype == torch.float64 else tensor.as_subclass(Tensor)
+
+
+@contextmanager
+def _drawing(seed: int) -> Iterator[None]:
+    """Let what torch, numpy and Python draw depend on a seed, and leave them as they were."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

@@ -1,0 +1,284 @@
+"""The built-in tasks, and the user's own."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from autoslim_cli.data.batch import mapped, shapes
+from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
+from autoslim_cli.files.metric import TOP1, Metric
+from autoslim_cli.own_code import load_factory, source_of
+from autoslim_cli.recipe.schema import Recipe, TaskSettings, TrainSettings
+from autoslim_cli.training.task import Task, l1, l2
+
+AUXILIARY = 0.5
+"""What the loss of a segmentation network's further output counts in training, as in torchvision's reference."""
+
+PERFECT = 1e-10
+"""Mean squared errors below count as this: 100 dB."""
+
+
+def classification(classes: int, label_smoothing: float = 0.0) -> Task:
+    """Return the task of naming one of some classes: cross-entropy, and top-1 as the score.
+
+    Smaller networks learn from the largest one's softmax alone, by soft cross-entropy (US-Nets, section 3.2).
+    """
+
+    def check(outputs: Any, targets: Any) -> None:
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] != classes:
+            raise UsageError(
+                f"classification expects logits of shape (images, classes) = ({len(targets)}, {classes}), but the "
+                f"network gives {shapes(outputs)}; set model.classes, or mend the network's last layer"
+            )
+        if shapes(targets) not in (shapes(outputs), f"({len(outputs)},)"):
+            raise UsageError(
+                f"classification expects labels of shape ({len(outputs)},), but the data gives {shapes(targets)}"
+            )
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs.float(), labels, label_smoothing=label_smoothing)
+
+    return Task(
+        name="classification",
+        metric=TOP1,
+        check=check,
+        loss=loss,
+        losses=lambda outputs, labels: F.cross_entropy(outputs.float(), labels, reduction="none"),
+        statistics=lambda outputs, labels: (outputs.argmax(1) == labels).sum(),
+        score=lambda sums, images: sums[0] / images,
+        target=lambda outputs: outputs.detach().float().softmax(1),
+        distillation=lambda outputs, target: F.cross_entropy(outputs.float(), target),
+        gives_logits=True,
+        example=lambda image: torch.empty(2),
+    )
+
+
+def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float = 0.0) -> Task:
+    """Return the task of naming the class of every pixel: cross-entropy, and mean intersection over union.
+
+    The mean is over classes that occur, in the masks or in what is predicted, of pixels of all images together. Of
+    several outputs the one called `out`, or the first, is scored, and the others are trained as well. Smaller networks
+    learn from the largest one's softmax at every pixel.
+    """
+
+    def check(outputs: Any, masks: Any) -> None:
+        expected = (masks.shape[0], classes, *masks.shape[1:]) if isinstance(masks, Tensor) and masks.dim() == 3 else ()
+        if not expected:
+            raise UsageError(f"segmentation expects masks (images, height, width), but the data gives {shapes(masks)}")
+        try:
+            wrong = next((one for one in _parts(outputs).values() if shapes(one) != str(expected)), None)
+        except KeyError:
+            wrong = outputs
+        if wrong is not None:
+            raise UsageError(
+                f"segmentation expects logits (images, classes, height, width) = {expected}, or several of them of "
+                f"which one is called out, but the network gives {shapes(outputs)}; set model.classes or model.input, "
+                "or let the network resize what it gives"
+            )
+
+    def cross_entropy(outputs: Tensor, masks: Tensor) -> Tensor:
+        summed = F.cross_entropy(
+            outputs.float(), masks, ignore_index=ignore_index, reduction="sum", label_smoothing=label_smoothing
+        )
+        return summed / (masks != ignore_index).sum().clamp(min=1)
+
+    def loss(outputs: Any, masks: Tensor) -> Tensor:
+        main, *others = (cross_entropy(one, masks) for one in _parts(outputs).values())
+        return main + AUXILIARY * torch.stack(others).sum() if others else main
+
+    def losses(outputs: Any, masks: Tensor) -> Tensor:
+        each = F.cross_entropy(_main(outputs).float(), masks, ignore_index=ignore_index, reduction="none")
+        return each.sum((1, 2)) / (masks != ignore_index).sum((1, 2)).clamp(min=1)
+
+    def statistics(outputs: Any, masks: Tensor) -> Tensor:
+        """Return pixels that are and are called each class, and those that are or are called it: (2 x classes,)."""
+        counted = (masks != ignore_index).flatten()
+        named, true = _main(outputs).argmax(1).flatten(), masks.flatten().clamp(0, classes - 1)
+
+        def count(of: Tensor, which: Tensor) -> Tensor:
+            return torch.zeros(classes, device=of.device).scatter_add_(0, of, which.float())
+
+        both = count(true, counted & (named == true))
+        return torch.cat([both, count(true, counted) + count(named, counted) - both])
+
+    def mean_iou(sums: Sequence[float], _images: int) -> float:
+        shares = [both / either for both, either in zip(sums[:classes], sums[classes:], strict=True) if either]
+        return sum(shares) / len(shares) if shares else float("nan")
+
+    def distillation(outputs: Any, target: Any) -> Tensor:
+        pairs = zip(_parts(outputs).values(), _parts(target).values(), strict=True)
+        main, *others = (F.cross_entropy(one.float(), soft) for one, soft in pairs)
+        return main + AUXILIARY * torch.stack(others).sum() if others else main
+
+    return Task(
+        name="segmentation",
+        metric=Metric(name="miou", label="mIoU", unit="%"),
+        check=check,
+        loss=loss,
+        losses=losses,
+        statistics=statistics,
+        score=mean_iou,
+        target=lambda outputs: mapped(outputs, lambda one: one.detach().float().softmax(1)),
+        distillation=distillation,
+        gives_logits=True,
+        example=lambda image: torch.empty(2, *image[1:]),
+    )
+
+
+def super_resolution(scale: int = 2, distill: str = "l1") -> Task:
+    """Return the task of giving an image more pixels: L1, and PSNR in dB, over colours in [0, 1], cut off there.
+
+    PSNR is the mean of the images' own, all pixels counted. Smaller networks learn from the largest one's output, by L1
+    or L2 (US-Nets, section 4.2).
+    """
+
+    def check(outputs: Any, targets: Any) -> None:
+        if not isinstance(outputs, Tensor) or outputs.dim() != 4 or shapes(outputs) != shapes(targets):
+            raise UsageError(
+                f"super-resolution expects images (images, channels, height, width) = {shapes(targets)}, but the "
+                f"network gives {shapes(outputs)}; task.scale is by how much it enlarges model.input"
+            )
+
+    def statistics(outputs: Tensor, images: Tensor) -> Tensor:
+        errors = (outputs.float().clamp(0, 1) - images).square().mean((1, 2, 3)).clamp(min=PERFECT)
+        return -10 * errors.double().log10().sum() if errors.device.type != "mps" else -10 * errors.log10().sum()
+
+    return Task(
+        name="super-resolution",
+        metric=Metric(name="psnr", label="PSNR", unit="dB"),
+        check=check,
+        loss=l1,
+        losses=lambda outputs, images: (outputs.float() - images).abs().mean((1, 2, 3)),
+        statistics=statistics,
+        score=lambda sums, images: sums[0] / images,
+        distillation={"l1": l1, "l2": l2}[distill],
+        noise=(3e-5, 0.01),
+        example=lambda image: torch.empty(2, image[0], *(scale * side for side in image[1:])),
+    )
+
+
+def multi_label(labels: int) -> Task:
+    """Return the task of saying which of some labels an image has: binary cross-entropies added up over labels, and F1.
+
+    F1 is over the decisions of all images and labels, at a probability of one half. Smaller networks learn from the
+    largest one's sigmoid.
+    """
+
+    def check(outputs: Any, targets: Any) -> None:
+        for what, tree in (("logits", outputs), ("labels of 0 or 1", targets)):
+            if not isinstance(tree, Tensor) or tree.dim() != 2 or tree.shape[1] != labels:
+                source = "network" if tree is outputs else "data"
+                raise UsageError(
+                    f"multi-label expects {what} of shape (images, labels), {labels} labels each, but the {source} "
+                    f"gives {shapes(tree)}; model.classes is the number of labels"
+                )
+
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs.float(), targets.float(), reduction="none").sum(1)
+
+    def statistics(outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return how many labels are right, said and true: (3,)."""
+        said, true = outputs > 0, targets > 0.5
+        return torch.stack([(said & true).sum(), said.sum(), true.sum()])
+
+    return Task(
+        name="multi-label",
+        metric=Metric(name="f1", label="F1", unit="%"),
+        check=check,
+        loss=lambda outputs, targets: losses(outputs, targets).mean(),
+        losses=losses,
+        statistics=statistics,
+        score=lambda sums, _: 2 * sums[0] / (sums[1] + sums[2]) if sums[1] + sums[2] else 1.0,
+        target=lambda outputs: outputs.detach().float().sigmoid(),
+        distillation=lambda outputs, target: losses(outputs, target).mean(),
+        gives_logits=True,
+        example=lambda image: torch.empty(2, labels),
+    )
+
+
+def _parts(outputs: Any) -> dict[str, Tensor]:
+    """Return a segmentation network's outputs by name, that which is scored first. Raises KeyError without it."""
+    if isinstance(outputs, Mapping):
+        return {"out": outputs["out"], **outputs}
+    if isinstance(outputs, Sequence):
+        return {str(number) if number else "out": one for number, one in enumerate(outputs)}
+    return {"out": outputs}
+
+
+def _main(outputs: Any) -> Tensor:
+    """Return the output that is scored."""
+    return next(iter(_parts(outputs).values()))
+
+
+def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = None) -> Task:
+    """Return a recipe's task; `training` are the settings of a training, which may smooth labels.
+
+    Raises UsageError naming the recipe key for what does not fit together.
+    """
+    settings, classes = recipe.task, recipe.model.classes
+    smoothing = training.label_smoothing if training else 0.0
+    if smoothing and settings.name not in ("classification", "segmentation"):
+        raise UsageError(f"label_smoothing: of classification and segmentation, not of {settings.name}; leave it out")
+    if settings.name == "super-resolution":
+        return super_resolution(settings.enlarges, settings.distill or "l1")
+    if settings.is_own:
+        return _own(settings, directory)
+    if classes is None:
+        raise UsageError(f"model.classes is missing: {settings.name} wants as many outputs as there are classes")
+    return {
+        "classification": lambda: classification(classes, smoothing),
+        "segmentation": lambda: segmentation(classes, settings.ignored, smoothing),
+        "multi-label": lambda: multi_label(classes),
+    }[settings.name]()
+
+
+def task_digest(settings: TaskSettings, directory: Path) -> dict[str, str]:
+    """Return `sha256:...` of the code of the user's own task, by its name among what an artifact is made from."""
+    if not settings.is_own:
+        return {}
+    load_factory(settings.name, directory, "task.name")
+    return {"task": f"sha256:{hashlib.sha256(source_of(settings.name, directory)).hexdigest()}"}
+
+
+def _own(settings: TaskSettings, directory: Path) -> Task:
+    """Return the user's own task; whatever its functions raise becomes one line."""
+    factory = load_factory(settings.name, directory, "task.name")
+    try:
+        task = factory(**settings.args)
+    except Exception as error:
+        raise UsageError(f"task.args: {settings.name} cannot be built: {_said(error)}") from None
+    if not isinstance(task, Task):
+        raise UsageError(f"task.name: {settings.name} gave {type(task).__name__}, not an autoslim_cli.Task")
+    functions = {field.name: getattr(task, field.name) for field in fields(task)}
+    guarded = {name: _guarded(name, function) for name, function in functions.items() if callable(function)}
+    return replace(task, name=settings.name, **guarded)  # type: ignore[arg-type]
+
+
+def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of a user's task that says in one line what it was given when it failed."""
+
+    @functools.wraps(function)
+    def guarded(*given: Any) -> Any:
+        try:
+            return function(*given)
+        except AutoslimError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            of = " and ".join(shapes(one) for one in given)
+            raise UsageError(f"task.name: its {name} failed on {of}: {_said(error)}") from None
+
+    return guarded
+
+
+def _said(error: Exception) -> str:
+    """Return what an error is and says, in one line."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]
