@@ -22,6 +22,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import write_config
 from autoslim_cli.latency.building import build_network, build_piece
 from autoslim_cli.latency.pieces import pieces
+from autoslim_cli.models.trust import Trust
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.tensors import tensors_in
 from autoslim_cli.network.trace import read
@@ -244,7 +245,7 @@ def test_a_recipe_names_the_part(tmp_path):
     config = config_of(network, costs, channels)
     write_config(tmp_path / "arch-half.json", config)
     assert read_channels(tmp_path / "arch-half.json", network, costs, bounded=True) == channels
-    built, config = untrained_model(tmp_path / "arch-half.json")
+    built, config = untrained_model(tmp_path / "arch-half.json", Trust(anything=True))
     assert config.model.trace == "inner.backbone"
     assert len(built(torch.rand(2, *SHAPE))) == 2
     # 2. Memory and latency are of the part.
