@@ -67,6 +67,9 @@ Trust = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Train a supernet anew though a finished one is there; it is kept aside.")
+]
 
 
 def reporter_of(verbose: bool | None) -> "Reporter":

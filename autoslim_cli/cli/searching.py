@@ -6,6 +6,7 @@ import typer
 
 from autoslim_cli.cli.budgets import Flops, Latency, Memory, Params, Table, bounds, budgets, measuring
 from autoslim_cli.cli.options import (
+    Force,
     From,
     Json,
     Overrides,
@@ -76,6 +77,7 @@ def run(
     train_base: Annotated[
         bool, typer.Option("--train-base", help="Train the base network by the same recipe, too: how much was lost?")
     ] = False,
+    force: Force = False,
     recipe: Recipe = None,
     trust: Trust = False,
     as_json: Json = False,
@@ -91,7 +93,7 @@ def run(
     retraining = project.recipe.retrain
     if retraining.start not in ("scratch", "supernet", "weights"):
         raise UsageError(f"run trains several networks: they cannot all start from {retraining.start}")
-    result = stage(project, budgets(project, texts, latency_table), train_base=train_base)
+    result = stage(project, budgets(project, texts, latency_table), train_base=train_base, force=force)
     if as_json:
         print_json(result)
         return

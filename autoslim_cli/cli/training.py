@@ -7,6 +7,7 @@ import typer
 
 from autoslim_cli.cli import completion
 from autoslim_cli.cli.options import (
+    Force,
     From,
     Json,
     Overrides,
@@ -31,6 +32,7 @@ def train_supernet(
     overrides: Overrides = None,
     recipe: Recipe = None,
     resume: Resume = False,
+    force: Force = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
@@ -38,7 +40,7 @@ def train_supernet(
     project = open_recipe(recipe, overrides, verbose)
     from autoslim_cli.stages.train_supernet import train_supernet as stage
 
-    result, metric = stage(project, resume=resume), project.task.metric
+    result, metric = stage(project, resume=resume, force=force), project.task.metric
     if as_json:
         print_json(result)
         return

@@ -499,7 +499,7 @@ class SearchSettings(Settings):
 
 
 _INDIFFERENT = {
-    "data": ("workers", "memory", "download"),
+    "data": ("workers", "memory", "download", "path"),
     "train": ("save_minutes", "keep_states"),
     "retrain": ("save_minutes", "keep_states"),
 }

@@ -21,17 +21,18 @@ BASE = "width-1"
 """What the base network is called once it is trained: as by `retrain --width 1`."""
 
 
-def run(project: Project, budgets: list[Budget], *, train_base: bool = False) -> dict[str, Any]:
+def run(project: Project, budgets: list[Budget], *, train_base: bool = False, force: bool = False) -> dict[str, Any]:
     """Train the supernet, search, calibrate, retrain the searched and the uniform networks, and report.
 
     `train_base`: train the base network by the same recipe, too, which says how much was lost; else its cost is given.
+    `force`: train a supernet anew though another one is there.
     """
     # 1. The supernet, once it is clear that nothing later is missing.
     check_reach(project.network.space, project.costs, budgets)
     if train_base:
         refuse_missing_channels(project, project.network.base)
     assert len(project.images.test)
-    train_supernet(project, resume=True)
+    train_supernet(project, resume=True, force=force)
     # 2. The search.
     found = _search(project, budgets)
     # 3. The base network, then for each budget: what the supernet gives without training, the searched and the uniform

@@ -38,11 +38,12 @@ GLANCE_IMAGES = 1024
 """Training images that calibrate each width that is scored: enough for a glance."""
 
 
-def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
+def train_supernet(project: Project, *, resume: bool = False, force: bool = False) -> dict[str, Any]:
     """Train the recipe's supernet and write `supernet.safetensors`; return its holdout scores at three widths.
 
     With switchable BN the scores are those of every switch. `resume` continues a stopped training, and keeps a supernet
-    that is already there and current. Raises AutoslimError on a loss that is not finite.
+    that is already there and current; another one is refused by UsageError, unless `force`, which keeps it aside.
+    Raises AutoslimError on a loss that is not finite.
     """
     recipe, network = project.recipe, project.network
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
@@ -57,6 +58,7 @@ def train_supernet(project: Project, *, resume: bool = False) -> dict[str, Any]:
         channels={path: network.full},
         state=project.directory / STATE_FILE,
         build=lambda: _training(project, _widths(network, recipe.supernet)),
+        replaces=force,
         track=recipe.track,
     )
     (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()

@@ -72,6 +72,8 @@ class Job:
     channels: Mapping[Path, dict[str, int]]
     state: Path
     build: Callable[[], Training]
+    replaces: bool = True
+    """Whether what is finished and not current is made anew without being asked; the old one is kept in any case."""
     track: Sequence[str] = ()
     """What else takes the metrics: names of `trackers.TRACKERS`."""
 

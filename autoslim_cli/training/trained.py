@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import current_facts, refuse_to_lose, set_aside
@@ -16,8 +17,8 @@ def trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict
 
     `resume` continues a stopped training, and keeps what is current; what is not, or is trained anew without it, is
     kept under another name. The processes of a job share the work, and the first one writes. Raises UsageError if a
-    stopped training would be lost or another command makes one of the files, AutoslimError on a loss that is not
-    finite.
+    stopped training would be lost, if a finished file would be replaced that the job may not replace, or another
+    command makes one of the files, AutoslimError on a loss that is not finite.
     """
     with locked(*job.channels):
         return _trained(job, reporter, ranks, resume=resume)
@@ -29,12 +30,16 @@ def _trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dic
     if not resume:
         refuse_to_lose(job.state)
         for path in filter(Path.exists, job.channels):
+            if not job.replaces:
+                raise UsageError(f"{path} is there: --resume keeps it if it is current, --force makes it anew")
             reporter.say(f"{path} is there: without --resume it is made anew, and the old one kept")
     elif current := ranks.agreed(_current(job, reporter), "files made by training"):
         for path in current:
             reporter.say(f"{path} is there and current")
         _clean_up(job, ranks)
         return current
+    elif not job.replaces and not job.state.exists() and (there := next(filter(Path.exists, job.channels), None)):
+        raise UsageError(f"{there} is finished, and not what would be made now; --force makes it anew, and keeps it")
     # 2. Build, and train to the end.
     with reporter.doing("opening the images and building the network"):
         training = job.build()

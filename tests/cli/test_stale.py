@@ -116,13 +116,34 @@ def test_a_search_anew_keeps_the_old_log(autoslim, worked):
     assert (worked / "search.old-2.jsonl").exists()
 
 
-def test_a_supernet_trained_anew_keeps_the_old_one(autoslim, worked):
-    before = (worked / "supernet.safetensors").read_bytes()
-    said = autoslim("train-supernet", "-r", worked, "train.epochs=1").stderr
-    assert "supernet.safetensors is there: without --resume it is made anew" in said
+def test_a_finished_supernet_is_not_trained_over_unless_that_is_asked_for(autoslim, refuse, worked):
+    path = worked / "supernet.safetensors"
+    before = path.read_bytes()
+    assert "--force makes it anew" in refuse(2, "train-supernet", "-r", worked, "train.epochs=1")
+    # `run` says which key differs, and neither searches nor retrains.
+    done = autoslim("run", "--flops", "50%", "-r", worked, "train.epochs=1", code=2)
+    assert "supernet.safetensors is stale: train.epochs was 3, is 1" in done.stderr
+    assert "--force" in done.stderr.splitlines()[-1]
+    assert path.read_bytes() == before
+    assert not (worked / "arch-50pct.json").exists()
+    said = autoslim("train-supernet", "-r", worked, "train.epochs=1", "--force").stderr
     assert "the one that was there is kept as supernet.old-1.safetensors" in said
     assert (worked / "supernet.old-1.safetensors").read_bytes() == before
-    assert (worked / "supernet.safetensors").read_bytes() != before
+    assert path.read_bytes() != before
+
+
+def test_a_data_set_that_moved_is_the_same(autoslim, recipe, tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "here" / place).mkdir(parents=True)
+        for number in range(40):
+            pixels = torch.randint(0, 256, (8, 8), generator=rng, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "here" / place / f"{number}.png")
+    settings = ["data.name=image-folder", "data.holdout=20", "model.classes=2", "train.epochs=1"]
+    autoslim("train-supernet", "-r", recipe, *settings, f"data.path={tmp_path / 'here'}")
+    (tmp_path / "here").rename(tmp_path / "there")
+    said = autoslim("run", "--flops", "50%", "-r", recipe, *settings, "retrain.epochs=1", "data.path=../there").stderr
+    assert "supernet.safetensors is there and current" in said
 
 
 def test_run_does_not_search_anew_on_a_damaged_log(autoslim, refuse, worked):
