@@ -184,9 +184,10 @@ class DataSettings(Settings):
     """Say where the images come from and which of them are the holdout."""
 
     name: str = Field(
-        description="Images with classes: `digits` (embedded), torchvision's `cifar10`, `cifar100`, `fashion-mnist` and "
-        "`svhn`, and `image-folder` (train/<class>/, and test/<class>/ or val/<class>/); without: `images`; with masks: `image-masks`; with several labels each: `image-labels`; or a data set of your "
-        "own: `./data.py:factory` (relative to the recipe) or `package.module:factory`"
+        description="Images with classes: `digits` (embedded), torchvision's `cifar10`, `cifar100`, `fashion-mnist` "
+        "and `svhn`, and `image-folder` (train/<class>/, and test/<class>/ or val/<class>/); without: `images`; with "
+        "masks: `image-masks`; with several labels each: `image-labels`; or a data set of your own: "
+        "`./data.py:factory` (relative to the recipe) or `package.module:factory`"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own data set's factory")
     path: str | None = Field(
