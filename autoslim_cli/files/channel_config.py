@@ -2,9 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
@@ -51,16 +51,24 @@ class Found(Settings):
     """Say how a search found the channels. The score stands under its metric's name: `"top1": 0.61`."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float] = Field(init=False)
+    __pydantic_extra__: dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]] = Field(init=False)
 
     budget: str = Field(description="What was asked, as `flops<=40M`")
     binding: str | None = Field(default=None, description="The measure whose bound the channels come nearest to")
     strategy: str | None = Field(default=None, description="`search.strategy`")
     holdout: Holdout
-    loss: float = Field(description="Of the supernet at these channels, on the holdout", strict=True)
     metric: Metric = Field(default=TOP1, description="What the score is, which stands beside under its name")
+    loss: float = Field(description="Of the supernet at these channels, on the holdout", strict=True)
     step: int = Field(description="The step of the search, as `search.jsonl` counts them")
     supernet: str = Field(description="sha256 of the supernet")
+
+    @field_validator("loss")
+    @classmethod
+    def _of_use(cls, loss: float, info: ValidationInfo) -> float:
+        metric = info.data.get("metric", TOP1)
+        if not metric.can_be(loss, 0):
+            raise ValueError("no network has such a loss")
+        return loss
 
     @property
     def score(self) -> float:
@@ -71,8 +79,8 @@ class Found(Settings):
     def _scored(self) -> Self:
         if list(self.__pydantic_extra__) != [self.metric.name]:
             raise ValueError(f"beside the keys of a search stands its score, {self.metric.name}, and nothing else")
-        if not self.metric.can_be(self.loss, self.score):
-            raise ValueError(f"no network has a loss of {self.loss:g} and {self.metric.title} of {self.score:g}")
+        if not self.metric.can_be(0, self.score):
+            raise ValueError(f"found.{self.metric.name}: no network has {self.metric.title} of {self.score:g}")
         return self
 
 
