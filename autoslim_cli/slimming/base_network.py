@@ -132,7 +132,7 @@ def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe) -
     """Raise ArtifactError if the recipe's holdout would hold images that a supernet was trained on."""
     then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
     keys = [("seed", then["seed"], now["seed"])]
-    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "path", "limit", "holdout")]
+    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
     for key, before, after in keys:
         if before != after:
             raise ArtifactError(

@@ -77,10 +77,10 @@ def test_a_supernet_starts_from_a_pickled_network(autoslim, refuse, worked):
     """It was called a damaged training state, to be removed, in raw colours."""
     network, _ = load_model(autoslim_base(autoslim, worked))
     torch.save(network, worked / "mine.pth")
-    done = autoslim("train-supernet", "-r", worked, "model.weights=mine.pth", "train.epochs=1")
+    done = autoslim("train-supernet", "-r", worked, "model.weights=mine.pth", "train.epochs=1", "--force")
     assert "starting from mine.pth; read the tensors of a pickled" in done.stderr
     torch.save({"epoch": 1}, worked / "mine.pth")
-    said = refuse(4, "train-supernet", "-r", worked, "model.weights=mine.pth", "train.epochs=1")
+    said = refuse(4, "train-supernet", "-r", worked, "model.weights=mine.pth", "train.epochs=1", "--force")
     assert "mine.pth holds no tensors by name; save it anew as torch.save" in said
     assert "remove" not in said
 

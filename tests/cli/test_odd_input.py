@@ -245,7 +245,7 @@ def test_directories_where_files_should_be(refused, worked):
     assert "search.jsonl: cannot be read (Is a directory)" in refused(
         4, "search", "--flops", "60%", "-r", worked, "--resume"
     )
-    assert "supernet.metrics.jsonl: Is a directory" in refused(1, "train-supernet", "-r", worked)
+    assert "supernet.metrics.jsonl: Is a directory" in refused(1, "train-supernet", "-r", worked, "--force")
 
 
 @pytest.mark.parametrize("odd", ["9" * 5000, "[" * 100_000])

@@ -432,7 +432,7 @@ def test_times_that_cannot_be(worked, suite, refuse, autoslim):
 
 def test_a_table_of_tied_units_predicts_their_networks(worked, quick, autoslim, autoslim_json):
     tied = "space.tie=[[conv1, layer1.0.conv1]]"
-    autoslim("train-supernet", "-r", worked, tied)
+    autoslim("train-supernet", "-r", worked, tied, "--force")
     autoslim("profile", "-r", worked, tied)
     (found,) = autoslim_json("search", "--flops", "60%", "-r", worked, tied)["configs"]
     config = json.loads(Path(found["path"]).read_text())

@@ -413,10 +413,10 @@ def test_units_are_steered_by_patterns(autoslim_json, refuse, recipe):
 def test_a_supernet_starts_from_trained_weights(autoslim, autoslim_json, worked):
     autoslim_json("retrain", "--width", "1", "-r", worked, "retrain.epochs=8")
     start = ["model.weights=model-width-1.safetensors", "train.epochs=1", "train.lr=0.000001", "train.warmup=0"]
-    said = autoslim("train-supernet", "-r", worked, *start)
+    said = autoslim("train-supernet", "-r", worked, *start, "--force")
     assert "starting from model-width-1.safetensors" in said.stderr
     warm = autoslim_json("train-supernet", "-r", worked, *start, "--resume")["widths"]
-    cold = autoslim_json("train-supernet", "-r", worked, *start[1:])["widths"]
+    cold = autoslim_json("train-supernet", "-r", worked, *start[1:], "--force")["widths"]
     assert warm["largest"]["top1"] > cold["largest"]["top1"] + 0.2
     autoslim_json("search", "--flops", "80%", "-r", worked, *start[1:])
     assert "weights" not in json.loads((worked / "arch-80pct.json").read_text())["model"]

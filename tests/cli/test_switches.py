@@ -134,7 +134,7 @@ def test_random_only_training_is_there_to_be_compared(autoslim_json, recipe):
     """Without the sandwich rule other sub-networks train, and no teacher: the weights are others, and they work."""
     trained = {}
     for sandwich in ("true", "false"):
-        made = autoslim_json("train-supernet", "-r", recipe, f"supernet.sandwich={sandwich}")
+        made = autoslim_json("train-supernet", "-r", recipe, f"supernet.sandwich={sandwich}", "--force")
         assert list(made["widths"]) == ["largest", "base", "smallest"]
         trained[sandwich] = safetensors.torch.load_file(recipe / "supernet.safetensors")
         assert made["widths"]["base"]["top1"] > 0.2

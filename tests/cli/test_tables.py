@@ -12,7 +12,7 @@ from autoslim_cli.cli.tables import laid_out
 
 SWITCHES = ["supernet.bn=switchable", "supernet.widths=[0.5,1.0]", "supernet.width=1.0", "supernet.min_width=0.5"]
 COMMANDS = {
-    "train-supernet": ["-r", "{0}", "train.epochs=1"],
+    "train-supernet": ["-r", "{0}", "train.epochs=1", "--force"],
     "calibrate-bn": ["-r", "{0}", "--widths", "0.5:1.0:0.25", "--compare"],
     "extract": ["-r", "{0}", "--width", "0.5", "train.epochs=1", *SWITCHES],
     "search": ["-r", "{0}", "--flops", "60%", "--activation-memory", "90%", "search.strategy=uniform"],

@@ -170,7 +170,7 @@ def test_what_is_made_from_other_code_or_data_is_stale(measuring, autoslim):
     for name in ("task", "data"):
         path = measuring / f"{name}.py"
         path.write_text(path.read_text() + "\n# changed\n")
-        said = autoslim("train-supernet", "-r", measuring, "train.epochs=1", "--resume").stderr
+        said = autoslim("train-supernet", "-r", measuring, "train.epochs=1", "--resume", "--force").stderr
         assert re.search(r"stale: (task|images) was sha256", said)
 
 

@@ -41,7 +41,7 @@ def test_train_supernet(straight, autoslim):
     killed.mkdir()
     shutil.copy(worked / "recipe.yaml", killed)
     command = ("train-supernet", "-r", killed, "train.save_minutes=0.00001")
-    autoslim("train-supernet", "-r", worked, "train.save_minutes=0.00001")
+    autoslim("train-supernet", "-r", worked, "train.save_minutes=0.00001", "--force")
     # 1. Kill it within the first epoch, resume, and kill it again.
     state = killed / "supernet.resume.pt"
     kill_when(start(*command), state.exists)
@@ -62,7 +62,7 @@ def test_two_processes(straight, autoslim):
     shutil.copy(worked / "recipe.yaml", killed)
     job = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "autoslim_cli"]
     job += ["train-supernet", "train.save_minutes=0.00001", "train.lr=0.05", "train.epochs=6"]
-    subprocess.run([*job, "-r", str(worked)], check=True, capture_output=True)
+    subprocess.run([*job, "-r", str(worked), "--force"], check=True, capture_output=True)
     state, seen, resume = killed / "supernet.resume.pt", 0, []
     for _ in range(2):
         running = subprocess.Popen(
