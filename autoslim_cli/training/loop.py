@@ -50,7 +50,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
         without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
         _stop_signals(ranks) as stop,
         tracked(
-            job.track if ranks.first else (), job.state.parent, job.name, job.made_from["recipe"], reporter.say
+            job.track if ranks.first else (), job.state.parent, job.name, job.made_from.get("recipe", {}), reporter.say
         ) as log,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):

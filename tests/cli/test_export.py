@@ -151,7 +151,7 @@ class Mixed(nn.Module):
 def test_folding_keeps_the_function():
     network = Mixed().eval()
     randomise_norms(network)
-    folded, count = with_bn_folded(read(network, (3, 8, 8), 4))
+    folded, count = with_bn_folded(read(network, (3, 8, 8)))
     assert count == 4
     assert isinstance(folded.shared_norm, nn.BatchNorm2d)
     assert isinstance(folded.first, nn.BatchNorm2d)

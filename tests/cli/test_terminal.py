@@ -105,7 +105,7 @@ def test_names_of_recipes_and_files_are_completed_without_torch(tmp_path):
         "autoslim units -r mi": ["mine"],
         "autoslim units -r imagenet-mob": ["imagenet-mobilenet-v1", "imagenet-mobilenet-v2"],
         "autoslim units -r ./else": ["./elsewhere"],
-        "autoslim recipes copy di": ["digits"],
+        "autoslim recipes copy digits-s": ["digits-segmentation", "digits-super-resolution"],
         "autoslim retrain ": ["recipes/mine/arch-40M.json"],
         "autoslim retrain elsewhere/": ["elsewhere/arch-40M.json"],
         "autoslim evaluate ./elsewhere/m": ["./elsewhere/model-40M.safetensors"],

@@ -54,7 +54,7 @@ def stand_ins(monkeypatch):
 
 def test_runs_are_begun_told_of_every_row_and_ended(autoslim, recipe, stand_ins):
     autoslim("retrain", "--width", "0.5", "-r", recipe, "track=[wandb,mlflow]", "retrain.epochs=1", "retrain.batch=20")
-    assert stand_ins[0] == ("tiny/model-width-0.5", ["calibrate", "data", "model", "retrain", "seed"])
+    assert stand_ins[0] == ("tiny/model-width-0.5", ["calibrate", "data", "model", "retrain", "seed", "task"])
     rows = [row["step"] for row in metrics_of(recipe, "model-width-0.5")]
     assert [one[0] for one in stand_ins if isinstance(one[0], int)] == [step for step in rows for _ in range(2)]
     assert stand_ins[-2:] == [("ended", None), ("ended", None)]
