@@ -11,7 +11,7 @@ BUDGET ?= 33%
 # Tests run side by side, with one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup lint format types test docs docs-links demo smoke smoke-tasks clean
+.PHONY: help setup lint format types test quick docs docs-links demo smoke smoke-tasks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ types: $(SETUP) ## check types alone
 
 test: lint ## check style and types, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+quick: lint ## the same without slow tests: processes, kills, whole jobs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 docs: $(SETUP) ## build the site into build/site; any warning or broken link within it is an error
 	rm -rf build/site

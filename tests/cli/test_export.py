@@ -14,6 +14,8 @@ from autoslim_cli.network.fold_bn import with_bn_folded
 from autoslim_cli.network.trace import read
 from autoslim_cli.stages import export
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 

@@ -17,6 +17,8 @@ import yaml
 from autoslim_cli import __version__
 from autoslim_cli.recipe import catalogue
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

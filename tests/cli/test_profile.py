@@ -25,6 +25,8 @@ from autoslim_cli.stages import profile
 from autoslim_cli.stages import search as search_stage
 from autoslim_cli.stages.project import with_latency
 
+pytestmark = pytest.mark.slow
+
 
 def hurry(monkeypatch):
     """Measure few networks and short samples, once."""

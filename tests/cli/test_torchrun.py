@@ -13,6 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 def torchrun(count, *arguments):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from autoslim_cli.cli.app import app
 from autoslim_cli.training.state import State
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def retrained(autoslim_json, recipe):

@@ -19,6 +19,8 @@ from autoslim_cli.latency import measuring, timing
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.stages import profile
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 

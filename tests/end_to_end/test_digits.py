@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_run_on_digits(autoslim, autoslim_json, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def start(*arguments):
     command = [sys.executable, "-m", "autoslim_cli", *map(str, arguments)]
