@@ -85,7 +85,7 @@ class Waits(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("command", ["train-supernet", "retrain --width 0.5"])
+@pytest.mark.parametrize("command", ["train-supernet --force", "retrain --width 0.5"])
 def test_steps_wait_for_nothing(autoslim, recipe, monkeypatch, command):
     """Within an epoch the host asks for values as often as it looks, however many steps there are."""
     counted, tolist = [], torch.Tensor.tolist
