@@ -117,7 +117,7 @@ class TaskSettings(Settings):
     distill: Literal["l1", "l2"] | None = Field(
         default=None,
         description="Of `super-resolution`: how a smaller sub-network's output is held against the largest one's, "
-        "`l1` by default",
+        "`l2` by default",
     )
 
     @property

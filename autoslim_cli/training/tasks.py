@@ -132,11 +132,11 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
     )
 
 
-def super_resolution(scale: int = 2, distill: str = "l1") -> Task:
+def super_resolution(scale: int = 2, distill: str = "l2") -> Task:
     """Return the task of giving an image more pixels: L1, and PSNR in dB, over colours in [0, 1], cut off there.
 
-    PSNR is the mean of the images' own, all pixels counted. Smaller networks learn from the largest one's output, by L1
-    or L2 (US-Nets, section 4.2).
+    PSNR is the mean of the images' own, all pixels counted. Smaller networks learn from the largest one's output, by L2
+    or L1.
     """
 
     def check(outputs: Any, targets: Any) -> None:
@@ -227,7 +227,7 @@ def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = No
     if smoothing and settings.name not in ("classification", "segmentation"):
         raise UsageError(f"label_smoothing: of classification and segmentation, not of {settings.name}; leave it out")
     if settings.name == "super-resolution":
-        return super_resolution(settings.enlarges, settings.distill or "l1")
+        return super_resolution(settings.enlarges, settings.distill or "l2")
     if settings.is_own:
         return _own(settings, directory)
     if classes is None:

@@ -249,7 +249,7 @@ def test_what_a_task_does_not_have_is_refused(task, words):
 
 def test_a_task_without_classes_needs_none(tmp_path):
     model = {"name": "autoslim/edsr", "input": [1, 8, 8]}
-    recipe = Recipe.model_validate({**MINIMAL, "model": model, "task": {"name": "super-resolution", "distill": "l2"}})
+    recipe = Recipe.model_validate({**MINIMAL, "model": model, "task": {"name": "super-resolution", "distill": "l1"}})
     assert task_of(recipe, tmp_path).metric.unit == "dB"
     with pytest.raises(UsageError, match=r"model\.classes is missing"):
         task_of(Recipe.model_validate({**MINIMAL, "model": model}), tmp_path)
