@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from autoslim_cli.files.metric import Metric
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     print(json.dumps(value, ensure_ascii=False))
 

@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -48,7 +47,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write indented JSON with a final newline, atomically; key order is kept."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 

@@ -59,7 +59,7 @@ def decisive(origin: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "recipe": Recipe.decisive(recipe) if isinstance(recipe, Mapping) else recipe}
 
 
-def difference(before: Any, now: Any, name: str = "") -> str:
+def difference(before: object, now: object, name: str = "") -> str:
     """Say the first value in which two records differ; nothing if they do not."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = dict.fromkeys((*before, *now))
@@ -71,7 +71,7 @@ def difference(before: Any, now: Any, name: str = "") -> str:
     return f"{name} was {_short(before)}, is {_short(now)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     """Write a value; of a digest the beginning."""
     return value[:19] if isinstance(value, str) and value.startswith("sha256:") else str(value)
 
