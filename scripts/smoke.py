@@ -3,37 +3,15 @@
 Expects the images in data/cifar10-jpeg/{train,test}/<class>/ (`make smoke` unpacks them). Works in runs/smoke.
 """
 
-import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from checked import autoslim, check
 
 HERE = Path("runs/smoke")
 BUDGET = "50%"
 CHANCE = 0.1
-
-
-def autoslim(*arguments: str) -> dict[str, Any]:
-    """Run one command; return the JSON object that it prints."""
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "autoslim_cli", *arguments, "--json"], check=False, stdout=subprocess.PIPE, text=True
-    )
-    print(f"[{time.monotonic() - started:5.1f} s] autoslim {' '.join(arguments)}", flush=True)
-    if done.returncode:
-        sys.exit(f"smoke: exit code {done.returncode}")
-    value: dict[str, Any] = json.loads(done.stdout)
-    return value
-
-
-def check(holds: bool, what: str) -> None:
-    """Stop if something does not hold."""
-    print(f"  {'ok  ' if holds else 'FAIL'} {what}", flush=True)
-    if not holds:
-        sys.exit(f"smoke: {what}: does not hold")
 
 
 def main() -> None:

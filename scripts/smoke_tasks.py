@@ -5,11 +5,10 @@ Their images are generated from the embedded digits: nothing else is needed. Wor
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from checked import autoslim, check
 
 HERE = Path("runs/smoke-tasks")
 BUDGET = "50%"
@@ -19,26 +18,6 @@ LEAST = {
     "digits-multi-label": ("f1", 0.6),
 }
 """The score that a recipe's searched network reaches on the test images, by its name, well above what chance gives."""
-
-
-def autoslim(*arguments: str) -> dict[str, Any]:
-    """Run one command; return the JSON object that it prints."""
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "autoslim_cli", *arguments, "--json"], check=False, stdout=subprocess.PIPE, text=True
-    )
-    print(f"[{time.monotonic() - started:5.1f} s] autoslim {' '.join(arguments)}", flush=True)
-    if done.returncode:
-        sys.exit(f"smoke: exit code {done.returncode}")
-    value: dict[str, Any] = json.loads(done.stdout)
-    return value
-
-
-def check(holds: bool, what: str) -> None:
-    """Stop if something does not hold."""
-    print(f"  {'ok  ' if holds else 'FAIL'} {what}", flush=True)
-    if not holds:
-        sys.exit(f"smoke: {what}: does not hold")
 
 
 def main() -> None:

@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 
 FILES = (*completion.CONFIGS, *completion.CHECKPOINTS)
 
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Predict latency by a table of `autoslim profile`.",
+        autocompletion=completion.files(*completion.TABLES),
+    ),
+]
+
 
 def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
@@ -86,14 +95,7 @@ def info(
     trace: Annotated[
         str, typer.Option(metavar="PART", help="The part that is read of a model name's network, as backbone.")
     ] = "",
-    latency_table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Predict its latency by a table of `autoslim profile`.",
-            autocompletion=completion.files(*completion.TABLES),
-        ),
-    ] = None,
+    latency_table: LatencyTable = None,
     trust: Trust = False,
     as_json: Json = False,
     verbose: Verbose = None,
@@ -151,14 +153,7 @@ def compare(
             autocompletion=completion.files(*FILES),
         ),
     ],
-    latency_table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Predict their latency by a table of `autoslim profile`.",
-            autocompletion=completion.files(*completion.TABLES),
-        ),
-    ] = None,
+    latency_table: LatencyTable = None,
     trust: Trust = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     as_json: Json = False,

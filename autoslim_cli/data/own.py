@@ -147,7 +147,7 @@ def _check(source: OwnSource, inputs: Sequence[tuple[int, ...]]) -> None:
         )
 
 
-def _pair(item: Any) -> tuple[Any, Any]:
+def _pair(item: object) -> tuple[object, object]:
     """Return an item if it is an input and a target."""
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise AutoslimError(f"an item is a pair of an input and a target, not {type(item).__name__}")

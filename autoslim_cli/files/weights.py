@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import safetensors
 import safetensors.torch
@@ -92,7 +92,7 @@ class _Part:
 class _Inert:
     """Stand in for a class or function that a pickled file names: take whatever is given, and do nothing with it."""
 
-    def __new__(cls, *_: object, **__: object) -> Any:
+    def __new__(cls, *_: object, **__: object) -> Self:
         return object.__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -106,22 +106,22 @@ class _Inert:
 class _InertDict(_Inert):
     """The same for a class of dictionaries, of which the unpickler fills its own alone."""
 
-    def __new__(cls, *_: object, **__: object) -> Any:
-        return OrderedDict[Any, Any]()
+    def __new__(cls, *_: object, **__: object) -> OrderedDict[object, object]:  # type: ignore[misc]
+        return OrderedDict()
 
 
 class _InertList(_Inert):
     """The same for a class of lists."""
 
-    def __new__(cls, *_: object, **__: object) -> Any:
-        return list[Any]()
+    def __new__(cls, *_: object, **__: object) -> list[object]:  # type: ignore[misc]
+        return []
 
 
 _NAMED = re.compile(r"GLOBAL ([\w.]+) was not an allowed global")
 _FILLED = re.compile(r"Can only (SETITEM|append|extend).* but got <class '([\w.]+)'>")
 
 
-def _unpickled(path: Path, key: str) -> Any:
+def _unpickled(path: Path, key: str) -> object:
     """Return what torch.save wrote, with an inert object for each of a class that is not torch's own.
 
     The safe unpickler names one class at a time, in the error that it makes of it.
@@ -159,7 +159,7 @@ def _unpickled(path: Path, key: str) -> Any:
     raise ArtifactError(f"{key}: {path} names more than {_MOST_CLASSES} classes; {_SAVE}")
 
 
-def _parts(value: Any, place: tuple[str, ...], seen: set[int]) -> Iterator[_Part]:
+def _parts(value: object, place: tuple[str, ...], seen: set[int]) -> Iterator[_Part]:
     """Yield what lies together in a file and has tensors: dictionaries, and networks that were pickled whole."""
     if id(value) in seen:
         return
@@ -193,7 +193,7 @@ def _state_of(network: _Inert) -> Iterator[tuple[str, Tensor]]:
         open_modules += [(f"{prefix}{name}.", m) for name, m in _items(module, "_modules") if isinstance(m, _Inert)]
 
 
-def _items(module: _Inert, kind: str) -> Iterable[tuple[Any, Any]]:
+def _items(module: _Inert, kind: str) -> Iterable[tuple[object, object]]:
     """Return the entries of one of a module's dictionaries, none if a file has something else there."""
     entries = vars(module).get(kind)
     return entries.items() if isinstance(entries, Mapping) else ()

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from types import CodeType, FunctionType, MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -51,15 +50,15 @@ def digest(reading: Reading) -> str:
     return f"sha256:{hashlib.sha256(_text(facts).encode()).hexdigest()}"
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Write plain values in one way."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _graph(reading: Reading, plain: "_Plain") -> list[Any]:
+def _graph(reading: Reading, plain: "_Plain") -> list[object]:
     """Return each node of the graph: what it does, to which nodes before it, and what comes out."""
 
-    def written(node: fx.Node) -> list[Any]:
+    def written(node: fx.Node) -> list[object]:
         target = plain(node.target) if node.op == "call_function" else str(node.target)
         return [
             node.op,
@@ -73,19 +72,19 @@ def _graph(reading: Reading, plain: "_Plain") -> list[Any]:
     return [written(node) for node in reading.graph.nodes]
 
 
-def _module(module: nn.Module, is_called: bool, plain: "_Plain") -> list[Any]:
+def _module(module: nn.Module, is_called: bool, plain: "_Plain") -> list[object]:
     """Return a module's type, attributes and hooks."""
     attributes = {name: plain(value) for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
     hooks = [plain(hook) for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())]
     return [plain(type(module)) if is_called else type(module).__qualname__, attributes, hooks]
 
 
-def _kind(tensor: Tensor) -> list[Any]:
+def _kind(tensor: Tensor) -> list[object]:
     """Return the shape and the type of a tensor."""
     return [list(tensor.shape), str(tensor.dtype)]
 
 
-def _constant(tensor: Tensor) -> list[Any]:
+def _constant(tensor: Tensor) -> list[object]:
     """Return the shape, the type and the values of a tensor, as a digest."""
     if tensor.is_meta:
         return _kind(tensor)
@@ -101,9 +100,9 @@ class _Plain:
 
     def __init__(self, place: Mapping[fx.Node, int]) -> None:
         self.place = place
-        self.entered: dict[int, Any] = {}  # by id, and kept alive so that no other object gets it
+        self.entered: dict[int, object] = {}  # by id, and kept alive so that no other object gets it
 
-    def __call__(self, value: Any) -> Any:
+    def __call__(self, value: object) -> object:
         """Return a value as JSON can write it."""
         if value is None or isinstance(value, bool | int | float | str):
             return repr(value)
@@ -123,7 +122,7 @@ class _Plain:
             return ["node", self.place[value]]
         return self._object(value)
 
-    def _object(self, value: Any) -> Any:
+    def _object(self, value: object) -> object:
         """Return a function, a class or any other object by its name, with what is in it unless it is a library's."""
         if isinstance(value, functools.partial):
             return ["partial", self(value.func), self(value.args), self(value.keywords)]
@@ -145,7 +144,7 @@ class _Plain:
             return [name, str(value) if " at 0x" not in str(value) else ""]  # torch.float32, torch.channels_last
         return [name, self(vars(value))]
 
-    def _function(self, function: FunctionType) -> Iterator[Any]:
+    def _function(self, function: FunctionType) -> Iterator[object]:
         """Yield what a function computes by: its code, its defaults, and what it takes from around it."""
         yield self._code(function.__code__)
         yield self(function.__defaults__)
@@ -155,7 +154,7 @@ class _Plain:
         outside = [function.__globals__.get(name) for name in _names(function.__code__)]
         yield [self(v) for v in outside if isinstance(v, bool | int | float | str | tuple | FunctionType)]
 
-    def _class(self, kind: type) -> Iterator[Any]:
+    def _class(self, kind: type) -> Iterator[object]:
         """Yield the methods of a class and of those that it comes from, down to the libraries' own."""
         for name, value in sorted(vars(kind).items()):
             method = value.__func__ if isinstance(value, staticmethod | classmethod) else value
@@ -166,7 +165,7 @@ class _Plain:
                 yield [name, self(value)]
         yield [self(base) for base in kind.__bases__]
 
-    def _code(self, code: CodeType) -> list[Any]:
+    def _code(self, code: CodeType) -> list[object]:
         """Return compiled code, less what names variables and lines."""
         constants = [self._code(c) if isinstance(c, CodeType) else self(c) for c in code.co_consts]
         return [code.co_code.hex(), list(code.co_names), constants]
@@ -178,6 +177,6 @@ def _names(code: CodeType) -> list[str]:
     return list(dict.fromkeys((*code.co_names, *inner)))
 
 
-def _is_library(value: Any) -> bool:
+def _is_library(value: object) -> bool:
     """Tell whether a function or class is torch's or built in."""
     return str(getattr(value, "__module__", "")).partition(".")[0] in LIBRARIES

@@ -6,6 +6,7 @@ written, shows which operations change which tensors; the graph is then rewritte
 
 import inspect
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.source import line_of
 from autoslim_cli.network.tensors import tensors_in
 
-OUT_OF_PLACE: dict[Any, Any] = {
+OUT_OF_PLACE: dict[Callable[..., object], Callable[..., object]] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
@@ -34,10 +35,10 @@ class Proxy(fx.Proxy):
     """Record `x += y` as what it is: fx alone takes it for `x = x + y`, which other names of x do not see."""
 
 
-def _recorder(target: Any) -> Any:
+def _recorder(target: Callable[..., object]) -> Callable[[Proxy, object], fx.Proxy]:
     """Return the method that records an augmented assignment."""
 
-    def record(self: Proxy, other: Any) -> Any:
+    def record(self: Proxy, other: object) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", target, (self, other), {})
 
     return record
@@ -95,7 +96,7 @@ class _Watch(fx.Interpreter):
             return {}
         return self.changes
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         """Run one node, and compare the versions of all values that are still read."""
         self.still_read = {
             node: value for node, value in self.still_read.items() if self.last_read[node] >= self.order[n]
@@ -151,14 +152,14 @@ def _is_data(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1:] == ("data",)
 
 
-def _versions(value: object) -> list[Any]:
+def _versions(value: object) -> list[object]:
     """Return how often each tensor's memory was changed in place, and where in it the tensor lies."""
     return [(tensor._version, *_geometry(tensor)) for tensor in tensors_in(value)]
 
 
-def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+def _geometry(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Return where in its memory a tensor lies."""
-    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
 
 
 def _is_same_tensor(one: object, other: object) -> bool:

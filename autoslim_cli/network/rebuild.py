@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +99,7 @@ def assemble(
     return new
 
 
-def resize(layer: Any, attributes: Sizes, tensors: Tensors) -> None:
+def resize(layer: nn.Module, attributes: Sizes, tensors: Tensors) -> None:
     """Give a layer other sizes and tensors."""
     for name, value in attributes.items():
         setattr(layer, name, value)

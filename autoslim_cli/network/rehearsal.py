@@ -1,7 +1,6 @@
 """Rehearse a network that was read, at other channels: what no rule could see in its code shows there."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -67,7 +66,7 @@ class _Rehearsal(fx.Interpreter):
                 f"{self.at} works at the base network's channels alone ({first_line(error)}): its code holds a size"
             ) from None
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         """Compute one node and check its size."""
         self.at = str(n.target) if n.op == "call_module" else n.name
         self.at += line_of(n)
@@ -82,7 +81,7 @@ def on_meta(module: nn.Module) -> nn.Module:
 
     Raises UsageError if it holds tensors that are computed from its parameters: they cannot be copied.
     """
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
+    memo: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
     memo |= {id(b): b.to("meta") for b in module.buffers()}
     try:
         return copy.deepcopy(module, memo)

@@ -16,10 +16,10 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.text import first_line
 
 
-class _Reached(Exception):  # noqa: N818
-    """The part was called: with these arguments."""
+class _ReachedError(Exception):
+    """End a forward pass where the part is called, with what it was given."""
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         super().__init__()
         self.args_given, self.kwargs_given = args, kwargs
 
@@ -60,19 +60,20 @@ def given_to(network: nn.Module, name: str, *inputs: Any) -> tuple[Tensor, ...]:
     Raises UsageError if the network does not run so far, never calls the part, or gives it anything but tensors.
     """
 
-    def reached(*args: Any, **kwargs: Any) -> Any:
-        raise _Reached(args, kwargs)
+    def reached(*args: object, **kwargs: object) -> object:
+        raise _ReachedError(args, kwargs)
 
     try:
         with answering(part_of(network, name), reached), torch.no_grad():
             network(*inputs)
-    except _Reached as call:
-        if call.kwargs_given or not all(isinstance(value, Tensor) for value in call.args_given):
+    except _ReachedError as call:
+        tensors = tuple(value for value in call.args_given if isinstance(value, Tensor))
+        if call.kwargs_given or len(tensors) < len(call.args_given):
             raise UsageError(
                 f"model.trace: {name} is called with more than tensors by position: name a part that takes tensors, "
                 "as backbone"
             ) from None
-        return call.args_given
+        return tensors
     except Exception as error:  # whatever the user's code raises on an image that does not suit it
         raise UsageError(
             f"the network does not run up to {name}: {first_line(error)}; check model.input, model.args and model.trace"
@@ -89,7 +90,7 @@ def with_outputs(network: nn.Module, name: str, outputs: object, *inputs: Any) -
     """
     waiting = [outputs]
 
-    def answer(*_args: Any, **_kwargs: Any) -> Any:
+    def answer(*_args: object, **_kwargs: object) -> object:
         if not waiting:
             raise UsageError(f"model.trace: {name} is called more than once in a forward pass: name a part that is not")
         return waiting.pop()

@@ -4,8 +4,6 @@ Understood operations open, keep, merge, split or join units; any other operatio
 the reason. Never a guess.
 """
 
-from typing import Any
-
 import torch
 from torch import fx, nn
 
@@ -51,7 +49,7 @@ class Walk(fx.Interpreter):
                 "check model.input, model.args and model.strides"
             ) from None
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: fx.Node) -> object:
         """Compute one node's shape, then find its output's layout by the rule for its operation."""
         self.at = line_of(n)
         value = super().run_node(n)

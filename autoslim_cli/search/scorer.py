@@ -117,11 +117,12 @@ class Scorer:
 
     def _sums(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, list[float]]:
         """Return the sums that scores are computed from. Nothing waits for the device before the end."""
-        sums: dict[Candidate, Any] = dict.fromkeys(candidates, 0.0)
+        sums: dict[Candidate, torch.Tensor] = {}
         for inputs, targets in self._batches(draw):
             with arithmetic(self.settings, self.device):
                 for candidate, outputs in self.evaluator.forked_logits(inputs, channels, candidates):
-                    sums[candidate] += self.task.sums(outputs, targets)
+                    more = self.task.sums(outputs, targets)
+                    sums[candidate] = sums[candidate] + more if candidate in sums else more
         return dict(zip(candidates, torch.stack([sums[c] for c in candidates]).tolist(), strict=True))
 
     def time_a_pass(self, channels: Channels) -> float:
@@ -174,7 +175,7 @@ def waited_for(outputs: object) -> None:
         tensor.sum().item()
 
 
-def arithmetic(settings: SearchSettings, device: torch.device) -> AbstractContextManager[Any]:
+def arithmetic(settings: SearchSettings, device: torch.device) -> AbstractContextManager[object]:
     """Return the context that forward passes run in."""
     if settings.precision == "fp32":
         return nullcontext()

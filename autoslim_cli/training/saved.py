@@ -14,7 +14,7 @@ MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
 """What an optimizer remembers of each parameter."""
 
 
-def refuse_other_kind(saved: Any, now: object, name: str) -> None:
+def refuse_other_kind(saved: object, now: object, name: str) -> None:
     """Raise ValueError naming the first part of a saved value that cannot take the place of the one that is there now.
 
     Types, keys, lengths and shapes must be equal, and numbers finite.
@@ -22,9 +22,9 @@ def refuse_other_kind(saved: Any, now: object, name: str) -> None:
     if isinstance(now, Tensor):
         refuse_tensor(saved, now, name)
     elif isinstance(now, Mapping):
-        refuse_other_keys(saved, now, name)
+        parts = mapping_of(saved, now, name)
         for key in now:
-            refuse_other_kind(saved[key], now[key], f"{name}.{key}")
+            refuse_other_kind(parts[key], now[key], f"{name}.{key}")
     elif isinstance(now, list | tuple):
         if type(saved) is not type(now) or len(saved) != len(now):
             raise ValueError(f"{name} is no {type(now).__name__} of {len(now)}")
@@ -55,13 +55,13 @@ def refuse_tensors(saved: object, now: Sequence[Tensor], name: str) -> None:
         refuse_tensor(saved[place], tensor, f"{name}.{place}")
 
 
-def refuse_optimizer(saved: Any, optimizer: torch.optim.Optimizer, done: int) -> list[float]:
+def refuse_optimizer(saved: object, optimizer: torch.optim.Optimizer, done: int) -> list[float]:
     """Return the rates in an optimizer's saved state.
 
     Raises ValueError if the state is not one of this optimizer after so many steps.
     """
     groups = optimizer.state_dict()["param_groups"]
-    refuse_other_keys(saved, ("state", "param_groups"), "optimizer")
+    saved = mapping_of(saved, ("state", "param_groups"), "optimizer")
     if not isinstance(saved["param_groups"], list) or len(saved["param_groups"]) != len(groups):
         raise ValueError(f"optimizer.param_groups is no list of {len(groups)}")
     rates = []
@@ -83,10 +83,9 @@ def refuse_optimizer(saved: Any, optimizer: torch.optim.Optimizer, done: int) ->
     return rates
 
 
-def _refuse_moments(entry: Any, optimizer: torch.optim.Optimizer, parameter: Tensor, done: int, name: str) -> None:
+def _refuse_moments(entry: object, optimizer: torch.optim.Optimizer, parameter: Tensor, done: int, name: str) -> None:
     """Raise ValueError if what an optimizer is said to remember of a parameter cannot be that."""
-    refuse_other_keys(entry, MOMENTS[type(optimizer)], name)
-    for key, value in entry.items():
+    for key, value in mapping_of(entry, MOMENTS[type(optimizer)], name).items():
         if key == "step":
             refuse_tensor(value, torch.zeros(()), f"{name}.step")
             if not 0 < float(value) <= done:
@@ -99,7 +98,7 @@ def _refuse_moments(entry: Any, optimizer: torch.optim.Optimizer, parameter: Ten
             raise ValueError(f"{name}.{key} is negative")
 
 
-def refuse_scheduler(saved: Any, rates: list[float], done: int) -> None:
+def refuse_scheduler(saved: object, rates: list[float], done: int) -> None:
     """Raise ValueError if a schedule's saved state is not one after so many steps, at the optimizer's rates."""
     if not isinstance(saved, Mapping):
         raise ValueError("scheduler is no mapping")
@@ -109,7 +108,8 @@ def refuse_scheduler(saved: Any, rates: list[float], done: int) -> None:
             raise ValueError(f"scheduler.{key} is {str(saved[key])[:100]}, not {str(wanted)[:100]}")
 
 
-def refuse_other_keys(saved: Any, keys: Collection[str], name: str) -> None:
-    """Raise ValueError if a saved value is no mapping with these keys."""
+def mapping_of(saved: object, keys: Collection[str], name: str) -> Mapping[str, Any]:
+    """Return a saved value that is a mapping with these keys alone. Raises ValueError for any other."""
     if not isinstance(saved, Mapping) or saved.keys() != {*keys}:
         raise ValueError(f"{name} does not hold {', '.join(keys)} alone" if keys else f"{name} is not empty")
+    return saved

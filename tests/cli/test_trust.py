@@ -1,11 +1,10 @@
 """A file that somebody else gave must not choose what code is called."""
 
-import json
 import sys
 import textwrap
 
 import pytest
-import safetensors.torch
+from artifacts import rewritten
 
 from autoslim_cli import SlimmableNetwork, load_model
 from autoslim_cli.errors import UsageError
@@ -58,17 +57,7 @@ def naming(target, source, name, args):
             if model:
                 model.update(name=name, args=args)
 
-    if source.suffix == ".json":
-        facts = json.loads(source.read_text())
-        change(facts)
-        target.write_text(json.dumps(facts))
-        return target
-    with safetensors.safe_open(source, framework="pt") as file:
-        facts = json.loads(file.metadata()["autoslim"])
-    change(facts)
-    metadata = {"autoslim": json.dumps(facts)}
-    target.write_bytes(safetensors.torch.save(safetensors.torch.load_file(source), metadata))
-    return target
+    return rewritten(source, change, target)
 
 
 ARCH, MODEL, SUPERNET = "arch-60pct.json", "model-60pct.safetensors", "supernet.safetensors"

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import safetensors.torch
 import torch
 import yaml
+from artifacts import rewritten
 from torch import nn
 
 from autoslim_cli import SlimmableNetwork, load_model
@@ -26,16 +26,6 @@ from autoslim_cli.training.state import Averaged, State
 
 ROOT = Path(__file__).parents[2]
 DEEP = "[" * 100_000
-
-
-def rewritten(path, change):
-    """Change the facts of a checkpoint in place."""
-    with safetensors.safe_open(path, framework="pt") as file:
-        facts = json.loads(file.metadata()["autoslim"])
-    change(facts)
-    metadata = {"autoslim": json.dumps(facts)}
-    path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), metadata))
-    return path
 
 
 def test_nesting_beyond_all_use(recipe):

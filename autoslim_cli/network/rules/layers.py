@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
@@ -152,7 +151,7 @@ def prelu(operation: Operation) -> Found:
     return Found(operation.tag, (*facts, Enter(OpenRow("prelu", layout, layout, bias=False))))
 
 
-def _follower(kind: Kind, module: Any, layout: OpenLayout) -> OpenRow:
+def _follower(kind: Kind, module: nn.Module, layout: OpenLayout) -> OpenRow:
     """Return the row of a layer that has a weight and a bias for each of its input's channels, or none."""
     return OpenRow(kind, layout, layout, weight=module.weight is not None, bias=module.bias is not None)
 

@@ -67,7 +67,7 @@ class Operation:
         """Return the layout of a new unit, produced by `layer` if by any."""
         return (OpenSegment(OpenUnit(count, self.order, [layer] if layer else []), count),)
 
-    def argument(self, position: int, name: str, default: Any) -> Any:
+    def argument(self, position: int, name: str, default: object) -> Any:
         """Return an argument given by position or by name; a `dim` may be called `axis`, as in NumPy."""
         if len(self.node.args) > position:
             return self.node.args[position]

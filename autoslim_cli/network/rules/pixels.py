@@ -1,20 +1,33 @@
 """Say what happens to channels that become positions, and positions that become channels."""
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 from autoslim_cli.network.facts import FallsIntoRuns, Found
 from autoslim_cli.network.layouts import OpenLayout, OpenSegment, OpenUnit, Tagged, granules_with, scaled
 from autoslim_cli.network.rules.not_understood import unknown
-from autoslim_cli.network.rules.operation import Operation
+from autoslim_cli.network.rules.operation import Operation, Rule
 
 
-def pixel_shuffle(operation: Operation) -> Found:
+def _of_channels(rule: Callable[[Operation, Tagged], Found]) -> Rule:
+    """Apply a rule where the layout is that of an image's channels; nothing else is understood."""
+
+    @wraps(rule)
+    def applied(operation: Operation) -> Found:
+        tag = operation.tag
+        if tag is None:
+            return Found()
+        if tag.outer is not None or tag.dim != len(operation.after) - 3:
+            return unknown(operation)
+        return rule(operation, tag)
+
+    return applied
+
+
+@_of_channels
+def pixel_shuffle(operation: Operation, tag: Tagged) -> Found:
     """Make factor² neighbouring channels one: what produces them counts in such groups."""
-    tag = operation.tag
-    if tag is None:
-        return Found()
-    if tag.outer is not None or tag.dim != len(operation.after) - 3:
-        return unknown(operation)
     square = _factor(operation, "upscale_factor") ** 2
     if any(segment.base % square for segment in tag.layout):
         return unknown(operation)
@@ -44,13 +57,9 @@ def pixel_shuffle(operation: Operation) -> Found:
     return Found(Tagged(tag.dim, layout), tuple(facts))
 
 
-def pixel_unshuffle(operation: Operation) -> Found:
+@_of_channels
+def pixel_unshuffle(operation: Operation, tag: Tagged) -> Found:
     """Let every channel stand factor² times in a row: once for each position of a block."""
-    tag = operation.tag
-    if tag is None:
-        return Found()
-    if tag.outer is not None or tag.dim != len(operation.after) - 3:
-        return unknown(operation)
     layout: OpenLayout = scaled(tag.layout, _factor(operation, "downscale_factor") ** 2)
     return Found(Tagged(tag.dim, layout))
 
