@@ -63,10 +63,9 @@ def retrain(
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",
-        build=build,
         track=recipe.track,
     )
-    (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
+    (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
     return {"name": name, "path": str(path), **project.costs(channels), **facts["test"], **from_}
 

@@ -57,11 +57,14 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,
-        build=lambda: _training(project, _widths(network, recipe.supernet)),
         replaces=force,
         track=recipe.track,
     )
-    (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
+
+    def build() -> Training:
+        return _training(project, _widths(network, recipe.supernet))
+
+    (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     return {"supernet": str(path), "widths": facts["holdout"]}
 
 
