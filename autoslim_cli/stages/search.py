@@ -22,12 +22,12 @@ from autoslim_cli.latency.measuring import time_found
 from autoslim_cli.latency.table import read_table
 from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
-from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.search.forecast import Forecast, foresee
-from autoslim_cli.search.journal import Journal, answered
-from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log
-from autoslim_cli.search.preparation import check_reach, prepared, refuse_settings
-from autoslim_cli.search.scorer import Scorer
+from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.searching.forecast import Forecast, foresee
+from autoslim_cli.searching.journal import Journal, answered
+from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log
+from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
+from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial

@@ -12,7 +12,7 @@ from PIL import Image
 from autoslim_cli import SlimmableNetwork, machine
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.provenance import decisive
-from autoslim_cli.search import preparation
+from autoslim_cli.searching import preparation
 
 NET = """\
 from torch import nn

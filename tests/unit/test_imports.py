@@ -11,7 +11,7 @@ LAYERS = (
     "cli",
     "stages",
     "report",
-    "search",
+    "searching",
     "training",
     "data",
     "latency",

@@ -6,9 +6,9 @@ from typing import Any
 
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.network.table import Channels
-from autoslim_cli.search.log import Key, SearchLog, key
-from autoslim_cli.search.problem import Answer, Ask, Problem, Step
-from autoslim_cli.search.scorer import Scorer
+from autoslim_cli.searching.log import Key, SearchLog, key
+from autoslim_cli.searching.problem import Answer, Ask, Problem, Step
+from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.training.score import Score
 

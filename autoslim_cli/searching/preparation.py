@@ -8,8 +8,8 @@ from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import BudgetError, UsageError
 from autoslim_cli.machine import free_memory
 from autoslim_cli.recipe.schema import SearchSettings
-from autoslim_cli.search.problem import Problem
-from autoslim_cli.search.scorer import Scorer, most_images
+from autoslim_cli.searching.problem import Problem
+from autoslim_cli.searching.scorer import Scorer, most_images
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.space import Space
