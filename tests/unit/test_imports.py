@@ -9,6 +9,7 @@ import autoslim_cli
 
 LAYERS = (
     "cli",
+    "library",
     "stages",
     "report",
     "searching",
