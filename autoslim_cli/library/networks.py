@@ -84,10 +84,11 @@ def count(model: nn.Module, example: Tree) -> Count:
 
 
 def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *, seed: int = 0) -> nn.Module:
-    """Return a newly built network at other channels, as it initialises itself: what training from scratch begins with.
+    """Return a network at other channels, newly initialised: what training from scratch begins with.
 
-    `channels` are one count for every free unit, or the path of a channel config. `model` is not changed. Raises
-    UsageError naming a unit that is missing, unknown or out of range, ArtifactError for a file that is damaged.
+    `model` is newly built, gives its initialisation, and is not changed; `example` is as in `units`. `channels` are one
+    count for every free unit, or the path of a channel config. Raises UsageError naming a unit that is missing, unknown
+    or out of range, ArtifactError for a file that is damaged.
     """
     where = str(channels) if isinstance(channels, str | Path) else "channels"
     counts = read_config(Path(channels)).channels if isinstance(channels, str | Path) else channels
@@ -101,18 +102,19 @@ def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *,
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found for one budget: the channels, what they cost, and how the supernet scores at them."""
+    """What a search found for one budget.
+
+    `channels` holds one count for every unit, `cost` what they cost by measure (`flops`, `params`, and what else was
+    bounded). `score` is the supernet's at these channels, on so many `images` of the holdout: `score.loss`,
+    `score.value`, and `score.text` for people. `budget` is what was asked, as `flops<=50%`.
+    """
 
     supernet: SlimmableNetwork = field(repr=False)
     budget: str
     channels: dict[str, int]
-    """One count for every unit."""
     cost: dict[str, float]
-    """By measure: `flops`, `params`, and what else was bounded."""
     score: Score
-    """Loss and score of the supernet at these channels, on the holdout: `score.loss`, `score.value`."""
     images: int
-    """How many images the score is of."""
 
     def network(self, start: Literal["scratch", "supernet"] = "scratch") -> nn.Module:
         """Return the plain network that was found, on the supernet's device.

@@ -196,3 +196,8 @@ def test_settings_and_budgets_are_refused_in_a_line():
         autoslim.units(Net(), torch.zeros(8, 8))
     with pytest.raises(UsageError, match="there are none"):
         autoslim.calibrate(Net(), [])
+
+
+def test_every_public_name_is_there():
+    for name in autoslim.__all__:
+        assert callable(getattr(autoslim, name)) or name == "__version__"
