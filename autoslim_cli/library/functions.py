@@ -27,6 +27,7 @@ from autoslim_cli.library.networks import (
     base_network,
     checked,
     drawing_apart,
+    refuse_unknown_start,
     reporter,
 )
 from autoslim_cli.machine import choose_device
@@ -102,6 +103,7 @@ def train_supernet(
     Raises UsageError for a network that cannot be read or slimmed, and for batches, outputs or settings that do not
     fit, AutoslimError on a loss that is not finite.
     """
+    refuse_unknown_start(start, "scratch", "weights")
     say = reporter(progress)
     wide = {"width": width, "min_width": min_width, **(supernet or {})}
     network = base_network(model, example, wide, space, seed, choose_device(device))

@@ -123,6 +123,7 @@ class Found:
         the `supernet` it has the weights there; `calibrate` it before it is used. Raises UsageError if the supernet
         started from trained weights: what they were initialised from is not known.
         """
+        refuse_unknown_start(start, "scratch", "supernet")
         if start == "supernet":
             return self.supernet.supernet.extract(self.channels)
         if self.supernet.network.model.weights == OWN_WEIGHTS:
@@ -166,6 +167,12 @@ def checked(schema: type[Schema], values: Keys, where: str) -> Schema:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, schema)}") from None
+
+
+def refuse_unknown_start(start: str, *known: str) -> None:
+    """Raise UsageError for a start that is none of those that are known."""
+    if start not in known:
+        raise UsageError(f"start: {' or '.join(known)}, not {start!r}")
 
 
 @contextmanager

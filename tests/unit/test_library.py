@@ -189,6 +189,7 @@ def test_settings_and_budgets_are_refused_in_a_line():
         ({"train": {"keep": "best"}}, "holdout="),
         ({"width": 0.1}, "min_width 0.15 must be below width 0.1"),
         ({"device": "abacus"}, "abacus"),
+        ({"start": "weight"}, "scratch or weights, not 'weight'"),
     ):
         with pytest.raises(UsageError, match=said):
             autoslim.train_supernet(Net(), EXAMPLE, loader(), epochs=1, **given)
