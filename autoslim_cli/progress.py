@@ -49,7 +49,10 @@ class Talk(IntEnum):
 
 
 class Reporter:
-    """Tell the person at the terminal what happens. stdout is for results: all of this goes to stderr."""
+    """Tell the person at the terminal what happens. stdout is for results: all of this goes to stderr.
+
+    With `tell`, lines go to it instead: each once, and nothing is drawn.
+    """
 
     def __init__(
         self,
@@ -57,7 +60,9 @@ class Reporter:
         *,
         talk: Talk = Talk.PROGRESS,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
+        self.tell = tell
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.talk, self.clock = talk, clock
 
@@ -76,7 +81,7 @@ class Reporter:
 
     def _print(self, text: str, least: Talk) -> None:
         if self.talk >= least:
-            self.console.print(escape(legible(text)))
+            self.tell(legible(text)) if self.tell else self.console.print(escape(legible(text)))
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Bar]:
@@ -100,7 +105,7 @@ class Reporter:
             with Live(Spinner("dots", Text(title)), console=self.console, transient=True):  # drawn at once
                 yield
         else:
-            if self.console.is_terminal:  # a person waits, and a line cannot be taken back
+            if self.console.is_terminal and not self.tell:  # a person waits, and a line cannot be taken back
                 self.say(title)
             lines = Lines(title, 0, self.say, self.clock)
             with repeated(lines.tick, LOOK_EVERY):
@@ -109,7 +114,7 @@ class Reporter:
     @property
     def _draws(self) -> bool:
         """Tell whether the console can draw over itself."""
-        return self.console.is_terminal and not self.console.is_dumb_terminal
+        return not self.tell and self.console.is_terminal and not self.console.is_dumb_terminal
 
 
 class Silence:

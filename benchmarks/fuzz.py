@@ -51,7 +51,7 @@ from autoslim_cli.progress import Reporter, Talk
 from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.report.charts import figures
 from autoslim_cli.report.page import page
-from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log, read_steps
+from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log, read_steps
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.stages.compare import compare

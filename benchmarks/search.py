@@ -29,8 +29,8 @@ from autoslim_cli.machine import keep_freed_memory
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings, SupernetSettings
-from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.search.problem import SCREEN
+from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.searching.problem import SCREEN
 from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.pointwise import without_strided_pointwise

@@ -32,8 +32,8 @@ from autoslim_cli.network.trace import read
 from autoslim_cli.recipe import catalogue
 from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.recipe.schema import Recipe, TrainSettings
-from autoslim_cli.search import STRATEGIES, Problem
-from autoslim_cli.search.forecast import foresee
+from autoslim_cli.searching import STRATEGIES, Problem
+from autoslim_cli.searching.forecast import foresee
 from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.training.sandwich import draw_subnetworks

@@ -64,7 +64,7 @@ class OwnSource(Dataset[Any]):
 
     def _load(self, keys: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
         for inputs, targets in loaded(self, keys, self.workers):
-            yield mapped(inputs, _plain), mapped(targets, _plain)
+            yield mapped(inputs, plain), mapped(targets, plain)
 
     def __getitem__(self, key: tuple[int, int | None]) -> Any:
         """Return an item, varied by a seed if there is one. Raises AutoslimError if the data set fails."""
@@ -122,7 +122,7 @@ def open_own(
         hashed.update(repr((sorted(data.args.items()), len(plain), part)).encode())
         for place in sorted({round(n * (len(plain) - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
             for tensor in tensors(default_collate([_pair(plain[place])])):
-                hashed.update(_plain(tensor).contiguous().numpy().tobytes())
+                hashed.update(plain(tensor).contiguous().numpy().tobytes())
         return f"sha256:{hashed.hexdigest()}"
 
     source = OwnSource(data.name, plain, varied, digest=digest, chosen=chosen(len(plain)), workers=data.workers)
@@ -154,7 +154,7 @@ def _pair(item: object) -> tuple[object, object]:
     return item[0], item[1]
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
     """Return an ordinary tensor of what a data set gives; Python's numbers are floats of single precision."""
     return tensor.as_subclass(Tensor).float() if tensor.dtype == torch.float64 else tensor.as_subclass(Tensor)
 

@@ -139,7 +139,7 @@ class Images:
             assert isinstance(inputs, Tensor)
             targets = inputs.float().div_(255).contiguous(memory_format=torch.channels_last)
             inputs = reduced(inputs, self.enlarges)
-        return mapped(inputs, self._floats), mapped(targets, _as_index)
+        return mapped(inputs, self._floats), mapped(targets, as_index)
 
     def _here(self, tree: Tree) -> Tree:
         """Return a tree on the device."""
@@ -149,10 +149,15 @@ class Images:
         """Return uint8 images as floats of the recipe's mean and deviation; what is not uint8 is left as it is."""
         if images.dtype == torch.uint8:
             images = images.float().div_(255).sub_(self.mean).div_(self.std)
-        return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+        return channels_last(images)
 
 
-def _as_index(target: Tensor) -> Tensor:
+def channels_last(images: Tensor) -> Tensor:
+    """Return images (images, channels, height, width) in the order in memory that networks are kept in."""
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def as_index(target: Tensor) -> Tensor:
     """Return a target whose small integers are as large as an index is."""
     return target.long() if target.dtype == torch.uint8 else target
 

@@ -17,7 +17,7 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import ModelSettings, Recipe
+from autoslim_cli.recipe.schema import ModelSettings, Recipe, SpaceSettings, SupernetSettings
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
@@ -46,14 +46,31 @@ class BaseNetwork:
 
         Raises UsageError naming the recipe key or the operation if it cannot be built, read or constrained as asked.
         """
-        model, supernet = recipe.model, recipe.supernet
+        model = recipe.model
         torch.manual_seed(seed_from(recipe.seed, "init"))
         as_built = read(build(model, directory), *model.shapes, part=model.trace)
-        reading = constrained(as_built, recipe.space)
-        space = space_of(reading.table, supernet, recipe.space)
+        return cls.steered(as_built, model, recipe.supernet, recipe.space, seed=recipe.seed, device=device)
+
+    @classmethod
+    def steered(
+        cls,
+        as_built: Reading,
+        model: ModelSettings,
+        supernet: SupernetSettings,
+        space: SpaceSettings,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> "BaseNetwork":
+        """Return a network that was read, its units constrained and its space laid out as settings say.
+
+        Raises UsageError naming the setting that does not suit the network.
+        """
+        reading = constrained(as_built, space)
+        laid_out = space_of(reading.table, supernet, space)
         widths = sorted(supernet.widths, reverse=True)  # none with shared BN
-        switches = {width_name(width): space.uniform(width) for width in widths}
-        return cls(model, digest(as_built), reading, space, switches, recipe.seed, device)
+        switches = {width_name(width): laid_out.uniform(width) for width in widths}
+        return cls(model, digest(as_built), reading, laid_out, switches, seed, device)
 
     @property
     def base(self) -> dict[str, int]:
@@ -86,11 +103,18 @@ class BaseNetwork:
         the weights are not there or of another network.
         """
         trained, done = load_trained(self.reading, self.model, directory)
+        say("; ".join([f"starting from {self.model.weights}", *done]))
+        return self.holding(trained, channels, say, sort=sort)
+
+    def holding(self, trained: nn.Module, channels: Channels, say: Callable[[str], None], *, sort: bool) -> nn.Module:
+        """Return the network at `channels`, the first of which are those of a trained one, on the device.
+
+        `sort` puts the channels of `trained` itself in order. `say` is told where the function is not kept.
+        """
         if sort:
             sort_channels(trained, self.reading.table)
         torch.manual_seed(seed_from(self.seed, "resize"))
         network = widened(trained, self.reading, channels)
-        say("; ".join([f"starting from {self.model.weights}", *done]))
         wider = any(channels[name] > count for name, count in self.base.items())
         if wider and (changing := changed_by_widening(self.reading)):
             say(f"the wider network does not compute what the trained one does: {changing[0]} (1 of {len(changing)})")

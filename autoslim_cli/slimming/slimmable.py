@@ -14,7 +14,7 @@ from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
-from autoslim_cli.slimming.constraints import constrained, space_of
+from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 
@@ -26,9 +26,14 @@ class SlimmableNetwork(torch.nn.Module):
     images work.
     """
 
-    def __init__(self, supernet: Supernet, space: Space) -> None:
+    def __init__(self, supernet: Supernet, network: BaseNetwork) -> None:
         super().__init__()
-        self.supernet, self.space = supernet.requires_grad_(False).eval(), space
+        self.supernet, self.network = supernet.requires_grad_(False).eval(), network
+
+    @property
+    def space(self) -> Space:
+        """Return the channels that it runs at."""
+        return self.network.space
 
     @classmethod
     def load(cls, path: str | Path, directory: str | Path | None = None, *, trust: bool = False) -> "SlimmableNetwork":
@@ -48,8 +53,11 @@ class SlimmableNetwork(torch.nn.Module):
             read_network = read(built, *model.shapes, part=model.trace)
             if model.name.startswith("./"):
                 refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
-            reading = constrained(read_network, settings)
-            space = space_of(reading.table, SupernetSettings.model_validate(recipe["supernet"]), settings)
+            supernet_settings = SupernetSettings.model_validate(recipe["supernet"])
+            network = BaseNetwork.steered(
+                *(read_network, model, supernet_settings, settings), seed=recipe["seed"], device=torch.device("cpu")
+            )
+            reading, space = network.reading, network.space
             full = space.check(facts["channels"], str(path), bounded=False)
             switches = {name: space.check(one, str(path)) for name, one in facts.get("switches", {}).items()}
             wanted = sum(row.params(full) for row in reading.table.rows)
@@ -60,7 +68,7 @@ class SlimmableNetwork(torch.nn.Module):
             body = fresh(reading.module, reading.table, full)
         supernet = Supernet(body, reading, full, switches)
         checkpoint.fill(supernet.kept, tensors, path)
-        return cls(supernet, space)
+        return cls(supernet, network)
 
     def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":
         """Run at a width, or at the channels of every unit, from now on.

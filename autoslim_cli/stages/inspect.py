@@ -27,6 +27,11 @@ from autoslim_cli.stages.project import Project
 
 def units(project: Project) -> list[dict[str, Any]]:
     """Return every channel unit of the recipe's network, in the network's order."""
+    return units_of(project.network.space)
+
+
+def units_of(space: Space) -> list[dict[str, Any]]:
+    """Return every channel unit of a space, in the network's order."""
     return [
         {
             "name": name,
@@ -37,7 +42,7 @@ def units(project: Project) -> list[dict[str, Any]]:
             "step": unit.step,
             "pinned": unit.unit.pinned,
         }
-        for name, unit in project.network.space.units.items()
+        for name, unit in space.units.items()
     ]
 
 

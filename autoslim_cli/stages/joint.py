@@ -45,10 +45,9 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         format=checkpoint.MODEL,
         channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
         state=project.directory / STATE_FILE,
-        build=lambda: _training(project, switches, paths),
         track=recipe.track,
     )
-    facts = trained(job, project.reporter, project.ranks, resume=resume)
+    facts = trained(job, lambda: _training(project, switches, paths), project.reporter, project.ranks, resume=resume)
     return [
         {"name": name, "path": str(paths[name]), **costs(channels), **facts[paths[name]]["test"]}
         for name, channels in switches.items()

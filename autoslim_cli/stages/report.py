@@ -24,7 +24,7 @@ from autoslim_cli.report.charts import STYLE, figures
 from autoslim_cli.report.facts import Artifact, Facts, Kind, Layer, Network, Parent
 from autoslim_cli.report.markup import svg_file
 from autoslim_cli.report.page import page
-from autoslim_cli.search.log import LOG_FILE, read_log, read_steps
+from autoslim_cli.searching.log import LOG_FILE, read_log, read_steps
 from autoslim_cli.stages.compare import kind_of, scores_of
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
 from autoslim_cli.training.metrics import read_metrics

@@ -1,7 +1,8 @@
 """Train a network at given channels, from scratch or fine-tuned, and measure it on the test set once, at the end."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,9 @@ def retrain(
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",
-        build=build,
         track=recipe.track,
     )
-    (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
+    (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
     return {"name": name, "path": str(path), **project.costs(channels), **facts["test"], **from_}
 
@@ -90,12 +90,27 @@ def training_images(project: Project) -> Images:
 
 def glance(project: Project, networks: Iterable[nn.Module], task: Task) -> Glance:
     """Score networks on the holdout as they would be if their training ended now."""
-    ranks, scores = project.ranks, list[Score]()
+    ranks, batch = project.ranks, project.recipe.evaluate.batch
+
+    def score(network: nn.Module) -> Score:
+        batches = project.images.holdout.evaluation(batch, rank=ranks.rank, size=ranks.size)
+        return evaluate(network, batches, task, ranks)
+
+    return glance_as_ended(networks, task, partial(end_training, project), score)
+
+
+def glance_as_ended(
+    networks: Iterable[nn.Module],
+    task: Task,
+    end: Callable[[nn.Module], None],
+    score: Callable[[nn.Module], Score],
+) -> Glance:
+    """Score copies of networks whose training is ended."""
+    scores = list[Score]()
     for network in networks:
         ended = copy.deepcopy(network)
-        end_training(project, ended)
-        batches = project.images.holdout.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-        scores.append(evaluate(ended, batches, task, ranks))
+        end(ended)
+        scores.append(score(ended))
     words = f"holdout {task.metric.title} " + "  ".join(score.text for score in scores)
     return Glance(words, sum(score.loss for score in scores) / len(scores))
 
@@ -108,16 +123,21 @@ def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
 
 
 def _ends_in_calibration(project: Project) -> bool:
-    """Tell whether statistics are measured at the end: if the recipe says so, or leaves it to the network's momentum.
+    """Tell whether statistics are measured at the end of the recipe's retraining."""
+    settings = project.recipe.retrain
+    steps = settings.epochs * training_images(project).steps(settings.batch)
+    return ends_in_calibration(settings, project.network.reading.module, steps)
+
+
+def ends_in_calibration(settings: RetrainSettings, network: nn.Module, steps: int) -> bool:
+    """Tell whether statistics are measured after some steps: if settings say so, or leave it to the network's momentum.
 
     One of 0.0003, as MNASNet's, leaves a short training with statistics that are mostly initial ones. Averaged weights
     have statistics of their own.
     """
-    settings = project.recipe.retrain
     if settings.calibrate != "auto":
         return settings.calibrate
-    steps = settings.epochs * training_images(project).steps(settings.batch)
-    return settings.ema is not None or keeps_initial_statistics(project.network.reading.module, steps)
+    return settings.ema is not None or keeps_initial_statistics(network, steps)
 
 
 def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_by: nn.Module | None) -> Step:

@@ -9,11 +9,12 @@ from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
 from autoslim_cli.network.table import Channels
 from autoslim_cli.report.figures import write_report
+from autoslim_cli.searching.preparation import check_reach
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.project import Project
 from autoslim_cli.stages.report import report
 from autoslim_cli.stages.retrain import retrain
-from autoslim_cli.stages.search import SearchResult, check_reach, search
+from autoslim_cli.stages.search import SearchResult, search
 from autoslim_cli.stages.start import label, refuse_missing_channels
 from autoslim_cli.stages.train_supernet import train_supernet
 

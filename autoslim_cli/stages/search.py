@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from autoslim_cli.cost.budget import MEASURES, Budget, option, short
+from autoslim_cli.cost.budget import MEASURES, Budget, short
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import Costs
-from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
+from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, LatencyFacts, read_config, write_config
 from autoslim_cli.files.lock import locked
@@ -20,17 +20,14 @@ from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.latency.measuring import time_found
 from autoslim_cli.latency.table import read_table
-from autoslim_cli.machine import free_memory
 from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
-from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.search.forecast import Forecast, foresee
-from autoslim_cli.search.journal import Journal
-from autoslim_cli.search.log import FORMAT, LOG_FILE, SearchLog, read_log
-from autoslim_cli.search.scorer import Scorer, most_images
-from autoslim_cli.slimming.forks import ForkedEvaluator
-from autoslim_cli.slimming.importance import importance
-from autoslim_cli.slimming.space import Space
+from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.searching.forecast import Forecast, foresee
+from autoslim_cli.searching.journal import Journal, answered
+from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log
+from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
+from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial
@@ -42,9 +39,6 @@ DECIDING = (
     *("rivals", "trial_epochs"),
 )
 """The settings that decide what is scored, not what its score is."""
-
-SMALL_BATCH = 256
-"""Images below which BN's batch statistics are a coarse stand-in for those of all images."""
 
 
 @dataclass
@@ -79,7 +73,9 @@ def _file_of(project: Project, budget: Budget) -> Path:
 def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> SearchResult:
     """Search while the log is locked."""
     settings, costs = project.recipe.search, project.costs
-    _refuse(project)
+    refuse_settings(settings, project.task, project.recipe.data.holdout)
+    if project.network.switches:
+        raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
     check_reach(project.network.space, costs, budgets)
     # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
     problem, scorer, log, begun = _opened(project, budgets, resume=resume)
@@ -97,15 +93,16 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
             log.add_decision({"answer": str(answer.budget), **costs(answer.channels), **answer.score.figures})
 
         with project.reporter.bar("searching", forecast.steps) as bar:
-            for event in strategy(problem, journal.ask):
-                if isinstance(event, Step):
-                    journal.note(event)
-                    bar(min(journal.number, forecast.steps), partial(_progress, costs, event, budgets[-1]))
-                    project.reporter.detail(partial(_told, costs, event, journal.number))
-                elif settings.rivals:
-                    answers.append((event, journal.number))
+
+            def told(step: Step) -> None:
+                bar(min(journal.number, forecast.steps), partial(progress, costs, step, budgets[-1]))
+                project.reporter.detail(partial(_told, costs, step, journal.number))
+
+            for answer in answered(strategy, problem, journal, told):
+                if settings.rivals:
+                    answers.append((answer, journal.number))
                 else:
-                    write(event, settings.strategy, journal.number)
+                    write(answer, settings.strategy, journal.number)
         # 3. Let rivals compete, if there are any: a short training decides.
         rivals = _rivals(problem, journal)
         for answer, number in answers:
@@ -119,37 +116,22 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
     return result
 
 
-def _refuse(project: Project) -> None:
-    """Raise UsageError for a supernet or settings that cannot be searched with."""
-    settings, data, task = project.recipe.search, project.recipe.data, project.task
-    if settings.score not in ("loss", task.metric.name):
-        raise UsageError(f"search.score: {settings.score!r} is no score of {task.name}: loss, or {task.metric.name}")
-    if project.network.switches:
-        raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
-    if settings.draw == "anew" and not (settings.images and settings.images < data.holdout):
-        raise UsageError(
-            f"search.draw: anew draws search.images of the holdout at each step: set search.images below its "
-            f"{data.holdout} images"
-        )
-
-
 def _opened(
     project: Project, budgets: list[Budget], *, resume: bool
 ) -> tuple[Problem, Scorer, SearchLog, dict[str, Any]]:
     """Return the problem, what scores candidates, the log that goes on or begins, and the header it began with."""
     recipe, network, settings = project.recipe, project.network, project.recipe.search
     path, task = project.directory / LOG_FILE, project.task
-    evaluator = ForkedEvaluator(load_supernet(project))
-    ranks = project.ranks
+    supernet, ranks = load_supernet(project), project.ranks
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
     begun = (rows or [{}])[0]
-    weighed: dict[str, list[float]] = {}
-    if "magnitude" in (settings.strategy, *settings.rivals):
-        found = importance(evaluator.supernet.body, network.reading.table, network.full)
-        weighed = {unit: values.tolist() for unit, values in found.items()}
-    problem = Problem(network.space, project.costs, tuple(budgets), settings, recipe.seed, task.noise, weighed)
-    most = _most(project, problem, evaluator, ranks, begun)
-    scorer = Scorer(evaluator, project.images.holdout, settings, task=task, seed=recipe.seed, ranks=ranks, most=most)
+    problem, scorer = prepared(
+        *(supernet, network.space, project.costs, budgets, project.images.holdout, task, settings),
+        seed=recipe.seed,
+        ranks=ranks,
+        say=project.reporter.say,
+        most=begun.get("most_images"),
+    )
     log = SearchLog(path, _header(project, scorer), writing=ranks.first, metric=task.metric)
     run = {"budgets": list(map(str, budgets)), **settings.model_dump(mode="json", include=set(DECIDING))}
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
@@ -208,30 +190,6 @@ def _header(project: Project, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _most(project: Project, problem: Problem, evaluator: ForkedEvaluator, ranks: Ranks, logged: dict[str, Any]) -> int:
-    """Return the most images of one forward, the same on every rank and every machine: what `search.memory` holds.
-
-    A log's own number is kept: another machine's libraries may take a little more, or less.
-    """
-    settings, holdout, say = project.recipe.search, project.images.holdout, project.reporter.say
-    before = logged.get("most_images")
-    if isinstance(before, int) and 2 <= before <= settings.batch:
-        return before
-    largest = project.network.space.largest
-    most = min(ranks.gather(most_images(evaluator, holdout, settings, largest, problem.slimmer(largest))))
-    scored = len(holdout) if settings.draw == "anew" else settings.images or len(holdout)
-    wanted = min(settings.batch, scored, len(holdout))
-    if most < wanted:
-        coarse = ": coarse, raise search.memory if there is more" if most < SMALL_BATCH else ""
-        say(
-            f"search.memory={settings.memory:g} GiB hold {most} images at a time, not {wanted}: BN takes its "
-            f"statistics from batches{coarse}"
-        )
-    if settings.memory * 2**30 * min(1, wanted / most) > (free := free_memory(project.device)):
-        say(f"only {free / 2**30:.1f} GiB are free: if memory runs out, lower search.memory")
-    return most
-
-
 @contextmanager
 def _threads_of(project: Project, logged: dict[str, Any]) -> Iterator[None]:
     """Score with as many threads as a log began with: on a CPU, BN's statistics are sums over threads."""
@@ -246,24 +204,6 @@ def _threads_of(project: Project, logged: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(here)
-
-
-def check_reach(space: Space, costs: Costs, budgets: list[Budget]) -> None:
-    """Refuse a budget that no channels of the space meet, or that all do."""
-    low, high = costs(space.smallest), costs(space.largest)
-    for budget in budgets:
-        for bound in budget.bounds:
-            lowest, highest = low[bound.measure], high[bound.measure]
-            kind = MEASURES[bound.measure]
-            span = (
-                f"this supernet goes from {lowest:.9g} ({kind.show(lowest)}) to {highest:.9g} ({kind.show(highest)}) "
-                f"{kind.word}; change the budget, or supernet.width and supernet.min_width"
-            )
-            asked = f"{option(bound.measure)} {bound.text} ({bound.limit:.9g})"
-            if lowest > bound.limit:
-                raise BudgetError(f"{asked} is out of reach: {span}")
-            if budget.holds(high):
-                raise BudgetError(f"{asked} holds without a search: {span}")
 
 
 def _say_plan(project: Project, scorer: Scorer, forecast: Forecast, log: SearchLog) -> float:
@@ -287,7 +227,7 @@ def _say_plan(project: Project, scorer: Scorer, forecast: Forecast, log: SearchL
     return high * images / max(seconds, 1e-9)
 
 
-def _progress(costs: Costs, step: Step, last: Budget) -> str:
+def progress(costs: Costs, step: Step, last: Budget) -> str:
     """Say where a step led, and what is left to slim until the last budget holds."""
     cost = costs(step.channels)
     bound = last.binding(cost)

@@ -3,31 +3,26 @@
 With switchable BN it is a slimmable network of fixed widths instead, and needs no calibration (Slimmable Networks).
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.configs import config_of
-from autoslim_cli.cost.costs import CostOf
 from autoslim_cli.cost.step_memory import StepMemory
-from autoslim_cli.data.batch import Tree
+from autoslim_cli.data.batch import Batch
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.recipe.schema import Recipe, SupernetSettings
-from autoslim_cli.seeds import python_random
+from autoslim_cli.files.metric import Metric
+from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
-from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
+from autoslim_cli.training.distributed import Ranks
+from autoslim_cli.training.job import Glance, Job, Result, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
-from autoslim_cli.training.passes import Pass
-from autoslim_cli.training.sandwich import (
-    draw_subnetworks,
-    run_channels,
-    run_switches,
-    sandwich_step,
-    subnetwork_names,
-)
+from autoslim_cli.training.sandwich import supernet_step
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 from autoslim_cli.training.tasks import task_of
@@ -36,6 +31,9 @@ from autoslim_cli.training.trained import trained
 STATE_FILE = "supernet.resume.pt"
 GLANCE_IMAGES = 1024
 """Training images that calibrate each width that is scored: enough for a glance."""
+
+Batches = Callable[[], Iterable[Batch]]
+"""Give the same batches each time: those of this process."""
 
 
 def train_supernet(project: Project, *, resume: bool = False, force: bool = False) -> dict[str, Any]:
@@ -57,11 +55,14 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,
-        build=lambda: _training(project, _widths(network, recipe.supernet)),
         replaces=force,
         track=recipe.track,
     )
-    (facts,) = trained(job, project.reporter, project.ranks, resume=resume).values()
+
+    def build() -> Training:
+        return _training(project, scored_channels(network, recipe.supernet))
+
+    (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     return {"supernet": str(path), "widths": facts["holdout"]}
 
 
@@ -80,14 +81,23 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     say(f"{kind} of {recipe.model.name} on {project.device}: FLOPs {text}; {len(images)} images")
     glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
 
+    ranks, batch = project.ranks, recipe.evaluate.batch
+
+    def scores_on(some: Images) -> dict[str, Score]:
+        return scores_at(
+            supernet,
+            widths,
+            project.task,
+            lambda: some.evaluation(batch, rank=ranks.rank, size=ranks.size),
+            lambda: calibration_batches(calibration, GLANCE_IMAGES, recipe.calibrate.batch, ranks),
+            ranks,
+        )
+
     def after_epoch() -> Glance:
-        scores = _scores(project, supernet, widths, glance, calibration)
-        words = f"holdout {project.task.metric.title} "
-        words += "  ".join(f"{name} {score.text}" for name, score in scores.items())
-        return Glance(words, sum(score.loss for score in scores.values()) / len(scores))
+        return glance_at(scores_on(glance), project.task.metric)
 
     def results() -> dict[Path, Result]:
-        scores = _scores(project, supernet, widths, holdout, calibration)
+        scores = scores_on(holdout)
         figures = {name: {**costs(widths[name]), **score.figures} for name, score in scores.items()}
         facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
         facts["metric"] = project.task.metric.model_dump(mode="json")
@@ -95,7 +105,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
     task = task_of(recipe, project.directory, recipe.train)
-    step = _step(recipe, network, costs["flops"], supernet, task)
+    step = supernet_step(supernet, network.space, recipe.supernet, costs["flops"], task, recipe.seed)
     statistics = running_averages(supernet.private)
     needs, largest = StepMemory.of(network.reading), network.full
 
@@ -105,45 +115,31 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch, statistics, memory)
 
 
-def _step(recipe: Recipe, network: BaseNetwork, flops: CostOf, supernet: Supernet, task: Task) -> Step:
-    """Return what one step does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
-    settings = recipe.supernet
-
-    def switches(inputs: Tree, targets: Tree, over: Pass) -> Losses:
-        first, *others = names = list(network.switches)
-        run, distill = run_switches(supernet), settings.distill
-        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
-        return dict(zip(names, losses, strict=True))
-
-    def sandwich(inputs: Tree, targets: Tree, over: Pass) -> Losses:
-        random = python_random(recipe.seed, "subnetworks", over.number)  # the same for all images of a step
-        first, *others = draw_subnetworks(network.space, settings, flops, random)
-        run, distill = run_channels(supernet), settings.distill and settings.sandwich
-        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
-        return dict(zip(subnetwork_names(settings), losses, strict=True))
-
-    return switches if network.switches else sandwich
-
-
-def _widths(network: BaseNetwork, settings: SupernetSettings) -> dict[str, dict[str, int]]:
+def scored_channels(network: BaseNetwork, settings: SupernetSettings) -> dict[str, dict[str, int]]:
     """Return the channels that are scored: of all switches, or of the largest, the base and the smallest."""
     base = {"base": network.base} if settings.width >= 1 else {}
     return network.switches or {"largest": network.space.largest, **base, "smallest": network.space.smallest}
 
 
-def _scores(
-    project: Project,
+def scores_at(
     supernet: Supernet,
-    widths: dict[str, dict[str, int]],
-    holdout: Images,
-    calibration: Images,
+    widths: Mapping[str, Channels],
+    task: Task,
+    holdout: Batches,
+    calibration: Batches,
+    ranks: Ranks,
 ) -> dict[str, Score]:
     """Score sub-networks on the holdout: switches with their own BN, others calibrated on a few training images."""
-    recipe, ranks, scores = project.recipe, project.ranks, {}
+    scores = {}
     for name, channels in widths.items():
         network = supernet.extract(channels, name if supernet.switches else None)
         if not supernet.switches:
-            calibrate(network, calibration_batches(calibration, GLANCE_IMAGES, recipe.calibrate.batch, ranks), ranks)
-        batches = holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-        scores[name] = evaluate(network, batches, project.task, ranks)
+            calibrate(network, calibration(), ranks)
+        scores[name] = evaluate(network, holdout(), task, ranks)
     return scores
+
+
+def glance_at(scores: Mapping[str, Score], metric: Metric) -> Glance:
+    """Say how sub-networks score, by their names."""
+    words = f"holdout {metric.title} " + "  ".join(f"{name} {score.text}" for name, score in scores.items())
+    return Glance(words, sum(score.loss for score in scores.values()) / len(scores))

@@ -5,7 +5,6 @@ import json
 from dataclasses import replace
 
 from autoslim_cli.errors import AutoslimError
-from autoslim_cli.files import checkpoint
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.network.table import Channels
 from autoslim_cli.stages import start
@@ -17,8 +16,6 @@ from autoslim_cli.training.measure import calibrate, calibration_batches, evalua
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.tasks import task_of
 
-STATE_FILE = "trial.resume.pt"
-
 
 def trial(project: Project, channels: Channels) -> Score:
     """Return the holdout's score of a network after `search.trial_epochs` of the training that `retrain` says.
@@ -29,13 +26,12 @@ def trial(project: Project, channels: Channels) -> Score:
     project, recipe = _starting(project), project.recipe
     network, task = start.started(project, channels), task_of(recipe, project.directory, recipe.retrain)
     step = learning(network, task, recipe.retrain, start.teacher(project))
-    images, state = project.images.training, project.directory / STATE_FILE
+    images = project.images.training
     training = Training(
         network,
         images,
         step,
         lambda: network.zero_grad(set_to_none=True),
-        dict,
         statistics=running_averages(network),
     )
     job = Job(
@@ -46,21 +42,12 @@ def trial(project: Project, channels: Channels) -> Score:
                 "ema": None,
                 "keep": "last",
                 "patience": None,
-                "keep_states": 1,
             }
         ),
         seed=recipe.seed,
-        made_from={},
-        format=checkpoint.MODEL,
-        channels={},
-        state=state,
-        build=lambda: training,
     )
     ranks = project.ranks
     fit(job, training, project.reporter, ranks, resume=False)
-    if ranks.first:
-        state.unlink(missing_ok=True)
-        job.metrics.unlink(missing_ok=True)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
     batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
     score = evaluate(network, batches, task, ranks)

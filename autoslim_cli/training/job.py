@@ -1,13 +1,16 @@
 """Say what a training is: its settings and files, and how it is built, stepped and ended."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from autoslim_cli.data.sets import Images
+from autoslim_cli.data.batch import Batch
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training.passes import Pass
@@ -37,41 +40,71 @@ class Glance:
     loss: float
 
 
+class Learned(Protocol):
+    """What a training learns from, an epoch of full batches at a time: a recipe's `Images` are the model of it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Return where batches are put."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def steps(self, batch: int) -> int:
+        """Return how many batches an epoch has."""
+        ...
+
+    def part(self, batch: int, rank: int, size: int) -> range:
+        """Return the places of a batch that one of `size` processes takes."""
+        ...
+
+    def training(
+        self, batch: int, seed: int, epoch: int, start: int = 0, *, rank: int = 0, size: int = 1
+    ) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step `start`, on the device: of each the part of one of `size` processes.
+
+        They depend on nothing but the arguments.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Training:
     """What is trained, and on what.
 
     `after_epoch` scores the network on the holdout; `results` measures what was trained, and gives each file's content.
     `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
-    of a step over a number of images at a time, about.
+    of a step over a number of images at a time, about. `optimizer` and `schedule` make others than the settings' from
+    the network, and from the optimizer and the number of steps.
     """
 
     network: nn.Module
-    images: Images
+    images: Learned
     step: Step
     zero_gradients: Callable[[], None]
-    results: Callable[[], Mapping[Path, Result]]
+    results: Callable[[], Mapping[Path, Result]] = dict
     after_epoch: Callable[[], Glance] | None = None
     statistics: Sequence[Tensor] = ()
     memory: Callable[[int], int] | None = None
+    optimizer: Callable[[nn.Module], Optimizer] | None = None
+    schedule: Callable[[Optimizer, int], LRScheduler] | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training from its settings to its files; `build` is called if there is anything to train.
+    """A training's settings and files.
 
     `section` is the recipe's section of `settings`; `channels` are those of the network in each file that it ends in;
-    `state` is what it can be continued from.
+    `state` is what it can be continued from: without it nothing is written while it trains.
     """
 
     section: str
     settings: TrainSettings
     seed: int
-    made_from: dict[str, Any]
-    format: str
-    channels: Mapping[Path, dict[str, int]]
-    state: Path
-    build: Callable[[], Training]
+    made_from: dict[str, Any] = field(default_factory=dict)
+    format: str = ""
+    channels: Mapping[Path, dict[str, int]] = field(default_factory=dict)
+    state: Path | None = None
     replaces: bool = True
     """Whether what is finished and not current is made anew without being asked; the old one is kept in any case."""
     track: Sequence[str] = ()
@@ -80,12 +113,12 @@ class Job:
     @property
     def name(self) -> str:
         """Return what is trained: `supernet`, `joint`, or `model-` and a name."""
-        return self.state.name.removesuffix(".resume.pt")
+        return self.state.name.removesuffix(".resume.pt") if self.state else self.section
 
     @property
-    def metrics(self) -> Path:
+    def metrics(self) -> Path | None:
         """Return the file that says how the training goes: `<name>.metrics.jsonl`."""
-        return self.state.with_name(f"{self.name}.metrics.jsonl")
+        return self.state.with_name(f"{self.name}.metrics.jsonl") if self.state else None
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -29,7 +30,7 @@ LOOK_EVERY = 20
 
 
 def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resume: bool) -> None:
-    """Train to the end, saving a state after each epoch, every few minutes, and when interrupted.
+    """Train to the end, saving a state, if the job has one, after each epoch, every few minutes, and when interrupted.
 
     The processes of a job share every batch. Every random draw depends on (seed, step, place in the batch) alone, so a
     run that resumes ends as an uninterrupted one ends: to the bit on the CPU with as many processes. Raises
@@ -38,10 +39,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     settings, network, device = job.settings, training.network, training.images.device
     per_epoch = training.images.steps(settings.batch)
     total = settings.epochs * per_epoch
-    optimizer = optimizer_of(network, settings)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    averaged = Averaged([*network.parameters(), *training.statistics], settings.ema) if settings.ema else None
-    state = State(network, optimizer, schedule(optimizer, settings, total), scaler, averaged)
+    state = _state(settings, training, total)
     _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
     network.train()
@@ -50,11 +48,12 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
         without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
         _stop_signals(ranks) as stop,
         tracked(
-            job.track if ranks.first else (), job.state.parent, job.name, job.made_from.get("recipe", {}), reporter.say
+            *(job.track if ranks.first else (), (job.state or Path()).parent, job.name),
+            *(job.made_from.get("recipe", {}), reporter.say),
         ) as log,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
-        metrics = Metrics(job.metrics, done=done, writing=ranks.first, log=log)
+        metrics = Metrics(job.metrics if ranks.first else None, done=done, log=log)
         while done < total and not _is_over(settings, state, done / per_epoch):
             epoch, seen = done // per_epoch, dict[str, Any]()
             stretch, means = Stretch(), metrics.of_epoch(epoch * per_epoch)
@@ -64,7 +63,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             for inputs, targets in stretch.batches(batches):
                 # 1. The gradients of all images of the step, summed over micro-batches and processes.
                 training.zero_gradients()
-                stretch.losses.append(_gradients(job, training, scaler, ranks, inputs, targets, done))
+                stretch.losses.append(_gradients(job, training, state.scaler, ranks, inputs, targets, done))
                 # 2. One optimizer step.
                 rate = float(state.scheduler.get_last_lr()[0])
                 state.step(settings.clip)
@@ -86,7 +85,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                     state.save(job, done)
                 saved_at = time.monotonic() if saving else saved_at
                 if stopping:
-                    _stop(done, total, reporter, ranks, poll)
+                    _stop(job, done, total, reporter, ranks, poll)
             # 5. Look at the holdout.
             mean = sum(steps * loss for steps, loss in means) / sum(steps for steps, _ in means)
             line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {seen['images_per_second']:.0f} images/s"
@@ -98,8 +97,18 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 state.save(job, done)
             saved_at = time.monotonic()
             if ranks.size == 1 and stop:
-                _stop(done, total, reporter, ranks, poll)
+                _stop(job, done, total, reporter, ranks, poll)
     _end(settings, state, done // per_epoch, reporter, poll)
+
+
+def _state(settings: TrainSettings, training: Training, steps: int) -> State:
+    """Return a network's state at the beginning: with the settings' optimizer and schedule, or the training's own."""
+    network = training.network
+    optimizer = training.optimizer(network) if training.optimizer else optimizer_of(network, settings)
+    scheduler = training.schedule(optimizer, steps) if training.schedule else schedule(optimizer, settings, steps)
+    scaler = torch.amp.GradScaler(training.images.device.type, enabled=settings.precision == "fp16")
+    averaged = Averaged([*network.parameters(), *training.statistics], settings.ema) if settings.ema else None
+    return State(network, optimizer, scheduler, scaler, averaged)
 
 
 def _look(settings: TrainSettings, training: Training, state: State, epochs: int) -> Glance | None:
@@ -156,7 +165,7 @@ def _begin(job: Job, training: Training, state: State, reporter: Reporter, ranks
     batch = min(job.settings.batch, len(training.images))
     if batch < ranks.size:
         raise UsageError(f"{job.section}.batch: {batch} images a step cannot be shared by {ranks.size} processes")
-    done = ranks.agreed(state.restore(job) if resume else 0, f"steps done in {job.state.name}")
+    done = ranks.agreed(state.restore(job) if resume else 0, f"steps done of {job.name}")
     if done > (total := job.settings.epochs * training.images.steps(job.settings.batch)):
         raise ArtifactError(f"{job.state}: says {done} steps done of {total}; remove it and start again")
     if resume:
@@ -176,7 +185,7 @@ def _gradients(
 ) -> Losses:
     """Leave the gradients of a step's mean losses over the images of all processes; return these losses."""
     settings, losses = job.settings, Losses()
-    whole = min(settings.batch, len(training.images))
+    whole = min(settings.batch, len(training.images)) if ranks.size > 1 else images_in(inputs)
     place = training.images.part(settings.batch, ranks.rank, ranks.size).start
     # 1. Those of this process's images, a micro-batch at a time: equal parts, to an image.
     count, arithmetic = images_in(inputs), partial(_arithmetic, settings, training.images.device)
@@ -202,10 +211,12 @@ def _arithmetic(settings: TrainSettings, device: torch.device) -> torch.autocast
     return torch.autocast(device.type, kinds[settings.precision], enabled=settings.precision != "fp32")
 
 
-def _stop(done: int, total: int, reporter: Reporter, ranks: Ranks, poll: Poll) -> NoReturn:
-    """End the command; what was done is on the disk."""
+def _stop(job: Job, done: int, total: int, reporter: Reporter, ranks: Ranks, poll: Poll) -> NoReturn:
+    """End the command; what was done is on the disk, if the job has files."""
     poll.end()
-    reporter.say(f"stopped after step {done} of {total}; the same command with --resume continues")
+    reporter.say(
+        f"stopped after step {done} of {total}{'; the same command with --resume continues' if job.state else ''}"
+    )
     ranks.wait()
     raise KeyboardInterrupt
 

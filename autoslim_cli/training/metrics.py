@@ -22,16 +22,16 @@ Value = TypeVar("Value")
 class Metrics:
     """A file of metrics of a training: one JSON object a line, whole lines only.
 
-    A training that goes on after some steps drops the lines of later ones; one that begins drops all. Only the first
-    process of a job writes. `log` takes every row as well.
+    A training that goes on after some steps drops the lines of later ones; one that begins drops all. Without a path
+    nothing is written: only the first process of a job writes. `log` takes every row as well.
     """
 
-    def __init__(self, path: Path, *, done: int, writing: bool, log: Log) -> None:
-        self.path, self.writing, self.log = path, writing, log
-        rows = [row for row in read_metrics(path) if row["step"] <= done and done] if writing else []
+    def __init__(self, path: Path | None, *, done: int, log: Log) -> None:
+        self.path, self.log = path, log
+        rows = [row for row in read_metrics(path) if row["step"] <= done and done] if path else []
         self.before = list(_looks(rows))
         """The looks of a training that goes on: after which step, and the first mean loss since the last one."""
-        if writing:
+        if path:
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def of_epoch(self, start: int) -> list[tuple[int, float]]:
@@ -42,7 +42,7 @@ class Metrics:
 
     def add(self, row: dict[str, Any]) -> None:
         """Append a line. What a kill cuts short is dropped by the training that goes on."""
-        if self.writing:
+        if self.path:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             self.log(flat(row), row["step"])

@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from autoslim_cli.cost.costs import CostOf
 from autoslim_cli.data.batch import Tree, forward
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
+from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.sampling import near_budget
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.training.job import Losses, Step
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.task import Task
 
@@ -76,6 +79,27 @@ def sandwich_step(
                 loss = learn(run(inputs, key), target)
             losses.append(over.backward(loss))
     return losses
+
+
+def supernet_step(
+    supernet: Supernet, space: Space, settings: SupernetSettings, flops: CostOf, task: Task, seed: int
+) -> Step:
+    """Return what one step of a supernet's training does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
+
+    def switches(inputs: Tree, targets: Tree, over: Pass) -> Losses:
+        first, *others = names = list(supernet.switches)
+        run, distill = run_switches(supernet), settings.distill
+        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
+        return dict(zip(names, losses, strict=True))
+
+    def sandwich(inputs: Tree, targets: Tree, over: Pass) -> Losses:
+        random = python_random(seed, "subnetworks", over.number)  # the same for all images of a step
+        first, *others = draw_subnetworks(space, settings, flops, random)
+        run, distill = run_channels(supernet), settings.distill and settings.sandwich
+        losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)
+        return dict(zip(subnetwork_names(settings), losses, strict=True))
+
+    return switches if supernet.switches else sandwich
 
 
 def run_channels(supernet: Supernet) -> Callable[[Tree, Channels], Any]:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,7 +104,9 @@ class State:
             self.averaged.update(self.scheduler.last_epoch)
 
     def save(self, job: Job, done: int) -> None:
-        """Write the state that `--resume` continues from."""
+        """Write the state that `--resume` continues from, if the job has a file for it."""
+        if job.state is None:
+            return
         state = {
             "decisive": job.decisive,
             "done": done,
@@ -121,11 +124,11 @@ class State:
 
         Raises ArtifactError if it is damaged, or of a training with other settings.
         """
-        if not job.state.exists():
+        if job.state is None or not job.state.exists():
             return 0
         state = load_state(job.state)
         try:
-            return self._take(state, job)
+            return self._take(state, job, job.state)
         except (ArithmeticError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -135,11 +138,11 @@ class State:
                 f"{job.state}: damaged training state ({kind}{reason}); remove it and start again"
             ) from None
 
-    def _take(self, state: dict[str, Any], job: Job) -> int:
+    def _take(self, state: dict[str, Any], job: Job, path: Path) -> int:
         """Take over a saved state; return the number of steps done. What is damaged raises errors of many kinds."""
         if why := difference(state.get("decisive"), job.decisive):
             raise ArtifactError(
-                f"{job.state}: a training with other settings ({why}); restore them, or remove it to start anew"
+                f"{path}: a training with other settings ({why}); restore them, or remove it to start anew"
             )
         # 1. All of it is what it says: loading would take over anything, and fail steps later, or never.
         done, best = state["done"], state["best"]
@@ -157,7 +160,7 @@ class State:
             raise ValueError(f"best.loss is {str(best['loss'])[:100]}")
         refuse_other_kind(best["tensors"], self.network.state_dict() if best["tensors"] else {}, "best.tensors")
         # 2. Take it over.
-        fill(self.network, state["network"], job.state)
+        fill(self.network, state["network"], path)
         groups = self.optimizer.state_dict()["param_groups"]  # of the settings, but for the rates
         groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})

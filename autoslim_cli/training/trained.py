@@ -1,5 +1,6 @@
 """Do a training from its settings to its files, unless they are there and current."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from autoslim_cli.errors import UsageError
@@ -8,24 +9,29 @@ from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import current_facts, refuse_to_lose, set_aside
 from autoslim_cli.progress import Reporter
 from autoslim_cli.training.distributed import Ranks
-from autoslim_cli.training.job import Facts, Job
+from autoslim_cli.training.job import Facts, Job, Training
 from autoslim_cli.training.loop import fit
 
 
-def trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict[Path, Facts]:
+def trained(
+    job: Job, build: Callable[[], Training], reporter: Reporter, ranks: Ranks, *, resume: bool
+) -> dict[Path, Facts]:
     """Return the facts of each of a training's files, which are written unless they are there and current.
 
-    `resume` continues a stopped training, and keeps what is current; what is not, or is trained anew without it, is
-    kept under another name. The processes of a job share the work, and the first one writes. Raises UsageError if a
-    stopped training would be lost, if a finished file would be replaced that the job may not replace, or another
-    command makes one of the files, AutoslimError on a loss that is not finite.
+    `build` is called if there is anything to train. `resume` continues a stopped training, and keeps what is current;
+    what is not, or is trained anew without it, is kept under another name. The processes of a job share the work, and
+    the first one writes. Raises UsageError if a stopped training would be lost, if a finished file would be replaced
+    that the job may not replace, or another command makes one of the files, AutoslimError on a loss that is not finite.
     """
     with locked(*job.channels):
-        return _trained(job, reporter, ranks, resume=resume)
+        return _trained(job, build, reporter, ranks, resume=resume)
 
 
-def _trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dict[Path, Facts]:
+def _trained(
+    job: Job, build: Callable[[], Training], reporter: Reporter, ranks: Ranks, *, resume: bool
+) -> dict[Path, Facts]:
     """Do a training while its files are locked."""
+    assert job.state is not None  # of a job with files
     # 1. Keep what is there and current, and lose nothing.
     if not resume:
         refuse_to_lose(job.state)
@@ -42,7 +48,7 @@ def _trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dic
         raise UsageError(f"{there} is finished, and not what would be made now; --force makes it anew, and keeps it")
     # 2. Build, and train to the end.
     with reporter.doing("opening the images and building the network"):
-        training = job.build()
+        training = build()
     fit(job, training, reporter, ranks, resume=resume)
     # 3. Measure, and write; what it could be continued from goes last.
     with reporter.doing("measuring what was trained"):
@@ -61,7 +67,7 @@ def _trained(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> dic
 
 def _clean_up(job: Job, ranks: Ranks) -> None:
     """Remove what a training that is over could be continued from; all processes see the same files then."""
-    if ranks.first:
+    if ranks.first and job.state:
         for number in range(1, job.settings.keep_states):
             checkpoint.older_state(job.state, number).unlink(missing_ok=True)
         job.state.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ class Judge:
 
     def scorer(self, images: Any) -> Any:
         """Return what scores channels on some images."""
-        from autoslim_cli.search.scorer import Scorer
+        from autoslim_cli.searching.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
         from autoslim_cli.training.task import task_of
 
@@ -57,7 +57,7 @@ class Judge:
 
 def loss_of(scorer: Any, channels: dict[str, int]) -> float:
     """Return the loss at some channels."""
-    from autoslim_cli.search.problem import WHOLE
+    from autoslim_cli.searching.problem import WHOLE
     from autoslim_cli.slimming.candidate import CURRENT
 
     return float(scorer.score(channels, [CURRENT], WHOLE)[CURRENT].loss)
@@ -66,7 +66,7 @@ def loss_of(scorer: Any, channels: dict[str, int]) -> float:
 def problem_of(judge: Judge, limit: int) -> Any:
     """Return the search's problem at a budget of FLOPs."""
     from autoslim_cli.cost.budget import Bound, Budget
-    from autoslim_cli.search import Problem
+    from autoslim_cli.searching import Problem
 
     budget = Budget((Bound("flops", str(limit), limit),))
     recipe, network = judge.project.recipe, judge.project.network

@@ -24,7 +24,7 @@ class Bench:
 
     def scorer(self, settings: Any, images: Any, batch: int = BATCH) -> Any:
         """Return a scorer of some images."""
-        from autoslim_cli.search.scorer import Scorer
+        from autoslim_cli.searching.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
 
         return Scorer(self.evaluator, images, settings, task=self.task, seed=self.seed, ranks=Ranks(), most=batch)
@@ -41,8 +41,8 @@ class Bench:
     def answers(self, name: str, budgets: tuple[Any, ...]) -> Iterator[tuple[Any, dict[str, Any]]]:
         """Run one variant to some budgets; yield each answer, and what is known of it."""
         from autoslim_cli.recipe.schema import SearchSettings
-        from autoslim_cli.search import STRATEGIES, Answer, Problem
-        from autoslim_cli.search.log import key
+        from autoslim_cli.searching import STRATEGIES, Answer, Problem
+        from autoslim_cli.searching.log import key
 
         settings = SearchSettings(**VARIANTS[name])
         scorer = self.scorer(settings, self.holdout)
@@ -81,7 +81,7 @@ class Bench:
     def judge(self, channels: dict[str, int]) -> dict[str, float]:
         """Return loss and top-1 on the fresh images, with batch statistics and with calibrated ones."""
         from autoslim_cli.recipe.schema import SearchSettings
-        from autoslim_cli.search.problem import CURRENT
+        from autoslim_cli.searching.problem import CURRENT
         from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 
         scorer = self.scorer(SearchSettings(images=FRESH), self.fresh)

@@ -61,8 +61,8 @@ def random_channels(seed: int) -> list[dict[str, int]]:
     """Return random channels at the largest budget that is judged."""
     from autoslim_cli.cost.budget import Bound, Budget
     from autoslim_cli.recipe.schema import SearchSettings
-    from autoslim_cli.search.problem import Problem
-    from autoslim_cli.search.sampling import draw
+    from autoslim_cli.searching.problem import Problem
+    from autoslim_cli.searching.sampling import draw
 
     project, share = open_seed(seed), CHOSEN.base.judged[0]
     limit = project.costs["flops"](project.network.base) * share // 100

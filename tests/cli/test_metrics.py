@@ -99,7 +99,7 @@ def test_steps_wait_for_nothing(autoslim, recipe, monkeypatch, command):
         counted.append(waits.count + len(asked))
 
     monkeypatch.setattr(trained, "fit", fit)
-    monkeypatch.setattr("autoslim_cli.stages.train_supernet._scores", lambda *_: {})
+    monkeypatch.setattr("autoslim_cli.stages.train_supernet.scores_at", lambda *_: {})
     monkeypatch.setattr("autoslim_cli.training.loop._look", lambda *_: None)
     section, images = ("train", 450) if command.startswith("train") else ("retrain", 600)
     more = [f"{section}.epochs=1", "data.augment.color_jitter=0.2", f"{section}.clip=5"]

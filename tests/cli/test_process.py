@@ -124,7 +124,7 @@ def test_the_sdist_holds_what_a_wheel_and_the_tests_need(tmp_path):
     names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     kept = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "CONTRIBUTING.md", "Makefile")
     assert {*kept, "pyproject.toml", "autoslim_cli/py.typed", "autoslim_cli/data/digits.npz"} <= names
-    assert {"docs/guide.md", "tests/conftest.py", "scripts/clean.py"} <= names
+    assert {"docs/guide.md", "tests/conftest.py", "scripts/clean.py", "examples/slim-your-network.ipynb"} <= names
     assert {f"recipes/{name}/recipe.yaml" for name in catalogue.shipped()} <= names
     made = [name for name in names if not name.startswith("benchmarks/results/")]  # rows that figures are made of
     assert not [name for name in made if name.endswith((".safetensors", ".jsonl", ".pyc")) or name.startswith("data")]

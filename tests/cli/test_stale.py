@@ -12,7 +12,7 @@ from PIL import Image
 from autoslim_cli import SlimmableNetwork, machine
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.provenance import decisive
-from autoslim_cli.stages import search as search_stage
+from autoslim_cli.searching import preparation
 
 NET = """\
 from torch import nn
@@ -164,7 +164,7 @@ def test_a_search_does_not_depend_on_free_memory(autoslim, worked, monkeypatch):
     autoslim(*command)
     header = json.loads((worked / "search.jsonl").read_text().splitlines()[0])
     config = (worked / "arch-60pct.json").read_bytes()
-    for module in (machine, search_stage):
+    for module in (machine, preparation):
         monkeypatch.setattr(module, "free_memory", lambda device: 300_000)
     said = autoslim(*command).stderr
     assert "GiB are free" in said

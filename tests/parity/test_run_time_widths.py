@@ -13,6 +13,8 @@ from torch import nn
 from autoslim_cli import SlimmableNetwork, calibrate
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 
@@ -49,7 +51,9 @@ def opened(name):
     space = Space.of(reading.table, width=1.5, min_width=0.25, groups=6, divisor=2)
     body = fresh(reading.module, reading.table, space.largest)
     randomise_norms(body)
-    network = SlimmableNetwork(Supernet(body, reading, space.largest), space)
+    model = ModelSettings(name=f"tests/{name}", input=shape)
+    base = BaseNetwork(model, "", reading, space, {}, seed=0, device=torch.device("cpu"))
+    network = SlimmableNetwork(Supernet(body, reading, space.largest), base)
     return network, shape
 
 

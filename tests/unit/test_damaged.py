@@ -20,7 +20,7 @@ from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.files.checkpoint import load_state, save_state
 from autoslim_cli.recipe.loading import load_recipe
-from autoslim_cli.search.log import read_log
+from autoslim_cli.searching.log import read_log
 from autoslim_cli.stages.compare import compare
 from autoslim_cli.training.state import Averaged, State
 

@@ -9,9 +9,10 @@ import autoslim_cli
 
 LAYERS = (
     "cli",
+    "library",
     "stages",
     "report",
-    "search",
+    "searching",
     "training",
     "data",
     "latency",

@@ -35,7 +35,7 @@ from autoslim_cli.network.table import Unit
 from autoslim_cli.network.tensors import TensorSize
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings
-from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.slimming.space import Space, UnitSpace
 from autoslim_cli.training.score import Score
 

@@ -11,7 +11,7 @@ from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings, SearchSettings
-from autoslim_cli.search.scorer import Scorer
+from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space

@@ -15,11 +15,11 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.table import Unit
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings
-from autoslim_cli.search import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.search.finish import fill
-from autoslim_cli.search.forecast import foresee
-from autoslim_cli.search.problem import _per_saving
-from autoslim_cli.search.scorer import even, share
+from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
+from autoslim_cli.searching.finish import fill
+from autoslim_cli.searching.forecast import foresee
+from autoslim_cli.searching.problem import _per_saving
+from autoslim_cli.searching.scorer import even, share
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.space import Space, UnitSpace
 from autoslim_cli.training.distributed import Ranks

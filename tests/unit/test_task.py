@@ -11,7 +11,7 @@ from autoslim_cli.data.batch import joined, split
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import Found, Holdout
 from autoslim_cli.recipe.schema import Recipe
-from autoslim_cli.search.problem import Problem
+from autoslim_cli.searching.problem import Problem
 from autoslim_cli.training.measure import evaluate
 from autoslim_cli.training.sandwich import sandwich_step
 from autoslim_cli.training.score import Score

@@ -1,14 +1,14 @@
 """Answer a strategy's questions, and write down its steps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.network.table import Channels
-from autoslim_cli.search.log import Key, SearchLog, key
-from autoslim_cli.search.problem import Step
-from autoslim_cli.search.scorer import Scorer
+from autoslim_cli.searching.log import Key, SearchLog, key
+from autoslim_cli.searching.problem import Answer, Ask, Problem, Step
+from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.training.score import Score
 
@@ -51,3 +51,18 @@ class Journal:
         row |= {"evaluations": len(self.asked) - self.evaluations, "seconds": round(self.seconds, 4)}
         self.evaluations, self.seconds = len(self.asked), 0.0
         self.log.add_decision(row)
+
+
+def answered(
+    strategy: Callable[[Problem, Ask], Iterator[Step | Answer]],
+    problem: Problem,
+    journal: Journal,
+    told: Callable[[Step], None],
+) -> Iterator[Answer]:
+    """Yield the answers of a strategy; its steps are noted, and told."""
+    for event in strategy(problem, journal.ask):
+        if isinstance(event, Answer):
+            yield event
+        else:
+            journal.note(event)
+            told(event)

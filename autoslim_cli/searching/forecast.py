@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from autoslim_cli.network.table import Channels
-from autoslim_cli.search.problem import SCREEN, WHOLE, Answer, Ask, Problem, Step
+from autoslim_cli.searching.problem import SCREEN, WHOLE, Answer, Ask, Problem, Step
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.training.score import Score
 

@@ -8,8 +8,8 @@ from random import Random
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.errors import BudgetError
-from autoslim_cli.search.finish import finish
-from autoslim_cli.search.problem import Answer, Ask, Problem, Step
+from autoslim_cli.searching.finish import finish
+from autoslim_cli.searching.problem import Answer, Ask, Problem, Step
 
 
 def random(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from autoslim_cli.network.table import Channels
-from autoslim_cli.search.finish import finish
-from autoslim_cli.search.problem import Answer, Ask, Problem, Step
+from autoslim_cli.searching.finish import finish
+from autoslim_cli.searching.problem import Answer, Ask, Problem, Step
 from autoslim_cli.slimming.candidate import Candidate
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.network.table import Channels
-from autoslim_cli.search.problem import WHOLE, Answer, Ask, Problem, Step
+from autoslim_cli.searching.problem import WHOLE, Answer, Ask, Problem, Step
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 
 TRIED = 8

@@ -7,8 +7,8 @@ from itertools import takewhile
 
 from autoslim_cli.cost.budget import Budget
 from autoslim_cli.network.table import Channels
-from autoslim_cli.search.finish import finish
-from autoslim_cli.search.problem import SCREEN, Answer, Ask, Harm, Problem, Step
+from autoslim_cli.searching.finish import finish
+from autoslim_cli.searching.problem import SCREEN, Answer, Ask, Harm, Problem, Step
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.training.score import Score
 

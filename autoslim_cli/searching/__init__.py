@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from autoslim_cli.search.greedy import exact, lazy, paper
-from autoslim_cli.search.magnitude import magnitude
-from autoslim_cli.search.problem import Answer, Ask, Problem, Step
-from autoslim_cli.search.sampling import random, uniform
+from autoslim_cli.searching.greedy import exact, lazy, paper
+from autoslim_cli.searching.magnitude import magnitude
+from autoslim_cli.searching.problem import Answer, Ask, Problem, Step
+from autoslim_cli.searching.sampling import random, uniform
 
 Strategy = Callable[[Problem, Ask], Iterator[Step | Answer]]
 """Yield every step as it is decided, and one answer for each budget, largest first."""

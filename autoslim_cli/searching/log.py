@@ -14,7 +14,7 @@ from autoslim_cli.files.metric import TOP1, Metric
 from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.errors import explain
-from autoslim_cli.search.log_rows import DecisionRow, MeasuredRow, RunRow, ScoringRow, TrialRow
+from autoslim_cli.searching.log_rows import DecisionRow, MeasuredRow, RunRow, ScoringRow, TrialRow
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.training.score import Score
 

@@ -13,7 +13,7 @@ from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SearchSettings
-from autoslim_cli.search.problem import SCREEN, WHOLE
+from autoslim_cli.searching.problem import SCREEN, WHOLE
 from autoslim_cli.seeds import generator
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator

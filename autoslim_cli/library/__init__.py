@@ -1,0 +1,1 @@
+"""What the commands do, as functions on a caller's own network and batches, without a recipe."""

@@ -1,0 +1,70 @@
+"""Measure a caller's network on his batches: BN statistics, loss and score."""
+
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoslim_cli.data.batch import forward, shapes
+from autoslim_cli.errors import UsageError
+from autoslim_cli.library.loader import AnyBatches, Loader, opened, ready
+from autoslim_cli.recipe.schema import TrainSettings
+from autoslim_cli.training import measure
+from autoslim_cli.training.score import Score
+from autoslim_cli.training.task import Task
+from autoslim_cli.training.tasks import classification
+
+
+def calibrate(network: nn.Module, batches: AnyBatches) -> None:
+    """Measure the BN statistics of a network with all weights frozen (US-Nets, section 3.3).
+
+    The statistics are reset, then become the exact cumulative average over batches of equal weight, which are put on
+    the network's device. Everything but BN stays in eval mode: dropout and stochastic depth are off. Raises UsageError
+    if there are no batches, or they are no pairs of inputs and targets.
+    """
+    device = _device_of(network)
+    moved = (ready(one, device, "batches") for one in batches)
+    first = list(islice(moved, 1))
+    if not first:
+        raise UsageError("batches: there are none, and BN statistics are those of some")
+    measure.calibrate(network, (one for part in (first, moved) for one in part))
+
+
+def evaluate(network: nn.Module, batches: AnyBatches, task: Task | None = None) -> Score:
+    """Return the mean loss and the score of a network in eval mode: `score.loss`, `score.value`, `score.text`.
+
+    Without a `task` it is classification. Raises UsageError for batches or outputs that do not fit.
+    """
+    loader = opened(batches, _device_of(network), what="batches")
+    task = task_for(outputs_of(network, loader), task)
+    return measure.evaluate(network, loader.some(len(loader)), task)
+
+
+def task_for(outputs: Any, task: Task | None, settings: TrainSettings | None = None) -> Task:
+    """Return the task, by default classification. Raises UsageError if outputs are no logits, and no task is named."""
+    smoothing = settings.label_smoothing if settings else 0.0
+    if task is not None:
+        if smoothing:
+            raise UsageError("label_smoothing: is the task's own where one is passed; leave it out")
+        return task
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        raise UsageError(
+            f"the network gives {shapes(outputs)}, which are no logits (images, classes): pass a task, as "
+            "autoslim_cli.training.tasks has them, or a Task of your own"
+        )
+    return classification(outputs.shape[1], smoothing)
+
+
+@torch.inference_mode()
+def outputs_of(network: nn.Module, loader: Loader) -> Any:
+    """Return what a network gives for the loader's first batch."""
+    was_training = network.training
+    outputs = forward(network.eval(), loader.first[0])
+    network.train(was_training)
+    return outputs
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    """Return where a network is."""
+    return next(network.parameters(), torch.empty(0)).device

@@ -1,0 +1,204 @@
+"""Supernets, searches and trainings on a network and batches of one's own, without a recipe."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import autoslim_cli as autoslim
+from autoslim_cli.data.sets import DIGITS_FILE
+from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
+
+EXAMPLE = torch.zeros(1, 1, 8, 8)
+
+
+class Net(nn.Module):
+    """Two convolutions with a residual, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.inner, self.outer = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        x = x + self.outer(self.inner(x).relu())
+        return self.fc(x.mean((2, 3)))
+
+
+def digits(start, stop):
+    with np.load(DIGITS_FILE) as arrays:
+        images, labels = (torch.from_numpy(arrays[name][start:stop]) for name in ("images", "labels"))
+    return TensorDataset(images.unsqueeze(1).float() / 255 - 0.5, labels.long())
+
+
+def loader(start=0, stop=320, **options):
+    return DataLoader(digits(start, stop), **{"batch_size": 64, "shuffle": True, **options})
+
+
+def trained(**options):
+    settings = {"epochs": 2, "min_width": 0.25, "space": {"divisor": 2}, "device": "cpu", **options}
+    torch.manual_seed(1)
+    return autoslim.train_supernet(Net(), EXAMPLE, loader(), **settings)
+
+
+def test_units_and_costs_are_told():
+    found = autoslim.units(Net(), EXAMPLE, space={"divisor": 2})
+    assert [unit["name"] for unit in found if unit["pinned"] is None] == ["stem", "inner"]
+    stem, inner = repr(found).splitlines()[1:3]
+    assert stem.split() == ["stem", "8", "2..12", "2", "stem,", "outer"]
+    assert inner.split() == ["inner", "16", "2..24", "2", "inner"]
+    assert repr(found).splitlines()[-1].startswith("fc stays at 10: ")
+    counted = autoslim.count(Net(), EXAMPLE)
+    assert counted == (64 * 9 * (8 + 8 * 16 + 16 * 8) + 80, sum(p.numel() for p in Net().parameters()))
+    assert counted.flops == 152144
+
+
+def test_the_whole_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, lines = Net(), []
+    before, drawn = [p.clone() for p in model.parameters()], torch.get_rng_state()
+    supernet = autoslim.train_supernet(
+        *(model, EXAMPLE, loader()),
+        **{"epochs": 2, "min_width": 0.25, "space": {"divisor": 2}, "device": "cpu"},
+        holdout=loader(320, 480),
+        progress=lines.append,
+    )
+    assert all(map(torch.equal, before, model.parameters()))
+    assert ["holdout top-1 largest" in line for line in lines if "epoch" in line] == [True, True]
+    half, third = autoslim.search(supernet, loader(320, 480), flops="50%,33%")
+    for found, share in ((half, 0.5), (third, 0.33)):
+        assert 0.9 * share < found.cost["flops"] / 152144 <= share
+        assert autoslim.count(found.network(), EXAMPLE) == (found.cost["flops"], found.cost["params"])
+    small = autoslim.retrain(half, loader(), epochs=2, device="cpu")
+    assert not small.training
+    assert torch.equal(torch.get_rng_state(), drawn)
+    cut = half.network("supernet")
+    autoslim.calibrate(cut, loader())
+    assert autoslim.evaluate(cut, loader(320, 480)).loss == pytest.approx(half.score.loss, rel=0.3)
+    # Nothing was written until this.
+    assert not list(tmp_path.iterdir())
+    half.save("arch.json")
+    again = autoslim.rebuild(Net(), EXAMPLE, "arch.json")
+    assert {name: t.shape for name, t in again.state_dict().items()} == {
+        n: t.shape for n, t in cut.state_dict().items()
+    }
+    assert autoslim.rebuild(Net(), EXAMPLE, half.channels).fc.in_features == half.channels["stem"]
+
+
+def test_results_depend_on_the_seed_alone():
+    def weights(**options):
+        supernet = trained(epochs=1, **options)
+        (found,) = autoslim.search(supernet, loader(320, 480), params="60%")
+        small = autoslim.retrain(found, loader(), epochs=1, device="cpu")
+        return found.channels, torch.cat([p.flatten() for p in (*supernet.parameters(), *small.parameters())])
+
+    channels, first = weights()
+    torch.manual_seed(5)
+    other_channels, second = weights()
+    assert channels == other_channels
+    assert torch.equal(first, second)
+    assert not torch.equal(first, weights(seed=1)[1][: len(first)])
+
+
+def test_an_optimizer_and_a_schedule_of_ones_own():
+    rates = []
+
+    def falling(optimizer, steps):
+        assert steps == 10
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates.append(step) or 0.0)
+
+    torch.manual_seed(2)
+    model = Net()
+    before = [p.clone() for p in model.parameters()]
+    network = autoslim.retrain(
+        *(model, loader()), epochs=2, optimizer=lambda p: torch.optim.Adam(p, lr=1.0), schedule=falling, device="cpu"
+    )
+    assert network is model
+    assert rates == list(range(11))
+    assert all(map(torch.equal, before, network.parameters()))  # at a rate of zero
+
+
+def test_trained_weights_are_a_start_but_no_initialisation():
+    supernet = trained(start="weights", width=1.0, lr=1e-9)
+    torch.manual_seed(1)
+    network, plain = supernet.supernet.extract(supernet.space.largest), Net()
+    images = torch.randn(4, 1, 8, 8)
+    for one in (network, plain):
+        autoslim.calibrate(one, loader(shuffle=False))
+    torch.testing.assert_close(network(images), plain(images), atol=1e-4, rtol=1e-4)  # sorted, and otherwise the same
+    (found,) = autoslim.search(supernet, loader(320, 480), flops="50%")
+    with pytest.raises(UsageError, match="rebuild"):
+        autoslim.retrain(found, loader(), epochs=1)
+    assert autoslim.retrain(found.network("supernet"), loader(), epochs=1, teacher=plain, device="cpu")
+
+
+class Shrinking:
+    """Fewer batches each time."""
+
+    def __init__(self):
+        self.left = [*loader(), None]
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        self.left.pop()
+        return iter([*self.left])
+
+
+class Flat(Net):
+    def forward(self, x):
+        return super().forward(x).mean(1)
+
+
+BY_TRAINING = {
+    "a generator": (Net, lambda: (one for one in loader()), "gives its batches once"),
+    "no batches": (Net, list, "it is empty"),
+    "no loader": (Net, lambda: 3, "not int"),
+    "fewer batches": (Net, Shrinking, "4 batches in epoch 1, where 5 were expected"),
+    "other images": (Net, lambda: [(torch.zeros(4, 1, 9, 9), torch.zeros(4))], r"\(1, 9, 9\), but .* \(1, 8, 8\)"),
+    "bytes": (Net, lambda: [(torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4))], "uint8"),
+    "no pairs": (Net, lambda: [torch.zeros(4, 1, 8, 8)], "a batch is a pair"),
+    "labels of images": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8))], "labels of shape"),
+    "no logits": (Flat, loader, "no logits"),
+}
+
+
+@pytest.mark.parametrize(("network", "batches", "said"), BY_TRAINING.values(), ids=BY_TRAINING)
+def test_a_training_says_in_a_line_what_does_not_do(network, batches, said):
+    with pytest.raises(AutoslimError, match=said) as raised:
+        autoslim.train_supernet(network(), EXAMPLE, batches(), epochs=2, device="cpu")
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_and_budgets_are_refused_in_a_line():
+    supernet = trained(epochs=1)
+    for holdout, budget, kind, said in (
+        (loader(320, 480), {"flops": "1K"}, BudgetError, "out of reach: this supernet goes from"),
+        (loader(320, 480), {}, UsageError, "name a budget"),
+        (loader(320, 480), {"flops": "50%", "settings": {"strategie": "lazy"}}, UsageError, "did you mean strategy"),
+        ([], {"flops": "50%"}, UsageError, "holdout: it is empty"),
+    ):
+        with pytest.raises(kind, match=said):
+            autoslim.search(supernet, holdout, **budget)
+    for given, said in (
+        ({"train": {"batch": 3}}, "the loader's"),
+        ({"train": {"keep": "best"}}, "holdout="),
+        ({"width": 0.1}, "min_width 0.15 must be below width 0.1"),
+        ({"device": "abacus"}, "abacus"),
+        ({"start": "weight"}, "scratch or weights, not 'weight'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            autoslim.train_supernet(Net(), EXAMPLE, loader(), epochs=1, **given)
+    with pytest.raises(UsageError, match="example"):
+        autoslim.units(Net(), torch.zeros(8, 8))
+    with pytest.raises(UsageError, match="there are none"):
+        autoslim.calibrate(Net(), [])
+
+
+def test_every_public_name_is_there():
+    for name in autoslim.__all__:
+        assert callable(getattr(autoslim, name)) or name == "__version__"
