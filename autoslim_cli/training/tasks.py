@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoslim_cli.data.batch import mapped, shapes
+from autoslim_cli.data.batch import Each, mapped, shapes
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
-from autoslim_cli.files.metric import TOP1, Metric
+from autoslim_cli.files.metric import AP, AP50, TOP1, Metric
 from autoslim_cli.own_code import load_factory, source_of
 from autoslim_cli.recipe.schema import Recipe, TaskSettings, TrainSettings
+from autoslim_cli.training.average_precision import THRESHOLDS, average_precision, rows_of
 from autoslim_cli.training.task import Task, l1, l2
 
 AUXILIARY = 0.5
@@ -203,6 +204,84 @@ def multi_label(labels: int) -> Task:
     )
 
 
+def detection(classes: int, part: str, metric: str = "ap") -> Task:
+    """Return the task of finding objects in boxes: the losses that a detector computes itself, and AP as COCO has it.
+
+    Their sum is trained and measured; `classes` counts the background, as torchvision does. Smaller networks learn from
+    the targets as the largest does: which of its boxes belong to which of theirs is not defined.
+    """
+
+    def check_targets(targets: Any) -> None:
+        if not isinstance(targets, Each) or not all(map(_is_objects, targets)):
+            raise UsageError(
+                "detection expects for each image {boxes: (objects, 4), labels: (objects,)}, labels of int64 and boxes "
+                f"as left, top, right, bottom, but the data gives {shapes(targets)}"
+            )
+        for one in targets:
+            assert isinstance(one, Mapping)
+            boxes, labels = one["boxes"], one["labels"]
+            assert isinstance(boxes, Tensor)
+            assert isinstance(labels, Tensor)
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+                raise UsageError(
+                    f"detection expects labels below model.classes ({classes}, with the background as 0), but the data "
+                    f"gives {int(labels.min())} to {int(labels.max())}"
+                )
+            if not bool((boxes[:, 2:] > boxes[:, :2]).all()):
+                raise UsageError(
+                    "detection expects boxes as left, top, right, bottom that are wider and higher than nothing, but "
+                    f"the data gives {boxes.tolist()}"
+                )
+
+    def check(losses: Any, _targets: Any) -> None:
+        given = losses.values() if isinstance(losses, Mapping) else [losses]
+        if not given or not all(isinstance(one, Tensor) and not one.dim() for one in given):
+            raise UsageError(
+                "detection expects a network that gives its losses of images and targets in training mode, as "
+                f"{{classification: (), bbox_regression: ()}}, but it gives {shapes(losses)}"
+            )
+
+    def loss(losses: Any, _targets: Any) -> Tensor:
+        return torch.stack(list(losses.values() if isinstance(losses, Mapping) else [losses])).sum()
+
+    def statistics(found: Any, targets: Any) -> Tensor:
+        if not isinstance(found, Sequence) or len(found) != len(targets) or not all(map(_is_found, found)):
+            raise UsageError(
+                "detection expects for each image {boxes: (found, 4), labels: (found,), scores: (found,)} in eval "
+                f"mode, but the network gives {shapes(found)}"
+            )
+        return torch.cat([rows_of(one, objects) for one, objects in zip(found, targets, strict=True)]).flatten()
+
+    thresholds = {"ap": THRESHOLDS, "ap50": THRESHOLDS[:1]}[metric]
+    return Task(
+        name="detection",
+        metric={"ap": AP, "ap50": AP50}[metric],
+        check=check,
+        check_targets=check_targets,
+        loss=loss,
+        statistics=statistics,
+        adds_up=False,
+        score=lambda rows, _: average_precision(rows, thresholds),
+        distillation=None,
+        part=part,
+    )
+
+
+def _is_objects(objects: Any) -> bool:
+    """Tell whether these are boxes and labels of as many objects."""
+    boxes, labels = (objects.get(key) if isinstance(objects, Mapping) else None for key in ("boxes", "labels"))
+    if not isinstance(boxes, Tensor) or not isinstance(labels, Tensor):
+        return False
+    return labels.dim() == 1 and labels.dtype == torch.int64 and boxes.shape == (len(labels), 4)
+
+
+def _is_found(found: Any) -> bool:
+    """Tell whether these are boxes, labels and scores of as many boxes."""
+    return (
+        _is_objects(found) and isinstance(found.get("scores"), Tensor) and len(found["scores"]) == len(found["boxes"])
+    )
+
+
 def _parts(outputs: Any) -> dict[str, Tensor]:
     """Return a segmentation network's outputs by name, that which is scored first. Raises KeyError without it."""
     if isinstance(outputs, Mapping):
@@ -232,7 +311,12 @@ def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = No
         return _own(settings, directory)
     if classes is None:
         raise UsageError(f"model.classes is missing: {settings.name} wants as many outputs as there are classes")
+    if settings.of_boxes and not recipe.model.trace:
+        raise UsageError(
+            "model.trace is missing: of a detector a part is slimmed, as backbone, while the rest keeps its channels"
+        )
     return {
+        "detection": lambda: detection(classes, recipe.model.trace, settings.metric or "ap"),
         "classification": lambda: classification(classes, smoothing),
         "segmentation": lambda: segmentation(classes, settings.ignored, smoothing),
         "multi-label": lambda: multi_label(classes),

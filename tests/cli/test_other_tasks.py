@@ -183,7 +183,7 @@ def test_what_is_made_from_other_code_or_data_is_stale(measuring, autoslim):
         ("./task.py:none", "gave NoneType, not an autoslim_cli.Task"),
         ("./task.py:other", "has no factory 'other'"),
         ("classification", "model.classes is missing: classification"),
-        ("segmentations", "classification, segmentation, super-resolution, multi-label, or your own"),
+        ("segmentations", "classification, segmentation, super-resolution, multi-label, detection, or your own"),
     ],
 )
 def test_a_wrong_task_is_one_line(measuring, refuse, task, words):

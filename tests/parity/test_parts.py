@@ -149,17 +149,18 @@ def test_candidates_are_scored_through_the_whole_detector(name):
     images, targets = torch.rand(2, *SHAPE), targets_of(2)
     options = [Candidate.of({unit: count}) for unit in space.units if (count := space.slimmed(space.largest, unit))]
     some = [CURRENT, *random.Random(1).sample(options, 3)]
-    forked = dict(evaluator.forked_logits((images, targets), space.largest, some))
+    forked = dict(evaluator.forked_logits(images, space.largest, some, targets))
     assert set(forked) == set(some)
-    for option, losses in forked.items():
-        whole = evaluator.logits((images, targets), option.applied(space.largest))
-        assert losses.keys() == whole.keys()
+    for option, (losses, found) in forked.items():
+        whole = evaluator.logits(images, option.applied(space.largest), targets)
+        assert losses.keys() == whole.losses.keys()
         for key, loss in losses.items():
-            torch.testing.assert_close(loss, whole[key], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(loss, whole.losses[key], rtol=1e-3, atol=1e-4)
+        assert [set(one) for one in found] == [{"boxes", "labels", "scores"}] * 2
     detections = evaluator.logits(images, space.largest)
     assert [set(found) for found in detections] == [{"boxes", "labels", "scores"}] * 2
     assert not any(module.training for module in supernet.modules())
-    assert evaluator.peak_bytes((images, targets), space.largest, some[:2]) > 0
+    assert evaluator.peak_bytes(images, space.largest, some[:2]) > 0
 
 
 def test_a_searched_classifier_becomes_a_backbone():
