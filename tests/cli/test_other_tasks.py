@@ -210,6 +210,29 @@ def test_a_network_that_is_taught_by_another_learns_its_outputs(segmenting, auto
     autoslim("retrain", "-r", segmenting, "--width", "0.5", *settings)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_networks_of_several_inputs_or_outputs_are_exported(segmenting, measuring, autoslim, autoslim_json, form):
+    """The files take and give all of them, checked, and the lines that load them run."""
+    pytest.importorskip("onnxscript")
+    outputs = {}
+    for directory, left, right in ((segmenting, "a", "b"), (measuring, "left", "right")):
+        channels = {left: 4, right: 6}
+        model = yaml.safe_load((directory / "recipe.yaml").read_text())["model"]
+        config = {"format": "autoslim.channels/1", "model": model, "channels": channels}
+        (directory / "arch-mine.json").write_text(json.dumps(config))
+        done = autoslim_json("export", f"--{form}", directory / "arch-mine.json", "--fold-bn", "--trust")
+        assert done["difference"] < 1e-4
+        exec("\n".join(done["loads"]), {}, outputs)
+        if directory == measuring:
+            assert outputs["logits"].shape == (1, 2)
+        elif form == "onnx":
+            assert [one.name for one in outputs["session"].get_outputs()] == ["out", "aux"]
+            assert [one.shape for one in outputs["outputs"]] == [(1, 2, 8, 8)] * 2
+        else:
+            assert {name: one.shape for name, one in outputs["outputs"].items()}.keys() == {"out", "aux"}
+
+
 def test_readmes_own_task_works(tmp_path, autoslim, autoslim_json):
     """The README's task.py, in fifteen lines, on the digits."""
     codes = re.findall(r"^```python\n(.*?)^```$", README.read_text(), flags=re.DOTALL | re.MULTILINE)
