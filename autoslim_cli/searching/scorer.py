@@ -121,7 +121,7 @@ class Scorer:
         """Return what scores are computed from. Nothing waits for the device before the end."""
         sums: dict[Candidate, list[Tensor]] = {candidate: [] for candidate in candidates}
         for inputs, targets in self._batches(draw):
-            judged_by = targets if self.task.part else None
+            judged_by = self.task.to_network(targets) if self.task.part else None
             with arithmetic(self.settings, self.device):
                 for candidate, outputs in self.evaluator.forked_logits(inputs, channels, candidates, judged_by):
                     sums[candidate].append(self.task.sums(outputs, targets))

@@ -163,7 +163,8 @@ def _names(outputs: object) -> list[str]:
     """Return what outputs are called in ONNX files, in their order."""
     if isinstance(outputs, Tensor):
         return ["logits"]
-    parts = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)  # type: ignore[call-overload]
+    assert isinstance(outputs, Mapping | Sequence)
+    parts = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)
     nested = [(str(name), _names(part)) for name, part in parts]
     return [name if inner == ["logits"] else f"{name}.{one}" for name, inner in nested for one in inner]
 

@@ -77,8 +77,8 @@ class Task:
     part: str = ""
     """Of a network that computes its losses itself, of inputs and targets in training mode, the part that is slimmed:
     `loss` is then given these losses. Empty: `loss` is given what the network gives of inputs."""
-    check_targets: Callable[[Any], None] = lambda targets: None
-    """Given targets, raise UsageError naming what was expected: before such a network is given them."""
+    to_network: Callable[[Any], Any] = lambda targets: targets
+    """Given targets, return those that such a network is given. Raises UsageError naming what was expected."""
 
     def check_outputs(self, outputs: Any, image: tuple[int, ...]) -> None:
         """Raise UsageError if what a network gives for two images of a shape is not what the task expects."""
@@ -93,9 +93,9 @@ class Task:
         """
         if not self.part:
             return network(inputs)
-        self.check_targets(targets)
+        given = self.to_network(targets)
         try:
-            return network((*_all(inputs), targets))
+            return network((*_all(inputs), given))
         except AutoslimError:
             raise
         except Exception as error:  # whatever a detector's code raises on targets that it was not made for
@@ -110,8 +110,7 @@ class Task:
         """Return what `sums` is given of a network in eval mode: its outputs, and its losses if it computes them."""
         if not self.part:
             return forward(network, inputs)
-        self.check_targets(targets)
-        return judged(network, self.part, _all(inputs), targets)
+        return judged(network, self.part, _all(inputs), self.to_network(targets))
 
     def learned(self, outputs: Any, targets: Any) -> Tensor:
         """Return the loss of training: (). Raises UsageError for outputs, targets or a loss of another shape."""

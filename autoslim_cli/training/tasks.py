@@ -5,13 +5,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoslim_cli.data.batch import Each, mapped, shapes
+from autoslim_cli.data.batch import Each, Tree, mapped, shapes
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.files.metric import AP, AP50, TOP1, Metric
 from autoslim_cli.own_code import load_factory, source_of
@@ -211,27 +211,25 @@ def detection(classes: int, part: str, metric: str = "ap") -> Task:
     the targets as the largest does: which of its boxes belong to which of theirs is not defined.
     """
 
-    def check_targets(targets: Any) -> None:
+    def to_network(targets: Any) -> Each:
         if not isinstance(targets, Each) or not all(map(_is_objects, targets)):
             raise UsageError(
                 "detection expects for each image {boxes: (objects, 4), labels: (objects,)}, labels of int64 and boxes "
                 f"as left, top, right, bottom, but the data gives {shapes(targets)}"
             )
-        for one in targets:
-            assert isinstance(one, Mapping)
-            boxes, labels = one["boxes"], one["labels"]
-            assert isinstance(boxes, Tensor)
-            assert isinstance(labels, Tensor)
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-                raise UsageError(
-                    f"detection expects labels below model.classes ({classes}, with the background as 0), but the data "
-                    f"gives {int(labels.min())} to {int(labels.max())}"
-                )
-            if not bool((boxes[:, 2:] > boxes[:, :2]).all()):
-                raise UsageError(
-                    "detection expects boxes as left, top, right, bottom that are wider and higher than nothing, but "
-                    f"the data gives {boxes.tolist()}"
-                )
+        given = [_without_crowds(objects) for objects in targets]
+        labels, boxes = (torch.cat([objects[key] for objects in given]) for key in ("labels", "boxes"))
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise UsageError(
+                f"detection expects labels below model.classes ({classes}, with the background as 0), but the data "
+                f"gives {int(labels.min())} to {int(labels.max())}"
+            )
+        if bool((empty := (boxes[:, 2:] <= boxes[:, :2]).any(1)).any()):
+            raise UsageError(
+                "detection expects boxes as left, top, right, bottom that are wider and higher than nothing, but the "
+                f"data gives {boxes[empty][0].tolist()}"
+            )
+        return Each(cast(list[Tree], given))
 
     def check(losses: Any, _targets: Any) -> None:
         given = losses.values() if isinstance(losses, Mapping) else [losses]
@@ -257,7 +255,7 @@ def detection(classes: int, part: str, metric: str = "ap") -> Task:
         name="detection",
         metric={"ap": AP, "ap50": AP50}[metric],
         check=check,
-        check_targets=check_targets,
+        to_network=to_network,
         loss=loss,
         statistics=statistics,
         adds_up=False,
@@ -273,6 +271,14 @@ def _is_objects(objects: Any) -> bool:
     if not isinstance(boxes, Tensor) or not isinstance(labels, Tensor):
         return False
     return labels.dim() == 1 and labels.dtype == torch.int64 and boxes.shape == (len(labels), 4)
+
+
+def _without_crowds(objects: Any) -> dict[str, Tensor]:
+    """Return the objects of an image that are one each: crowds are not learned, and do not count."""
+    if "iscrowd" not in objects:
+        return dict(objects)
+    single, count = objects["iscrowd"] == 0, len(objects["boxes"])
+    return {name: one[single] if one.dim() and len(one) == count else one for name, one in objects.items()}
 
 
 def _is_found(found: Any) -> bool:

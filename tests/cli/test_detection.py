@@ -10,6 +10,11 @@ import torch
 import yaml
 from test_torchrun import torchrun
 
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.slimming.base_network import BaseNetwork
+from autoslim_cli.slimming.trained_weights import load_trained
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 MORE_DATA = '''
@@ -123,6 +128,27 @@ def test_images_of_several_sizes_in_parts_of_a_batch(detecting, autoslim):
     autoslim("search", "-r", detecting, "--flops", "60%", *settings, "search.batch=5")
     weights = safetensors.torch.load_file(detecting / "supernet.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_trained_weights_of_other_classes_leave_the_heads_new(detecting):
+    """As a detector of COCO's 91 classes that is to find pedestrians."""
+    recipe = load_recipe(detecting)
+    network = BaseNetwork.of(recipe, detecting, torch.device("cpu"))
+    theirs = {
+        name: torch.ones(5, *tensor.shape[1:]) if "head.classification" in name else tensor + 1
+        for name, tensor in network.reading.module.state_dict().items()
+    }
+    torch.save(theirs, detecting / "theirs.pth")
+    model = recipe.model.model_copy(update={"weights": "theirs.pth"})
+    trained, (said,) = load_trained(network.reading, model, detecting)
+    assert said.startswith("as initialised: head.classification_head")
+    for name, tensor in trained.state_dict().items():
+        if name.endswith(("weight", "bias")) and "head.classification" not in name:
+            assert torch.equal(tensor, theirs[name]), name
+    theirs["backbone.0.0.weight"] = torch.ones(5, 5)
+    torch.save(theirs, detecting / "theirs.pth")
+    with pytest.raises(ArtifactError, match=r"backbone\.0\.0\.weight is \[5, 5\]"):
+        load_trained(network.reading, model, detecting)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import agree
+from autoslim_cli.data.batch import Each, forward
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import write_config
 from autoslim_cli.latency.building import build_network, build_piece
@@ -33,6 +35,7 @@ from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import untrained_model
+from autoslim_cli.training.tasks import detection
 
 SHAPE = (3, 64, 64)
 SMALL = {"min_size": 64, "max_size": 64, "box_batch_size_per_image": 16, "rpn_post_nms_top_n_train": 50}
@@ -163,6 +166,29 @@ def test_candidates_are_scored_through_the_whole_detector(name):
     assert evaluator.peak_bytes(images, space.largest, some[:2]) > 0
 
 
+@pytest.mark.parametrize("name", ["faster_rcnn", "keypoint_rcnn"])
+def test_a_detector_computes_its_losses_itself(name):
+    """In training mode as ever; measured, with the very same outputs, and losses that do not depend on chance."""
+    network = DETECTORS[name][0]()
+    task, images = detection(4, "backbone"), Each(torch.rand(3, 64, side) for side in (64, 48))
+    targets = Each(targets_of(2, 3 if name == "keypoint_rcnn" else 0))
+    learned = task.learned(task.run(partial(forward, network.train()), images, targets), targets)
+    assert learned > 0
+    assert learned.requires_grad
+    network.eval()
+    with torch.inference_mode():
+        losses, found = task.measured(network, images, targets)
+        again = task.measured(network, images, targets)
+        close(found, network(images))
+    assert not any(module.training for module in network.modules())
+    assert ("loss_keypoint" in losses) == (name == "keypoint_rcnn")
+    assert all(torch.equal(loss, again.losses[key]) for key, loss in losses.items())
+    kept = task.sums(again, targets).tolist()
+    assert task.scored(task.together([kept, kept]), 4).loss == pytest.approx(float(sum(losses.values())), rel=1e-5)
+    with pytest.raises(UsageError, match=r"gives no losses of targets .* KeyError"):
+        task.run(lambda given: {}["masks"], images, targets)
+
+
 def test_a_searched_classifier_becomes_a_backbone():
     """A slim ResNet, cut out of a supernet of classifiers, reads as the body of a Faster R-CNN."""
     classifier = torchvision.models.resnet18(num_classes=10)
@@ -260,6 +286,7 @@ def test_a_recipe_names_the_part(tmp_path):
 
 
 NET = """
+from functools import partial
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
