@@ -73,6 +73,8 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         expected = (masks.shape[0], classes, *masks.shape[1:]) if isinstance(masks, Tensor) and masks.dim() == 3 else ()
         if not expected:
             raise UsageError(f"segmentation expects masks (images, height, width), but the data gives {shapes(masks)}")
+        if masks.dtype != torch.int64:
+            raise UsageError(f"segmentation expects masks of whole numbers, but the data gives {masks.dtype}")
         try:
             wrong = next((one for one in _parts(outputs).values() if shapes(one) != str(expected)), None)
         except KeyError:
@@ -129,7 +131,7 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         target=lambda outputs: mapped(outputs, lambda one: one.detach().float().softmax(1)),
         distillation=distillation,
         gives_logits=True,
-        example=lambda image: torch.empty(2, *image[1:]),
+        example=lambda image: torch.empty(2, *image[1:], dtype=torch.int64),
     )
 
 
@@ -311,22 +313,22 @@ def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = No
     smoothing = training.label_smoothing if training else 0.0
     if smoothing and settings.name not in ("classification", "segmentation"):
         raise UsageError(f"label_smoothing: of classification and segmentation, not of {settings.name}; leave it out")
-    if settings.name == "super-resolution":
-        return super_resolution(settings.enlarges, settings.distill or "l2")
     if settings.is_own:
-        return _own(settings, directory)
-    if classes is None:
+        return _guarded(replace(_own(settings, directory), name=settings.name), "task.name: its")
+    if settings.name != "super-resolution" and classes is None:
         raise UsageError(f"model.classes is missing: {settings.name} wants as many outputs as there are classes")
     if settings.of_boxes and not recipe.model.trace:
         raise UsageError(
             "model.trace is missing: of a detector a part is slimmed, as backbone, while the rest keeps its channels"
         )
-    return {
-        "detection": lambda: detection(classes, recipe.model.trace, settings.metric or "ap"),
-        "classification": lambda: classification(classes, smoothing),
-        "segmentation": lambda: segmentation(classes, settings.ignored, smoothing),
-        "multi-label": lambda: multi_label(classes),
-    }[settings.name]()
+    built: dict[str, Callable[[int], Task]] = {
+        "classification": lambda classes: classification(classes, smoothing),
+        "segmentation": lambda classes: segmentation(classes, settings.ignored, smoothing),
+        "super-resolution": lambda _: super_resolution(settings.enlarges, settings.distill or "l2"),
+        "multi-label": multi_label,
+        "detection": lambda classes: detection(classes, recipe.model.trace, settings.metric or "ap"),
+    }
+    return _guarded(built[settings.name](classes or 0), f"task {settings.name}: its")
 
 
 def task_digest(settings: TaskSettings, directory: Path) -> dict[str, str]:
@@ -338,7 +340,7 @@ def task_digest(settings: TaskSettings, directory: Path) -> dict[str, str]:
 
 
 def _own(settings: TaskSettings, directory: Path) -> Task:
-    """Return the user's own task; whatever its functions raise becomes one line."""
+    """Return the user's own task."""
     factory = load_factory(settings.name, directory, "task.name")
     try:
         task = factory(**settings.args)
@@ -346,16 +348,23 @@ def _own(settings: TaskSettings, directory: Path) -> Task:
         raise UsageError(f"task.args: {settings.name} cannot be built: {_said(error)}") from None
     if not isinstance(task, Task):
         raise UsageError(f"task.name: {settings.name} gave {type(task).__name__}, not an autoslim_cli.Task")
+    return task
+
+
+def _guarded(task: Task, whose: str) -> Task:
+    """Return a task whose functions say in one line what they were given when they failed."""
     functions = {field.name: getattr(task, field.name) for field in fields(task)}
-    guarded = {name: _guarded(name, function) for name, function in functions.items() if callable(function)}
-    return replace(task, name=settings.name, **guarded)  # type: ignore[arg-type]
+    guarded: dict[str, Any] = {
+        name: _told(f"{whose} {name}", function) for name, function in functions.items() if callable(function)
+    }
+    return replace(task, **guarded)
 
 
-def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of a user's task that says in one line what it was given when it failed."""
+def _told(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that says in one line what it was given when it failed."""
 
     @functools.wraps(function)
-    def guarded(*given: Any) -> Any:
+    def told(*given: Any) -> Any:
         try:
             return function(*given)
         except AutoslimError:
@@ -364,9 +373,9 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             if is_out_of_memory(error):
                 raise
             of = " and ".join(shapes(one) for one in given)
-            raise UsageError(f"task.name: its {name} failed on {of}: {_said(error)}") from None
+            raise UsageError(f"{what} failed on {of}: {_said(error)}") from None
 
-    return guarded
+    return told
 
 
 def _said(error: Exception) -> str:

@@ -204,6 +204,23 @@ def test_outputs_that_the_task_cannot_use_are_refused_before_any_work(segmenting
     assert "one is called out, but the network gives {main: (2, 2, 8, 8), aux: (2, 2, 8, 8)}" in said
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("Halves", "segmentation expects logits (images, classes, height, width) = (16, 2, 4, 8)"),
+        ("Floats", "segmentation expects masks of whole numbers, but the data gives torch.float32"),
+        ("Beyond", "and (16, 8, 8): IndexError: Target 3 is out of bounds"),
+    ],
+)
+def test_targets_that_the_task_cannot_use_are_one_line(segmenting, refuse, data, words):
+    changed = {"Halves": "mask[:4]", "Floats": "mask.float()", "Beyond": "3 * mask"}[data]
+    code = f"\n\nclass {data}(Blobs):\n    def __getitem__(self, index):\n"
+    code += f"        image, mask = super().__getitem__(index)\n        return image, {changed}\n"
+    with (segmenting / "data.py").open("a") as file:
+        file.write(code)
+    assert words in refuse(2, "train-supernet", "-r", segmenting, f"data.name=./data.py:{data}", "train.epochs=1")
+
+
 def test_a_network_that_is_taught_by_another_learns_its_outputs(segmenting, autoslim):
     autoslim("train-supernet", "-r", segmenting, "train.epochs=1")
     settings = ("retrain.teacher=supernet", "retrain.temperature=2", "retrain.epochs=1", "retrain.start=supernet")
