@@ -139,8 +139,8 @@ class Task:
         else:
             losses = self.losses(given, targets)
         double = torch.float32 if losses.device.type == "mps" else torch.float64
-        added = torch.as_tensor(self.statistics(found, targets), device=losses.device)
-        return torch.cat([losses.to(double).sum().reshape(1), added.detach().to(double).reshape(-1)])
+        added = torch.as_tensor(self.statistics(found, targets)).detach().to(double).to(losses.device)
+        return torch.cat([losses.to(double).sum().reshape(1), added.reshape(-1)])
 
     def together(self, parts: Sequence[Sequence[float]]) -> list[float]:
         """Return what `sums` says of some batches, of all of them."""

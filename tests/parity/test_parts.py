@@ -234,6 +234,12 @@ def test_a_part_that_cannot_be_found_is_one_line(part, words):
     assert "\n" not in str(error.value)
 
 
+def test_frozen_norms_are_refused():
+    body = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    with pytest.raises(UsageError, match=r"backbone\.body\.bn1 is a FrozenBatchNorm2d, .* torch\.nn\.BatchNorm2d"):
+        read(FasterRCNN(body, 2, min_size=64, max_size=64), SHAPE, part="backbone")
+
+
 def test_a_part_that_is_called_twice_is_refused_where_it_is_scored():
     class Again(Twice):
         def forward(self, x):
