@@ -17,11 +17,12 @@ class Backbone(nn.Sequential):
             Conv2dNormActivation(width, 2 * width, stride=2),
             Conv2dNormActivation(2 * width, 4 * width, stride=2),
             Conv2dNormActivation(4 * width, 4 * width),
+            Conv2dNormActivation(4 * width, 4 * width),
             Conv2dNormActivation(4 * width, self.out_channels[0], kernel_size=1),
         )
 
 
-def ssd(num_classes: int, width: int = 12, size: int = 64) -> SSD:
+def ssd(num_classes: int, width: int = 10, size: int = 64) -> SSD:
     """Return a detector with one map of features and four boxes at each of its places."""
     boxes = DefaultBoxGenerator([[2]], scales=[0.2, 0.3])
     return SSD(
