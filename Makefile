@@ -58,7 +58,7 @@ smoke: $(SETUP) ## run all stages on CIFAR-10 images
 	  echo "put CIFAR-10 images into data/cifar10-jpeg/{train,test}/<class>/, or set CIFAR10_UNPACK"; exit 2; fi
 	$(BIN)/python scripts/smoke.py
 
-smoke-tasks: $(SETUP) ## run all stages of segmentation, super-resolution and multi-label recipes on generated images
+smoke-tasks: $(SETUP) ## run all stages of recipes of other tasks than classification on generated images
 	$(BIN)/python scripts/smoke_tasks.py
 
 clean: ## remove caches and what autoslim made from recipes (recipes, latency tables and your own files stay)

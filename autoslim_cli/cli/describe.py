@@ -130,6 +130,8 @@ def info(
         print(f"{key:7}{count:>15,}   {count / base - 1:+.1%} against the base network's {base:,}")
     verdict = "agrees" if result["agrees"] else f"counts {result['fvcore_flops']:,}"
     print(f"fvcore {verdict}: multiply-adds of convolutions and linear layers, batch 1")
+    if around := result.get("flops_around"):
+        print(f"around {around:>14,}   FLOPs of what is not slimmed, as detection heads: about, and in no budget")
     if latency := result.get("latency"):
         print(f"latency{latency['predicted_ms']:>15.4g} ms, predicted for {latency['device']}")
     for note in result["notes"]:

@@ -121,6 +121,11 @@ def say_next(reporter: "Reporter", *words: str | Path, then: str) -> None:
     reporter.say(f"next: autoslim {shlex.join(map(str, words))}  # {then}")
 
 
+def export_option(project: "Project") -> str:
+    """Return the option that exports a recipe's network: of a detector, weights."""
+    return "--state-dict" if project.recipe.model.trace else "--onnx"
+
+
 def recipe_option(directory: Path) -> list[str]:
     """Return how a command names a recipe's directory; the one that a person is in needs no name."""
     return [] if directory == Path() else ["-r", str(directory)]

@@ -14,6 +14,7 @@ from autoslim_cli.cli.options import (
     Resume,
     Trust,
     Verbose,
+    export_option,
     open_recipe,
     say_next,
     starting_from,
@@ -111,7 +112,7 @@ def run(
         if result[name]:
             print(f"{name}: {result[name]}")
     found = next(row["path"] for row in result["networks"] if row["network"] == "searched")
-    say_next(project.reporter, "export", "--onnx", found, then="for deployment")
+    say_next(project.reporter, "export", export_option(project), found, then="for deployment")
 
 
 def _found_row(row: dict[str, Any], extra: list[str], metric: "Metric") -> tuple[str, ...]:

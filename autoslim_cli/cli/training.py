@@ -15,6 +15,7 @@ from autoslim_cli.cli.options import (
     Resume,
     Trust,
     Verbose,
+    export_option,
     open_recipe,
     recipe_of,
     recipe_option,
@@ -112,7 +113,7 @@ def retrain(
             print_json({"networks": rows})
             return
         print_test(rows, project.task.metric)
-        say_next(project.reporter, "export", "--onnx", rows[0]["path"], then="for deployment")
+        say_next(project.reporter, "export", export_option(project), rows[0]["path"], then="for deployment")
         return
     if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
         raise UsageError(
@@ -129,7 +130,7 @@ def retrain(
         print_json(result)
         return
     print_test([result], project.task.metric)
-    say_next(project.reporter, "export", "--onnx", result["path"], then="for deployment")
+    say_next(project.reporter, "export", export_option(project), result["path"], then="for deployment")
 
 
 def evaluate(
@@ -159,7 +160,7 @@ def evaluate(
         return
     print_test([result], project.task.metric)
     if width is None:
-        say_next(project.reporter, "export", "--onnx", file, then="for deployment")
+        say_next(project.reporter, "export", export_option(project), file, then="for deployment")
     else:
         again = ("--width", f"{width:g}", *recipe_option(project.directory))
         say_next(project.reporter, "extract", *again, then="this switch as a plain network")

@@ -16,8 +16,8 @@ from autoslim_cli.network.tensors import tensors_in
 COUNTED = ("conv", "linear", "addmm")
 
 
-class _Flat(nn.Module):
-    """A network whose outputs are a tuple of tensors, whatever holds them: torch.jit's tracer takes no dictionaries."""
+class Flat(nn.Module):
+    """A network whose outputs are a tuple of tensors, whatever holds them: tracers take no dictionaries."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def fvcore_flops(network: nn.Module, *inputs: tuple[int, ...]) -> int:
         try:
             device = next(network.parameters()).device
             images = tuple(torch.zeros(1, *shape, device=device) for shape in inputs)
-            analysis: Any = FlopCountAnalysis(_Flat(network), images)
+            analysis: Any = FlopCountAnalysis(Flat(network), images)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             counts = analysis.by_operator()
         finally:

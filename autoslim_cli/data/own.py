@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from autoslim_cli.data.batch import Batch, mapped, tensors
+from autoslim_cli.data.batch import Batch, Each, Tree, mapped, shapes, tensors
 from autoslim_cli.data.folder import Part
-from autoslim_cli.data.sources import loaded
+from autoslim_cli.data.sources import Collate, loaded
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.own_code import load_factory, source_of
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings
@@ -29,13 +29,22 @@ class OwnSource(Dataset[Any]):
     """A map-style data set of (input, target) pairs, and another of the same items that varies them at random.
 
     Inputs and targets are tensors, or tuples and dictionaries of them. What an item draws from torch, numpy or Python
-    depends on the recipe's seed, the step and its place in the batch alone. `chosen` are the items in use.
+    depends on the recipe's seed, the step and its place in the batch alone. `chosen` are the items in use; `collate`
+    makes batches of them.
     """
 
     def __init__(
-        self, name: str, plain: Any, varied: Any, *, digest: Callable[[], str], chosen: Tensor, workers: int
+        self,
+        name: str,
+        plain: Any,
+        varied: Any,
+        *,
+        digest: Callable[[], str],
+        chosen: Tensor,
+        workers: int,
+        collate: Collate = default_collate,
     ) -> None:
-        self.name, self.plain, self.varied, self.workers = name, plain, varied, workers
+        self.name, self.plain, self.varied, self.workers, self.collate = name, plain, varied, workers, collate
         self.chosen, self._digest = chosen.tolist(), digest
 
     def __len__(self) -> int:
@@ -63,8 +72,8 @@ class OwnSource(Dataset[Any]):
         )
 
     def _load(self, keys: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
-        for inputs, targets in loaded(self, keys, self.workers):
-            yield mapped(inputs, plain), mapped(targets, plain)
+        for inputs, targets in loaded(self, keys, self.workers, self.collate):
+            yield mapped(inputs, as_plain), mapped(targets, as_plain)
 
     def __getitem__(self, key: tuple[int, int | None]) -> Any:
         """Return an item, varied by a seed if there is one. Raises AutoslimError if the data set fails."""
@@ -84,13 +93,21 @@ class OwnSource(Dataset[Any]):
 
 
 def open_own(
-    part: Part, data: DataSettings, inputs: Sequence[tuple[int, ...]], chosen: Callable[[int], Tensor], directory: Path
+    part: Part,
+    data: DataSettings,
+    inputs: Sequence[tuple[int, ...]],
+    chosen: Callable[[int], Tensor],
+    directory: Path,
+    *,
+    of_boxes: bool = False,
 ) -> OwnSource:
     """Open one part of the user's data set; `inputs` are the shapes that the network takes.
 
     The factory is called with `train`, `plain` (the images of `train`, never varied) or `test`, and `data.args`.
-    `chosen` gives the items in use of so many. Raises UsageError naming data.name for what does not do.
+    `chosen` gives the items in use of so many. `of_boxes`: items are those of torchvision's detectors, images of any
+    size and dictionaries of any number of boxes. Raises UsageError naming data.name for what does not do.
     """
+    collate = images_and_boxes if of_boxes else default_collate
     factory = load_factory(data.name, directory, "data.name")
 
     def made(which: str) -> Any:
@@ -121,23 +138,43 @@ def open_own(
         hashed = hashlib.sha256(source_of(data.name, directory))
         hashed.update(repr((sorted(data.args.items()), len(plain), part)).encode())
         for place in sorted({round(n * (len(plain) - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
-            for tensor in tensors(default_collate([_pair(plain[place])])):
-                hashed.update(plain(tensor).contiguous().numpy().tobytes())
+            for tensor in tensors(collate([_pair(plain[place])])):
+                hashed.update(as_plain(tensor).contiguous().numpy().tobytes())
         return f"sha256:{hashed.hexdigest()}"
 
-    source = OwnSource(data.name, plain, varied, digest=digest, chosen=chosen(len(plain)), workers=data.workers)
-    _check(source, inputs)
+    source = OwnSource(
+        data.name, plain, varied, digest=digest, chosen=chosen(len(plain)), workers=data.workers, collate=collate
+    )
+    _check(source, inputs, any_size=of_boxes)
     return source
 
 
-def _check(source: OwnSource, inputs: Sequence[tuple[int, ...]]) -> None:
+def images_and_boxes(items: Sequence[tuple[Any, Any]]) -> tuple[Tree, Each]:
+    """Return one batch of items as torchvision's detectors take them: an image, and a dictionary of its objects.
+
+    Images of one size are one tensor. Raises TypeError for an item that is anything else.
+    """
+    images = [image for image, _ in items]
+    for image, objects in items:
+        if not isinstance(image, Tensor) or image.dim() != 3 or not isinstance(objects, Mapping):
+            raise TypeError(
+                "in detection an item is an image (channels, height, width) and a dictionary of boxes (objects, 4) and "
+                f"labels (objects,), not {shapes(image)} and {shapes(objects)}"
+            )
+    targets = Each({str(name): torch.as_tensor(one) for name, one in objects.items()} for _, objects in items)
+    return (torch.stack(images) if len({image.shape for image in images}) == 1 else Each(images)), targets
+
+
+def _check(source: OwnSource, inputs: Sequence[tuple[int, ...]], *, any_size: bool) -> None:
     """Raise UsageError if the first item is not an input of the network's shapes, and a target."""
     try:
-        given, target = default_collate([source[0, None]])
+        given, target = source.collate([source[0, None]])
         found = [tuple(tensor.shape[1:]) for tensor in tensors(given)]
         tensors(target)
-    except (AutoslimError, TypeError) as error:
+    except (AutoslimError, TypeError, ValueError) as error:
         raise UsageError(str(error) if "data.name" in str(error) else f"data.name: {source.name}: {error}") from None
+    if any_size:
+        found = [(*shape[:1], *inputs[0][1:]) for shape in found]
     if found != list(inputs):
         there = " and ".join(map(str, found))
         expected = " and ".join(str(tuple(shape)) for shape in inputs)
@@ -154,7 +191,7 @@ def _pair(item: object) -> tuple[object, object]:
     return item[0], item[1]
 
 
-def plain(tensor: Tensor) -> Tensor:
+def as_plain(tensor: Tensor) -> Tensor:
     """Return an ordinary tensor of what a data set gives; Python's numbers are floats of single precision."""
     return tensor.as_subclass(Tensor).float() if tensor.dtype == torch.float64 else tensor.as_subclass(Tensor)
 

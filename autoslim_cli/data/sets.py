@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,11 @@ def all_images(
     task: TaskSettings = CLASSIFICATION,
 ) -> Images:
     """Return all images of a source: the test set, or the training set with the holdout, for the final training."""
-    mean, std = (torch.tensor(values or (0.5,), device=device).view(-1, 1, 1) for values in (data.mean, data.std))
+    usual = (0.0, 1.0) if task.of_boxes else (0.5, 0.5)  # detectors normalise images themselves
+    mean, std = (
+        torch.tensor(values or (none,), device=device).view(-1, 1, 1)
+        for values, none in zip((data.mean, data.std), usual, strict=True)
+    )
     enlarges = 1 if data.is_own else task.enlarges
     ignored = task.ignored if data.name == "image-masks" else None
     every = torch.arange(len(source))
@@ -211,7 +216,8 @@ def open_source(
     """
     limit = data.limit if part == "train" else None
     if data.is_own:
-        own = open_own(part, data, model.shapes, lambda count: _some(count, limit, seed), directory)
+        some = partial(_some, limit=limit, seed=seed)
+        own = open_own(part, data, model.shapes, some, directory, of_boxes=task.of_boxes)
         _check_normalisation(own, data)
         return own
     _check_channels(data, model.input[0])
@@ -240,6 +246,7 @@ _LISTED: dict[str, Callable[[Path, Part], ImageFiles]] = {
 }
 
 _LEARNS_FROM = {
+    "image-folder": "classification",
     "images": "super-resolution",
     "image-masks": "segmentation",
     "image-labels": "multi-label",
@@ -252,9 +259,10 @@ def _check_task(data: DataSettings, task: TaskSettings) -> None:
     given = _LEARNS_FROM.get(data.name, "classification")
     enlarged = task.name == "super-resolution" and given == "classification"  # any image is a target
     if task.name != given and not enlarged and not (task.is_own and data.name != "images"):
-        wanted = next((name for name, other in _LEARNS_FROM.items() if other == task.name), "image-folder")
+        listed = next((f"{name}, or " for name, other in _LEARNS_FROM.items() if other == task.name), "")
         raise UsageError(
-            f"data.name: {data.name} is for {given}, and the task is {task.name}: {wanted}, or a data set of your own"
+            f"data.name: {data.name} is for {given}, and the task is {task.name}: {listed}a data set of your own, as "
+            "./data.py:factory"
         )
     of_labels = given in ("classification", "multi-label") and not enlarged
     for key, wanted, harms in (

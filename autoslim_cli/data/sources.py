@@ -1,17 +1,17 @@
 """Hand out labelled images by index. Every source makes the same pixels: where they are kept is a cache."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from autoslim_cli.data.batch import Batch, Tree, images_in, mapped
+from autoslim_cli.data.batch import Batch, Tree, chosen, images_in
 from autoslim_cli.data.decode import decode, decode_mask
 from autoslim_cli.data.folder import ImageFiles
 from autoslim_cli.data.transforms import by_policy, centre, fit, moved, random_part, to_channels
@@ -200,7 +200,13 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         return mask
 
 
-def loaded(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int) -> Iterator[Any]:
+Collate = Callable[[list[Any]], Any]
+"""Given items, return one batch of them."""
+
+
+def loaded(
+    dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, collate: Collate = default_collate
+) -> Iterator[Any]:
     """Yield batches of a data set's items that workers load; their errors come without the workers' tracebacks."""
     workers = min(workers, available_cores())  # more would wait for each other
     loader = DataLoader(
@@ -208,7 +214,7 @@ def loaded(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int) ->
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=_collated,
+        collate_fn=partial(_collated, collate),
     )
     try:
         yield from loader
@@ -216,10 +222,10 @@ def loaded(dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int) ->
         raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
 
 
-def _collated(items: list[Any]) -> Any:
+def _collated(collate: Collate, items: list[Any]) -> Any:
     """Return one batch of items. Raises AutoslimError if they are of different shapes."""
     try:
-        return default_collate(items)
+        return collate(items)
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -279,11 +285,7 @@ class HeldSource:
     def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield batches."""
         for indices in batches:
-            inputs, targets = (
-                mapped(tree, lambda one, at=indices: one[moved(at, one.device)])  # type: ignore[misc]
-                for tree in (self.inputs, self.targets)
-            )
-            yield inputs, targets
+            yield chosen(self.inputs, indices), chosen(self.targets, indices)
 
     def cropped(
         self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]

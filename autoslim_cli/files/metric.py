@@ -51,5 +51,7 @@ TOP1 = Metric(name="top1", label="top-1", unit="%")
 MIOU = Metric(name="miou", label="mIoU", unit="%")
 PSNR = Metric(name="psnr", label="PSNR", unit="dB")
 F1 = Metric(name="f1", label="F1", unit="%")
-BUILT_IN = (TOP1, MIOU, PSNR, F1)
+AP = Metric(name="ap", label="AP", unit="%")
+AP50 = Metric(name="ap50", label="AP50", unit="%")
+BUILT_IN = (TOP1, MIOU, PSNR, F1, AP, AP50)
 """Scores of tasks whose losses are never negative."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoslim_cli.data.batch import Batch, Tree, images_in, joined, mapped, shapes, tensors
-from autoslim_cli.data.own import plain
+from autoslim_cli.data.own import as_plain
 from autoslim_cli.data.sets import Images, as_index, channels_last
 from autoslim_cli.data.sources import HeldSource
 from autoslim_cli.data.transforms import moved
@@ -121,7 +121,7 @@ def ready(batch: object, device: torch.device, what: str = "loader") -> Batch:
     if not isinstance(batch, Sequence) or len(batch) != 2:
         raise UsageError(f"{what}: a batch is a pair of inputs and targets, not {shapes(batch)}")
     try:
-        inputs, targets = (mapped(tree, lambda one: moved(plain(one), device)) for tree in batch)
+        inputs, targets = (mapped(tree, lambda one: moved(as_plain(one), device)) for tree in batch)
     except TypeError as error:
         raise UsageError(f"{what}: {error}") from None
     return mapped(inputs, _image), mapped(targets, as_index)

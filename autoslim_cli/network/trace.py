@@ -32,7 +32,7 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
     module.eval()
     try:
         traced = part_of(module, part)
-        _refuse_computed_weights(traced, part)
+        _refuse_fixed_weights(traced, part)
         images = [torch.empty(2, *shape, device="meta") for shape in inputs]
         if part:
             given = given_to(module, part, *(torch.zeros(2, *shape) for shape in inputs))
@@ -103,9 +103,14 @@ def _trace(module: nn.Module) -> fx.Graph:
         ) from None
 
 
-def _refuse_computed_weights(module: nn.Module, part: str) -> None:
-    """Refuse weights that are computed from others: their sizes are not their layer's to set."""
+def _refuse_fixed_weights(module: nn.Module, part: str) -> None:
+    """Refuse weights that are computed from others, or are no weights: their sizes are not their layer's to set."""
     for name, layer in module.named_modules():
+        if type(layer).__name__ == "FrozenBatchNorm2d":  # of torchvision, and of others by that name
+            raise UsageError(
+                f"{f'{part}.{name}'.strip('.')} is a FrozenBatchNorm2d, whose statistics no sub-network could measure: "
+                "build the network with torch.nn.BatchNorm2d, which takes the same trained weights"
+            )
         if isinstance(layer, rules.LAYERS) and "weight" not in layer._parameters:
             where = f"{part}.{name}".strip(".")
             raise UsageError(

@@ -7,10 +7,12 @@ what reads its outputs is left as it is, and runs as the network's author wrote 
 import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.text import first_line
@@ -97,3 +99,58 @@ def with_outputs(network: nn.Module, name: str, outputs: object, *inputs: Any) -
 
     with answering(part_of(network, name), answer):
         return network(*inputs)
+
+
+class Judged(NamedTuple):
+    """What a network that computes its losses itself gives of inputs and targets: these, and what it finds."""
+
+    losses: Any
+    outputs: Any
+
+
+def judged(network: nn.Module, name: str, inputs: tuple[Any, ...], targets: object) -> Judged:
+    """Return the losses and the outputs of a network in eval mode, whose part runs once.
+
+    Raises UsageError if it never runs, or twice.
+    """
+    part, given = part_of(network, name), list[object]()
+    run = part.forward
+
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        given.append(run(*args, **kwargs))
+        return given[-1]
+
+    with answering(part, remembered):
+        outputs = network(*inputs)
+    if len(given) != 1:
+        raise UsageError(f"model.trace: {name} is called {len(given)} times in a forward pass: name another part")
+    return Judged(_losses(network, name, given[0], inputs, targets), outputs)
+
+
+def judged_with(network: nn.Module, name: str, given: object, inputs: tuple[Any, ...], targets: object) -> Judged:
+    """Return the losses and the outputs of a network in eval mode where its part gives `given`."""
+    outputs = with_outputs(network, name, given, *inputs)
+    return Judged(_losses(network, name, given, inputs, targets), outputs)
+
+
+def _losses(network: nn.Module, name: str, given: object, inputs: tuple[Any, ...], targets: object) -> Any:
+    """Return the losses of a network in eval mode where its part gives `given`.
+
+    What lies around the part is told that it trains, for else it gives none, but for normalisation, dropout and
+    torchvision's resizing, which would draw a size. What is drawn all the same, as the boxes that a loss is of, comes
+    from one seed.
+    """
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    within = {id(module) for module in part_of(network, name).modules()}
+    as_they_are = (_NormBase, _DropoutNd, GeneralizedRCNNTransform)
+    around = [m for m in network.modules() if id(m) not in within and not isinstance(m, as_they_are)]
+    try:
+        for module in around:
+            module.training = True
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return with_outputs(network, name, given, *inputs, targets)
+    finally:
+        for module in around:
+            module.training = False

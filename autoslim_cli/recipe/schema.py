@@ -94,7 +94,7 @@ class ModelSettings(Settings):
         return self.model_copy(update={"weights": None})
 
 
-TASKS = ("classification", "segmentation", "super-resolution", "multi-label")
+TASKS = ("classification", "segmentation", "super-resolution", "multi-label", "detection")
 
 
 class TaskSettings(Settings):
@@ -103,13 +103,14 @@ class TaskSettings(Settings):
     name: str = Field(
         default="classification",
         description="`classification` (top-1), `segmentation` (mean IoU), `super-resolution` (PSNR), `multi-label` "
-        "(F1), or your own: `./task.py:factory` (relative to the recipe) or `package.module:factory`",
+        "(F1), `detection` (AP of boxes), or your own: `./task.py:factory` (relative to the recipe) or "
+        "`package.module:factory`",
     )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own task's factory")
-    ignore_index: Annotated[int, Field(ge=0, le=255)] | None = Field(
+    ignore_index: Annotated[int, Field(ge=0), AtMost(255, "masks have 8 bits")] | None = Field(
         default=None, description="Of `segmentation`: the value of mask pixels that do not count, 255 by default"
     )
-    scale: Annotated[int, Field(ge=2, le=16)] | None = Field(
+    scale: Annotated[int, Field(ge=2), AtMost(16, "an output has its square of an input's pixels")] | None = Field(
         default=None,
         description="Of `super-resolution`: by how much model.input is enlarged, 2 by default. Images are reduced by "
         "it, bicubically, to be a network's input",
@@ -119,11 +120,21 @@ class TaskSettings(Settings):
         description="Of `super-resolution`: how a smaller sub-network's output is held against the largest one's, "
         "`l2` by default",
     )
+    metric: Literal["ap", "ap50"] | None = Field(
+        default=None,
+        description="Of `detection`: `ap`, the mean over IoU of 0.5 to 0.95, as COCO has it, or `ap50`, at an IoU of "
+        "0.5; `ap` by default",
+    )
 
     @property
     def is_own(self) -> bool:
         """Tell whether it is the user's own."""
         return self.name not in TASKS
+
+    @property
+    def of_boxes(self) -> bool:
+        """Tell whether each image has any number of objects, in a box each, and may be of any size."""
+        return self.name == "detection"
 
     @property
     def ignored(self) -> int:
@@ -139,7 +150,11 @@ class TaskSettings(Settings):
     def _read(self) -> Self:
         if self.name not in TASKS and ":" not in self.name:
             raise ValueError(f"name: {', '.join(TASKS)}, or your own as ./task.py:factory")
-        for keys, name in ((("ignore_index",), "segmentation"), (("scale", "distill"), "super-resolution")):
+        for keys, name in (
+            (("ignore_index",), "segmentation"),
+            (("scale", "distill"), "super-resolution"),
+            (("metric",), "detection"),
+        ):
             for key in keys:
                 if getattr(self, key) is not None and self.name != name:
                     raise ValueError(f"{key} is of task.name: {name}")
@@ -232,9 +247,11 @@ class DataSettings(Settings):
     download: bool = Field(default=True, description="Let torchvision download what is missing")
     holdout: Count = Field(description="Training images set aside by seed; every search score is measured on them")
     limit: Count | None = Field(default=None, description="Use this many training images, drawn by seed")
-    mean: tuple[float, ...] | None = Field(default=None, description="Per-channel mean of pixels in [0, 1]; none: 0.5")
+    mean: tuple[float, ...] | None = Field(
+        default=None, description="Per-channel mean of pixels in [0, 1]; none: 0.5, in detection 0"
+    )
     std: tuple[PositiveFloat, ...] | None = Field(
-        default=None, description="Per-channel deviation of pixels in [0, 1]; none: 0.5"
+        default=None, description="Per-channel deviation of pixels in [0, 1]; none: 0.5, in detection 1"
     )
     augment: AugmentSettings = AugmentSettings()
     workers: Annotated[int, Field(ge=0), AtMost(4096, "one a core at most is started")] = Field(

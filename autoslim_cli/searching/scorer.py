@@ -1,5 +1,6 @@
 """Score candidates on holdout images: BN in each batch's own statistics, dropout off."""
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autoslim_cli.data.batch import Batch, tensors
 from autoslim_cli.data.sets import Images
@@ -116,14 +118,18 @@ class Scorer:
         return scores
 
     def _sums(self, channels: Channels, candidates: Sequence[Candidate], draw: int) -> dict[Candidate, list[float]]:
-        """Return the sums that scores are computed from. Nothing waits for the device before the end."""
-        sums: dict[Candidate, torch.Tensor] = {}
+        """Return what scores are computed from. Nothing waits for the device before the end."""
+        sums: dict[Candidate, list[Tensor]] = {candidate: [] for candidate in candidates}
         for inputs, targets in self._batches(draw):
+            judged_by = self.task.to_network(targets) if self.task.part else None
             with arithmetic(self.settings, self.device):
-                for candidate, outputs in self.evaluator.forked_logits(inputs, channels, candidates):
-                    more = self.task.sums(outputs, targets)
-                    sums[candidate] = sums[candidate] + more if candidate in sums else more
-        return dict(zip(candidates, torch.stack([sums[c] for c in candidates]).tolist(), strict=True))
+                for candidate, outputs in self.evaluator.forked_logits(inputs, channels, candidates, judged_by):
+                    sums[candidate].append(self.task.sums(outputs, targets))
+        values = iter(torch.cat([one for candidate in candidates for one in sums[candidate]]).tolist())
+        return {
+            candidate: self.task.together([list(itertools.islice(values, len(one))) for one in sums[candidate]])
+            for candidate in candidates
+        }
 
     def time_a_pass(self, channels: Channels) -> float:
         """Return the seconds of one forward pass over a draw's images, after a warm-up on one batch."""

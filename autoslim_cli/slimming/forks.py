@@ -9,16 +9,14 @@ channels that go add to it. A unit that grows is left where its channels are fir
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn.modules.dropout import _DropoutNd
 
 from autoslim_cli.network.table import Channels, ranges
 from autoslim_cli.network.tensors import tensors_in
-from autoslim_cli.network.traced_part import given_to, part_of, with_outputs
+from autoslim_cli.network.traced_part import given_to, judged_with, with_outputs
 from autoslim_cli.slimming import subtract
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.dependence import Dependence
@@ -79,17 +77,21 @@ class ForkedEvaluator:
         return sum(self._cost(node, channels) for node in shared), for_itself
 
     @torch.inference_mode()
-    def logits(self, images: Inputs, channels: Channels) -> Any:
-        """Return what one sub-network gives: logits (images, classes) of a classifier."""
+    def logits(self, images: Inputs, channels: Channels, targets: Any = None) -> Any:
+        """Return what one sub-network gives: logits (images, classes) of a classifier.
+
+        With targets, of a network that computes its losses itself, a `Judged`.
+        """
         self.active.clear()
-        values = self._given(images)
+        inputs = _all(images)
+        values = self._given(inputs)
         for node in self.nodes[:-1]:
             self._step(node, values, channels)
-        return self._finished(self._output(values.__getitem__), images)
+        return self._finished(self._output(values.__getitem__), inputs, targets)
 
     @torch.inference_mode()
     def forked_logits(
-        self, images: Inputs, channels: Channels, candidates: Sequence[Candidate]
+        self, images: Inputs, channels: Channels, candidates: Sequence[Candidate], targets: Any = None
     ) -> Iterator[tuple[Candidate, Any]]:
         """Yield each candidate with what it gives, as `logits`, in the order of their cuts.
 
@@ -98,50 +100,28 @@ class ForkedEvaluator:
         cuts = {candidate: self.fork_place(candidate, channels) for candidate in candidates}
         waiting = sorted(candidates, key=cuts.__getitem__)
         self.active.clear()
-        values = self._given(images)
+        inputs = _all(images)
+        values = self._given(inputs)
         for place, node in enumerate(self.nodes):
             while waiting and cuts[waiting[0]] == place:
                 candidate = waiting.pop(0)
-                yield candidate, self._finished(self._fork(place, values, candidate, channels), images)
+                yield candidate, self._finished(self._fork(place, values, candidate, channels), inputs, targets)
             if not waiting:
                 return
             self._step(node, values, channels)
 
-    def _given(self, images: Inputs) -> Values:
+    def _given(self, inputs: tuple[Any, ...]) -> Values:
         """Return the values of the graph's inputs: what the network, or its part that was read, is given."""
-        given = inputs = images if isinstance(images, tuple) else (images,)
-        if self.part:
-            with self._around_part(inputs):
-                given = given_to(self.supernet.body, self.part, *inputs)
+        given = given_to(self.supernet.body, self.part, *inputs) if self.part else inputs
         return dict(zip(self.supernet.reading.placeholders, given, strict=True))
 
-    def _finished(self, outputs: Any, images: Inputs) -> Any:
+    def _finished(self, outputs: Any, inputs: tuple[Any, ...], targets: Any) -> Any:
         """Return what the network gives where its part, if it has one, gives `outputs`."""
         if not self.part:
             return outputs
-        inputs = images if isinstance(images, tuple) else (images,)
-        with self._around_part(inputs):
+        if targets is None:
             return with_outputs(self.supernet.body, self.part, outputs, *inputs)
-
-    @contextmanager
-    def _around_part(self, inputs: tuple[Any, ...]) -> Iterator[None]:
-        """Let what lies around the part give its losses if there are targets behind the images.
-
-        It then runs in training mode but for dropout, and draws what it draws at random from one seed: all candidates
-        are scored on the same boxes.
-        """
-        body = self.supernet.body
-        within = {id(module) for module in part_of(body, self.part).modules()}
-        rest = [m for m in body.modules() if id(m) not in within and not isinstance(m, _DropoutNd)]
-        try:
-            for module in rest:
-                module.training = len(inputs) > 1
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                yield
-        finally:
-            for module in rest:
-                module.training = False
+        return judged_with(self.supernet.body, self.part, outputs, inputs, targets)
 
     def peak_bytes(self, images: Inputs, channels: Channels, candidates: Sequence[Candidate]) -> float:
         """Return the most bytes per image that live tensors hold at a time while candidates are scored."""
@@ -149,7 +129,7 @@ class ForkedEvaluator:
         for _ in self.forked_logits(images, channels, candidates):
             pass
         self.measuring = False
-        return self.peak / len(images[0] if isinstance(images, tuple) else images)
+        return self.peak / len(_all(images)[0])
 
     def _live_bytes(self, *kept: Values) -> int:
         """Return the bytes that some values occupy, each memory once."""
@@ -270,6 +250,11 @@ class ForkedEvaluator:
         for source, node in last.items():
             dying[node].append(source)
         return dying
+
+
+def _all(images: Inputs) -> tuple[Any, ...]:
+    """Return all that the network takes."""
+    return images if isinstance(images, tuple) else (images,)
 
 
 def _attribute(module: Any, target: str) -> Any:

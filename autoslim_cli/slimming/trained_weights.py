@@ -24,7 +24,8 @@ KEY = "model.weights"
 def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tuple[nn.Module, list[str]]:
     """Return a copy of the network with the weights that `model.weights` names, and what was done, for a person.
 
-    Only a classifier of another number of classes stays as initialised. Raises UsageError for an unknown name,
+    Only a classifier of another number of classes stays as initialised, and so does what is of another shape around a
+    part that is slimmed, as a detector's heads. Raises UsageError for an unknown name,
     ArtifactError for a file that is missing, damaged or of another network.
     """
     assert model.weights is not None
@@ -40,7 +41,8 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
         for name, tensor in wanted.items():
             found = given.tensors.get(name)
             if found is None or found.shape != tensor.shape:
-                if found is not None and name.startswith(heads):
+                around = bool(reading.part) and not name.startswith(f"{reading.part}.")
+                if found is not None and (around or name.startswith(heads)):
                     left.append(name)
                     continue
                 there = "missing" if found is None else list(found.shape)

@@ -4,7 +4,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.cost.fvcore_count import Flat
 from autoslim_cli.errors import AutoslimError, UsageError, advice_on_memory, is_out_of_memory
 from autoslim_cli.files.atomic import write_bytes
 from autoslim_cli.latency.onnx_file import onnx_outputs, onnxruntime
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.fold_bn import with_bn_folded
+from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.tensors import tensors_in
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.stages.evaluate import trained_model, untrained_model
@@ -64,24 +67,35 @@ class Exported(TypedDict):
 def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = False, trust: bool = False) -> Exported:
     """Write a deployable checkpoint, or a channel config with random weights, beside itself in another format.
 
-    Input `input` (batch, channels, height, width), output `logits` (batch, classes), in fp32; without `batch` it takes
+    Input `input` (batch, channels, height, width), output `logits` (batch, classes), in fp32; of several, inputs are
+    `input`, `input_1` and so on, outputs go by the network's names for them, or their number. Without `batch` it takes
     any number of images. With `trust` the file may call code that its recipe does not name. Raises UsageError without,
-    or without ONNX, AutoslimError if the network cannot be written so, or the file computes something else.
+    without ONNX, or for a graph of a detector, AutoslimError if the network cannot be written so, or the file computes
+    something else.
     """
     if batch is not None and form == "state-dict":
         raise UsageError("--batch is for files that hold a graph: leave it out with --state-dict")
     trained, trusted = path.suffix != ".json", Trust.in_recipe_of(path, anything=trust)
     source, config = (trained_model if trained else untrained_model)(path, trusted)
+    if config.model.trace and form != "state-dict":
+        raise UsageError(
+            f"{path}: what lies around {config.model.trace} branches on values, which no graph holds: --state-dict "
+            "writes its weights, and autoslim_cli.load_model gives it as a plain module"
+        )
     reading = read(source, *config.model.shapes, part=config.model.trace)
     network, folded = with_bn_folded(reading) if fold_bn else (source, 0)
     with advice_on_memory(f"--batch {batch} is too much for this network: lower it"), torch.inference_mode():
-        images = torch.rand(batch or IMAGES, *config.model.input)
-        wanted = source(images)
+        images = _images(reading, batch or IMAGES)
+        outputs = reading.traced(source)(*images)
+        names, wanted = _names(outputs), list(tensors_in(outputs))
         # 1. Write it in memory; 2. run what was written, and compare; 3. only then is there a file.
-        content = _written(form, network, torch.rand(batch or 2, *config.model.input), batch is None)
-        given = _RUN[form](content, images, network)
-    largest = float((given - wanted).abs().max())
-    difference = largest / float(wanted.abs().max().clamp(min=1e-12))
+        content = _written(form, network, names, _images(reading, batch or 2), batch is None)
+        given = _RUN[form](content, images, network, reading)
+    if [one.shape for one in given] != [one.shape for one in wanted]:
+        raise AutoslimError(f"{path}: outputs of the {form} are of other shapes than the network's: not written")
+    pairs = list(zip(given, wanted, strict=True))
+    largest = max(float((one - other).abs().max()) for one, other in pairs)
+    difference = max(float((one - other).abs().max() / other.abs().max().clamp(min=1e-12)) for one, other in pairs)
     if not difference <= CLOSE:
         raise AutoslimError(
             f"{path}: outputs of the {form} differ from the network's by {difference:.1%} of the largest: not written; "
@@ -102,7 +116,7 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
         "before": base,
         "after": {"flops": flops(table, table.base), "params": sum(p.numel() for p in network.parameters())},
         "folded": folded,
-        "loads": [line.format(path=str(target), input=config.model.input) for line in LOADS[form]],
+        "loads": _loads(form, str(target), config.model.shapes, names),
     }
 
 
@@ -110,12 +124,12 @@ LOADS: dict[Form, tuple[str, str, str]] = {
     "onnx": (
         "import numpy, onnxruntime",
         "session = onnxruntime.InferenceSession({path!r})",
-        'logits = session.run(["logits"], {{"input": numpy.zeros((1, *{input}), "float32")}})[0]',
+        "{first} = session.run({outputs}, {{{feed}}})[0]",
     ),
     "torch-export": (
         "import torch",
         "network = torch.export.load({path!r}).module()",
-        "logits = network(torch.zeros(1, *{input}))",
+        "{first} = network({zeros})",
     ),
     "state-dict": (
         "import torch",
@@ -126,13 +140,49 @@ LOADS: dict[Form, tuple[str, str, str]] = {
 """Lines that load each format where autoslim is not installed."""
 
 
+def _loads(form: Form, path: str, shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> list[str]:
+    """Return the lines that load a file, with one image's worth of zeros."""
+    inputs = zip(_inputs(len(shapes)), shapes, strict=True)
+    words = {
+        "path": path,
+        "first": "logits" if len(names) == 1 else "outputs",
+        "outputs": '["logits"]' if len(names) == 1 else "None",
+        "feed": ", ".join(f'"{name}": numpy.zeros((1, *{shape}), "float32")' for name, shape in inputs),
+        "zeros": ", ".join(f"torch.zeros(1, *{shape})" for shape in shapes),
+    }
+    lines = [line.format(**words) for line in LOADS[form]]
+    return lines if len(names) == 1 else [line.removesuffix("[0]") for line in lines]
+
+
+def _inputs(count: int) -> list[str]:
+    """Return what inputs are called in ONNX files."""
+    return ["input", *(f"input_{number}" for number in range(1, count))]
+
+
+def _names(outputs: object) -> list[str]:
+    """Return what outputs are called in ONNX files, in their order."""
+    if isinstance(outputs, Tensor):
+        return ["logits"]
+    assert isinstance(outputs, Mapping | Sequence)
+    parts = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)
+    nested = [(str(name), _names(part)) for name, part in parts]
+    return [name if inner == ["logits"] else f"{name}.{one}" for name, inner in nested for one in inner]
+
+
+def _images(reading: Reading, count: int) -> tuple[Tensor, ...]:
+    """Return random images, as many for each input."""
+    return tuple(torch.rand(count, *shape) for shape in reading.inputs)
+
+
 def _base(model: ModelSettings, path: Path, trust: Trust) -> Size:
     """Return what the base network costs."""
     table = read(build_named_by(path, model, trust), *model.shapes, part=model.trace).table
     return {"flops": flops(table, table.base), "params": params(table, table.base)}
 
 
-def _written(form: Form, network: nn.Module, images: Tensor, any_batch: bool) -> bytes:
+def _written(
+    form: Form, network: nn.Module, names: Sequence[str], images: tuple[Tensor, ...], any_batch: bool
+) -> bytes:
     """Write a network in memory. Raises AutoslimError if the format cannot hold it."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
@@ -141,7 +191,7 @@ def _written(form: Form, network: nn.Module, images: Tensor, any_batch: bool) ->
             warnings.simplefilter("ignore")
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
-            return _WRITTEN[form](network, images.clone(), any_batch)
+            return _WRITTEN[form](network, names, tuple(image.clone() for image in images), any_batch)
     except AutoslimError:
         raise
     except Exception as error:  # exporters raise whatever they meet
@@ -157,62 +207,72 @@ def _written(form: Form, network: nn.Module, images: Tensor, any_batch: bool) ->
             logger.setLevel(level)
 
 
-def _onnx(network: nn.Module, images: Tensor, any_batch: bool) -> bytes:
+def _onnx(network: nn.Module, outputs: Sequence[str], images: tuple[Tensor, ...], any_batch: bool) -> bytes:
     """Write an ONNX file by the current exporter; BN stays as it is."""
     onnxruntime()
     try:
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError:
         raise UsageError("ONNX needs its libraries: pip install 'autoslim[onnx]'") from None
-    names: dict[str, Any] = {"input_names": ["input"], "output_names": ["logits"]}
-    sizes = ({0: torch.export.Dim("batch")},) if any_batch else None
+    names: dict[str, Any] = {"input_names": _inputs(len(images)), "output_names": list(outputs)}
     program: Any = torch.onnx.export(
-        network, (images,), dynamo=True, optimize=False, verbose=False, dynamic_shapes=sizes, **names
+        Flat(network),
+        images,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        dynamic_shapes=(_sizes(images),) if any_batch else None,
+        **names,
     )
     content: bytes = program.model_proto.SerializeToString()
     return content
 
 
-def _pt2(network: nn.Module, images: Tensor, any_batch: bool) -> bytes:
-    """Write a program of torch.export."""
-    sizes = ({0: torch.export.Dim("batch")},) if any_batch else None
+def _sizes(images: tuple[Tensor, ...]) -> tuple[dict[int, torch.export.Dim], ...]:
+    """Return the dimensions of inputs that may have any size: one batch for all."""
+    batch = torch.export.Dim("batch")
+    return tuple({0: batch} for _ in images)
+
+
+def _pt2(network: nn.Module, _outputs: Sequence[str], images: tuple[Tensor, ...], any_batch: bool) -> bytes:
+    """Write a program of torch.export; it gives what the network gives, in the same tuples and dictionaries."""
     file = io.BytesIO()
-    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=sizes), file)
+    program = torch.export.export(network, images, dynamic_shapes=_sizes(images) if any_batch else None)
+    torch.export.save(program, file)
     return file.getvalue()
 
 
-def _state(network: nn.Module, _images: Tensor, _any_batch: bool) -> bytes:
+def _state(network: nn.Module, _outputs: Sequence[str], _images: tuple[Tensor, ...], _any_batch: bool) -> bytes:
     """Write tensors by name."""
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
     return file.getvalue()
 
 
-def _run_onnx(content: bytes, images: Tensor, _network: nn.Module) -> Tensor:
-    return torch.from_numpy(onnx_outputs(content, {"input": np.asarray(images)})[0])
+def _run_onnx(content: bytes, images: tuple[Tensor, ...], _network: nn.Module, _reading: Reading) -> list[Tensor]:
+    feed = dict(zip(_inputs(len(images)), map(np.asarray, images), strict=True))
+    return [torch.from_numpy(one) for one in onnx_outputs(content, feed)]
 
 
-def _run_pt2(content: bytes, images: Tensor, _network: nn.Module) -> Tensor:
-    outputs: Tensor = torch.export.load(io.BytesIO(content)).module()(images)
-    return outputs
+def _run_pt2(content: bytes, images: tuple[Tensor, ...], _network: nn.Module, _reading: Reading) -> list[Tensor]:
+    return list(tensors_in(torch.export.load(io.BytesIO(content)).module()(*images)))
 
 
-def _run_state(content: bytes, images: Tensor, network: nn.Module) -> Tensor:
-    """Run the network with the tensors that were written, and with no others."""
+def _run_state(content: bytes, images: tuple[Tensor, ...], network: nn.Module, reading: Reading) -> list[Tensor]:
+    """Run the network, or its part that was read, with the tensors that were written, and with no others."""
     empty = copy.deepcopy(network)
     for tensor in empty.state_dict().values():
         tensor.zero_()
     empty.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
-    outputs: Tensor = empty(images)
-    return outputs
+    return list(tensors_in(reading.traced(empty)(*images)))
 
 
-_WRITTEN: dict[Form, Callable[[nn.Module, Tensor, bool], bytes]] = {
+_WRITTEN: dict[Form, Callable[[nn.Module, Sequence[str], tuple[Tensor, ...], bool], bytes]] = {
     "onnx": _onnx,
     "torch-export": _pt2,
     "state-dict": _state,
 }
-_RUN: dict[Form, Callable[[bytes, Tensor, nn.Module], Tensor]] = {
+_RUN: dict[Form, Callable[[bytes, tuple[Tensor, ...], nn.Module, Reading], list[Tensor]]] = {
     "onnx": _run_onnx,
     "torch-export": _run_pt2,
     "state-dict": _run_state,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from autoslim_cli.cost.around_part import flops_around
 from autoslim_cli.cost.closed_form import flops, params
 from autoslim_cli.cost.configs import check_cost
 from autoslim_cli.cost.costs import Costs
@@ -60,8 +61,9 @@ def info(
     `shape` is that of an image (channels, height, width) where it is another than a file's own.
 
     Returns its layer table, FLOPs and parameters, its base network's, fvcore's count of the built network, and the
-    latency that a table predicts. With `trust` a file may call code that its recipe does not name. Raises UsageError
-    without, ArtifactError if the table does not hold its layers.
+    latency that a table predicts; where a part of it is slimmed, the FLOPs of the rest, about. With `trust` a file may
+    call code that its recipe does not name. Raises UsageError without, ArtifactError if the table does not hold its
+    layers.
     """
     path = Path(what)
     channels, steering, _ = (None, SpaceSettings(), {}) if model else network_in(path)
@@ -95,6 +97,7 @@ def info(
         "fvcore_flops": theirs,
         "agrees": counted == theirs,
         "base": {"flops": flops(table, base), "params": params(table, base)},
+        **({"flops_around": flops_around(network, settings.trace, *settings.shapes)} if settings.trace else {}),
         **latency,
         "notes": list(table.notes),
         "layers": [

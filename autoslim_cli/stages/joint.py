@@ -64,6 +64,8 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
     assert len(project.images.test)  # before any work
     task = task_of(recipe, project.directory, recipe.retrain)
     (first, *others), distill = switches, recipe.retrain.distill
+    if distill and not task.teaches:
+        raise UsageError(f"retrain.distill: in {task.name} networks learn from the targets alone; leave it out")
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in switches.items())
     project.reporter.say(f"retraining jointly: FLOPs {text}")
 

@@ -148,13 +148,16 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
             f"retrain.temperature: {temperature:g} softens logits, and {task.name} has none; leave it at 1"
         )
 
+    if taught_by is not None and not task.teaches:
+        raise UsageError(f"retrain.teacher: in {task.name} networks learn from the targets alone; leave it at none")
+
     def softened(outputs: Any) -> Any:
         return mapped(outputs, lambda one: one / temperature) if temperature != 1 else outputs
 
     def step(inputs: Tree, targets: Tree, over: Pass) -> Losses:
         with over.forward():
             # 1. What the targets say.
-            outputs = forward(network, inputs)
+            outputs = task.run(partial(forward, network), inputs, targets)
             loss = task.learned(outputs, targets)
             # 2. What the teacher says, if there is one.
             if taught_by is not None:

@@ -89,11 +89,10 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], task: Task, ranks: Ra
     network.eval()
     sums, counts = list[Tensor](), list[int]()
     for inputs, targets in batches:
-        outputs = forward(network, inputs)
-        sums.append(task.sums(outputs, targets))
+        sums.append(task.sums(task.measured(network, inputs, targets), targets))
         counts.append(images_in(inputs))
     # Added up in the order of batches: the result does not depend on how many processes there are.
-    parts = ranks.gather((torch.stack(sums).tolist() if sums else [], counts))
+    parts = ranks.gather(([one.tolist() for one in sums], counts))
     rows = [row for turn in zip_longest(*(rows for rows, _ in parts)) for row in turn if row is not None]
     count = sum(sum(counts) for _, counts in parts)
-    return task.scored([sum(column) for column in zip(*rows, strict=True)], count)
+    return task.scored(task.together(rows), count)

@@ -62,21 +62,27 @@ def sandwich_step(
     """Add the gradients of the first and the other sub-networks; return their losses, each ().
 
     `run` gives the outputs of a sub-network on inputs, as images (batch, channels, height, width). Inplace distillation
-    (US-Nets, section 3.2): the first, the largest, learns from the targets, and the others from it alone.
+    (US-Nets, section 3.2): the first, the largest, learns from the targets, and the others from it alone. Where a task
+    has no distillation, all learn from the targets.
     """
+
+    def at(key: Key) -> Callable[[Tree], Any]:
+        return lambda given: run(given, key)
+
     with warnings.catch_warnings():
         # Gradients are views of the full-size ones: strided, as they are meant to be.
         warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
         # 1. The first sub-network learns from the targets.
         with over.forward():
-            outputs = run(inputs, first)
+            outputs = task.run(at(first), inputs, targets)
             loss = task.learned(outputs, targets)
-            learn, target = (task.distilled, task.target(outputs)) if distill else (task.learned, targets)
+            taught = distill and task.teaches
+            learn, target = (task.distilled, task.target(outputs)) if taught else (task.learned, targets)
         losses = [over.backward(loss)]
         # 2. The others learn from it; their gradients add up in place.
         for key in others:
             with over.forward():
-                loss = learn(run(inputs, key), target)
+                loss = learn(task.run(at(key), inputs, targets), target)
             losses.append(over.backward(loss))
     return losses
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from autoslim_cli.data.batch import images_in, mapped, shapes, tensors
-from autoslim_cli.errors import UsageError
+from autoslim_cli.data.batch import Tree, forward, images_in, mapped, shapes, tensors
+from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.files.metric import Metric
+from autoslim_cli.network.text import first_line
+from autoslim_cli.network.traced_part import Judged, judged
 from autoslim_cli.training.score import Score
 
 NOISE = 1e-3
@@ -51,23 +53,32 @@ class Task:
     loss: Callable[[Any, Any], Tensor]
     """Given outputs and targets, return the mean that training lowers: ()."""
     statistics: Callable[[Any, Any], Tensor]
-    """Given outputs and targets, return numbers from which the score is computed: (n,). They add up over batches."""
+    """Given outputs and targets, return numbers from which the score is computed: (n,). They add up over batches, or
+    are put one behind the other."""
     score: Callable[[Sequence[float], int], float]
-    """Given the sums of the statistics over all images, and how many images, return the metric's value."""
+    """Given the statistics of all images together, and how many images, return the metric's value."""
     check: Callable[[Any, Any], None] = lambda outputs, targets: None
     """Given outputs and targets, raise UsageError naming what was expected."""
     losses: Callable[[Any, Any], Tensor] | None = None
     """Given outputs and targets, return the loss that is measured, of each image: (images,). None: `loss`, for all."""
     target: Callable[[Any], Any] = detached
     """Given the largest network's outputs, return what smaller ones learn from, without a gradient."""
-    distillation: Callable[[Any, Any], Tensor] = l2
-    """Given outputs and such a target, return the mean that a smaller network's training lowers: ()."""
+    distillation: Callable[[Any, Any], Tensor] | None = l2
+    """Given outputs and such a target, return the mean that a smaller network's training lowers: (). None: smaller
+    networks learn from the targets, as the largest does."""
     gives_logits: bool = False
     """Whether a temperature softens the outputs."""
     noise: tuple[float, float] = (NOISE, NOISE)
     """Differences of the measured loss and of the score that say nothing, for the search to think little of."""
     example: Callable[[tuple[int, ...]], Any] | None = None
     """Given the shape of one image, return the targets of two, without values: outputs are checked before any work."""
+    adds_up: bool = True
+    """Whether statistics add up over batches; else those of all are put one behind the other, in order."""
+    part: str = ""
+    """Of a network that computes its losses itself, of inputs and targets in training mode, the part that is slimmed:
+    `loss` is then given these losses. Empty: `loss` is given what the network gives of inputs."""
+    to_network: Callable[[Any], Any] = lambda targets: targets
+    """Given targets, return those that such a network is given. Raises UsageError naming what was expected."""
 
     def check_outputs(self, outputs: Any, image: tuple[int, ...]) -> None:
         """Raise UsageError if what a network gives for two images of a shape is not what the task expects."""
@@ -75,32 +86,70 @@ class Task:
             with torch.device("meta"):
                 self.check(outputs, self.example(image))
 
+    def run(self, network: Callable[[Tree], Any], inputs: Tree, targets: Tree) -> Any:
+        """Return what a network gives in training: its outputs of some inputs, or its losses if it computes them.
+
+        Raises UsageError if it fails on targets.
+        """
+        if not self.part:
+            return network(inputs)
+        given = self.to_network(targets)
+        try:
+            return network((*_all(inputs), given))
+        except AutoslimError:
+            raise
+        except Exception as error:  # whatever a detector's code raises on targets that it was not made for
+            if is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"task {self.name}: the network gives no losses of targets {shapes(targets)}: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from None
+
+    def measured(self, network: nn.Module, inputs: Tree, targets: Tree) -> Any:
+        """Return what `sums` is given of a network in eval mode: its outputs, and its losses if it computes them."""
+        if not self.part:
+            return forward(network, inputs)
+        return judged(network, self.part, _all(inputs), self.to_network(targets))
+
     def learned(self, outputs: Any, targets: Any) -> Tensor:
         """Return the loss of training: (). Raises UsageError for outputs, targets or a loss of another shape."""
         self.check(outputs, targets)
         return self._one_number(self.loss(outputs, targets))
 
+    @property
+    def teaches(self) -> bool:
+        """Tell whether smaller networks learn from the largest."""
+        return self.distillation is not None
+
     def distilled(self, outputs: Any, target: Any) -> Tensor:
         """Return the loss of learning from a larger network: ()."""
+        assert self.distillation is not None
         return self._one_number(self.distillation(outputs, target))
 
     def sums(self, outputs: Any, targets: Any) -> Tensor:
-        """Return what is added up over batches: the loss, then the statistics: (1 + n,), in double precision.
+        """Return what is kept of a batch: the sum of its losses, then the statistics: (1 + n,), in double precision.
 
         MPS has none; there they are floats.
         """
-        self.check(outputs, targets)
-        images = images_in(outputs)
+        found, given = (outputs.outputs, outputs.losses) if isinstance(outputs, Judged) else (outputs, outputs)
+        self.check(given, targets)
         if self.losses is None:
-            losses = self._one_number(self.loss(outputs, targets)).detach() * images
+            losses = self._one_number(self.loss(given, targets)).detach() * images_in(targets)
         else:
-            losses = self.losses(outputs, targets)
+            losses = self.losses(given, targets)
         double = torch.float32 if losses.device.type == "mps" else torch.float64
-        added = torch.as_tensor(self.statistics(outputs, targets), device=losses.device)
-        return torch.cat([losses.to(double).sum().reshape(1), added.detach().to(double).reshape(-1)])
+        added = torch.as_tensor(self.statistics(found, targets)).detach().to(double).to(losses.device)
+        return torch.cat([losses.to(double).sum().reshape(1), added.reshape(-1)])
+
+    def together(self, parts: Sequence[Sequence[float]]) -> list[float]:
+        """Return what `sums` says of some batches, of all of them."""
+        if self.adds_up:
+            return [sum(column) for column in zip(*parts, strict=True)]
+        return [sum(part[0] for part in parts), *(value for part in parts for value in part[1:])]
 
     def scored(self, sums: Sequence[float], images: int) -> Score:
-        """Return the score that sums over some images come to. Raises UsageError for one that is no number."""
+        """Return the score that what is kept of some images comes to. Raises UsageError for one that is no number."""
         loss, value = sums[0] / images, float(self.score(sums[1:], images))
         if math.isfinite(loss) and not math.isfinite(value):
             raise UsageError(
@@ -117,3 +166,8 @@ class Task:
                 "return its mean over the images"
             )
         return loss
+
+
+def _all(inputs: Tree) -> tuple[Tree, ...]:
+    """Return all that a network takes beside targets."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)

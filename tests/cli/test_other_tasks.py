@@ -183,7 +183,7 @@ def test_what_is_made_from_other_code_or_data_is_stale(measuring, autoslim):
         ("./task.py:none", "gave NoneType, not an autoslim_cli.Task"),
         ("./task.py:other", "has no factory 'other'"),
         ("classification", "model.classes is missing: classification"),
-        ("segmentations", "classification, segmentation, super-resolution, multi-label, or your own"),
+        ("segmentations", "classification, segmentation, super-resolution, multi-label, detection, or your own"),
     ],
 )
 def test_a_wrong_task_is_one_line(measuring, refuse, task, words):
@@ -204,10 +204,50 @@ def test_outputs_that_the_task_cannot_use_are_refused_before_any_work(segmenting
     assert "one is called out, but the network gives {main: (2, 2, 8, 8), aux: (2, 2, 8, 8)}" in said
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("Halves", "segmentation expects logits (images, classes, height, width) = (16, 2, 4, 8)"),
+        ("Floats", "segmentation expects masks of whole numbers, but the data gives torch.float32"),
+        ("Beyond", "and (16, 8, 8): IndexError: Target 3 is out of bounds"),
+    ],
+)
+def test_targets_that_the_task_cannot_use_are_one_line(segmenting, refuse, data, words):
+    changed = {"Halves": "mask[:4]", "Floats": "mask.float()", "Beyond": "3 * mask"}[data]
+    code = f"\n\nclass {data}(Blobs):\n    def __getitem__(self, index):\n"
+    code += f"        image, mask = super().__getitem__(index)\n        return image, {changed}\n"
+    with (segmenting / "data.py").open("a") as file:
+        file.write(code)
+    assert words in refuse(2, "train-supernet", "-r", segmenting, f"data.name=./data.py:{data}", "train.epochs=1")
+
+
 def test_a_network_that_is_taught_by_another_learns_its_outputs(segmenting, autoslim):
     autoslim("train-supernet", "-r", segmenting, "train.epochs=1")
     settings = ("retrain.teacher=supernet", "retrain.temperature=2", "retrain.epochs=1", "retrain.start=supernet")
     autoslim("retrain", "-r", segmenting, "--width", "0.5", *settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "torch-export"])
+def test_networks_of_several_inputs_or_outputs_are_exported(segmenting, measuring, autoslim, autoslim_json, form):
+    """The files take and give all of them, checked, and the lines that load them run."""
+    pytest.importorskip("onnxscript")
+    outputs = {}
+    for directory, left, right in ((segmenting, "a", "b"), (measuring, "left", "right")):
+        channels = {left: 4, right: 6}
+        model = yaml.safe_load((directory / "recipe.yaml").read_text())["model"]
+        config = {"format": "autoslim.channels/1", "model": model, "channels": channels}
+        (directory / "arch-mine.json").write_text(json.dumps(config))
+        done = autoslim_json("export", f"--{form}", directory / "arch-mine.json", "--fold-bn", "--trust")
+        assert done["difference"] < 1e-4
+        exec("\n".join(done["loads"]), {}, outputs)
+        if directory == measuring:
+            assert outputs["logits"].shape == (1, 2)
+        elif form == "onnx":
+            assert [one.name for one in outputs["session"].get_outputs()] == ["out", "aux"]
+            assert [one.shape for one in outputs["outputs"]] == [(1, 2, 8, 8)] * 2
+        else:
+            assert {name: one.shape for name, one in outputs["outputs"].items()}.keys() == {"out", "aux"}
 
 
 def test_readmes_own_task_works(tmp_path, autoslim, autoslim_json):

@@ -449,6 +449,7 @@ def test_info_of_a_detector_s_backbone(autoslim_json, refuse):
     facts = autoslim_json("info", detector, *sizes, "--trace", "backbone")
     assert facts["agrees"]
     assert {row["name"].partition(".")[0] for row in facts["layers"]} == {"backbone"}
+    assert facts["flops_around"] > 12544 * 1024  # at least the first layer of the box head, of one box
     assert "has no part 'bone'; expected is one of transform, backbone" in refuse(
         2, "info", detector, *sizes, "--trace", "bone"
     )

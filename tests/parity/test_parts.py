@@ -2,6 +2,7 @@
 
 import copy
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import agree
+from autoslim_cli.data.batch import Each, forward
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import write_config
 from autoslim_cli.latency.building import build_network, build_piece
@@ -33,6 +35,7 @@ from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import untrained_model
+from autoslim_cli.training.tasks import detection
 
 SHAPE = (3, 64, 64)
 SMALL = {"min_size": 64, "max_size": 64, "box_batch_size_per_image": 16, "rpn_post_nms_top_n_train": 50}
@@ -149,17 +152,41 @@ def test_candidates_are_scored_through_the_whole_detector(name):
     images, targets = torch.rand(2, *SHAPE), targets_of(2)
     options = [Candidate.of({unit: count}) for unit in space.units if (count := space.slimmed(space.largest, unit))]
     some = [CURRENT, *random.Random(1).sample(options, 3)]
-    forked = dict(evaluator.forked_logits((images, targets), space.largest, some))
+    forked = dict(evaluator.forked_logits(images, space.largest, some, targets))
     assert set(forked) == set(some)
-    for option, losses in forked.items():
-        whole = evaluator.logits((images, targets), option.applied(space.largest))
-        assert losses.keys() == whole.keys()
+    for option, (losses, found) in forked.items():
+        whole = evaluator.logits(images, option.applied(space.largest), targets)
+        assert losses.keys() == whole.losses.keys()
         for key, loss in losses.items():
-            torch.testing.assert_close(loss, whole[key], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(loss, whole.losses[key], rtol=1e-3, atol=1e-4)
+        assert [set(one) for one in found] == [{"boxes", "labels", "scores"}] * 2
     detections = evaluator.logits(images, space.largest)
     assert [set(found) for found in detections] == [{"boxes", "labels", "scores"}] * 2
     assert not any(module.training for module in supernet.modules())
-    assert evaluator.peak_bytes((images, targets), space.largest, some[:2]) > 0
+    assert evaluator.peak_bytes(images, space.largest, some[:2]) > 0
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "keypoint_rcnn"])
+def test_a_detector_computes_its_losses_itself(name):
+    """In training mode as ever; measured, with the very same outputs, and losses that do not depend on chance."""
+    network = DETECTORS[name][0]()
+    task, images = detection(4, "backbone"), Each(torch.rand(3, 64, side) for side in (64, 48))
+    targets = Each(targets_of(2, 3 if name == "keypoint_rcnn" else 0))
+    learned = task.learned(task.run(partial(forward, network.train()), images, targets), targets)
+    assert learned > 0
+    assert learned.requires_grad
+    network.eval()
+    with torch.inference_mode():
+        losses, found = task.measured(network, images, targets)
+        again = task.measured(network, images, targets)
+        close(found, network(images))
+    assert not any(module.training for module in network.modules())
+    assert ("loss_keypoint" in losses) == (name == "keypoint_rcnn")
+    assert all(torch.equal(loss, again.losses[key]) for key, loss in losses.items())
+    kept = task.sums(again, targets).tolist()
+    assert task.scored(task.together([kept, kept]), 4).loss == pytest.approx(float(sum(losses.values())), rel=1e-5)
+    with pytest.raises(UsageError, match=r"gives no losses of targets .* KeyError"):
+        task.run(lambda given: {}["masks"], images, targets)
 
 
 def test_a_searched_classifier_becomes_a_backbone():
@@ -205,6 +232,12 @@ def test_a_part_that_cannot_be_found_is_one_line(part, words):
     with pytest.raises(UsageError, match=words) as error:
         read(Twice(), (3, 8, 8), part=part)
     assert "\n" not in str(error.value)
+
+
+def test_frozen_norms_are_refused():
+    body = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    with pytest.raises(UsageError, match=r"backbone\.body\.bn1 is a FrozenBatchNorm2d, .* torch\.nn\.BatchNorm2d"):
+        read(FasterRCNN(body, 2, min_size=64, max_size=64), SHAPE, part="backbone")
 
 
 def test_a_part_that_is_called_twice_is_refused_where_it_is_scored():
@@ -259,6 +292,7 @@ def test_a_recipe_names_the_part(tmp_path):
 
 
 NET = """
+from functools import partial
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone

@@ -235,7 +235,7 @@ MINIMAL = {
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ({"name": "detection"}, "classification, segmentation, super-resolution, multi-label, or your own"),
+        ({"name": "detections"}, "classification, segmentation, super-resolution, multi-label, detection, or your own"),
         ({"name": "segmentation", "scale": 2}, "scale is of task.name: super-resolution"),
         ({"ignore_index": 3}, "ignore_index is of task.name: segmentation"),
         ({"args": {"a": 1}}, "args are those of your own task's factory"),
