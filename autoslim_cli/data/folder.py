@@ -2,10 +2,12 @@
 
 import csv
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,35 @@ Part = Literal["train", "test"]
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
+class Names(Sequence[str]):
+    """The names of many files in one piece of memory.
+
+    A list of a million strings takes 100 MB, and every worker that reads from it comes to have a copy of its own: to
+    look at an object is to write its count of references.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self.ends = np.cumsum([0, *map(len, encoded)])
+        self.text = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Names": ...
+
+    def __getitem__(self, place: int | slice) -> "str | Names":
+        """Return a name, or some of them."""
+        if isinstance(place, slice):
+            return Names(self[one] for one in range(*place.indices(len(self))))
+        place = range(len(self))[place]
+        return os.fsdecode(self.text[self.ends[place] : self.ends[place + 1]])
+
+
 @dataclass(frozen=True)
 class ImageFiles:
     """Files of one part of an image folder: names relative to its directory, and what belongs to each.
@@ -24,15 +55,14 @@ class ImageFiles:
     """
 
     directory: Path
-    names: list[str]
+    names: Sequence[str]
     labels: Tensor
-    masks: list[str] = field(default_factory=list)
+    masks: Sequence[str] = ()
 
     def select(self, chosen: Tensor) -> "ImageFiles":
         """Return some of the files."""
-        places = chosen.tolist()
-        masks = [self.masks[i] for i in places] if self.masks else []
-        return ImageFiles(self.directory, [self.names[i] for i in places], self.labels[chosen], masks)
+        names, masks = (Names(some[place] for place in chosen.tolist() if some) for some in (self.names, self.masks))
+        return ImageFiles(self.directory, names, self.labels[chosen], masks)
 
 
 def list_images(root: Path, part: Part) -> ImageFiles:

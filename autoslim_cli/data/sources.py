@@ -1,22 +1,22 @@
 """Hand out labelled images by index. Every source makes the same pixels: where they are kept is a cache."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from autoslim_cli.data.batch import Batch, Tree, chosen, images_in
 from autoslim_cli.data.decode import decode, decode_mask
 from autoslim_cli.data.folder import ImageFiles
 from autoslim_cli.data.transforms import by_policy, centre, fit, moved, random_part, to_channels
-from autoslim_cli.errors import AutoslimError, is_out_of_memory
-from autoslim_cli.machine import available_cores
+from autoslim_cli.data.workers import Workers
+from autoslim_cli.errors import AutoslimError
 from autoslim_cli.recipe.schema import AugmentSettings
 from autoslim_cli.seeds import seed_from
 
@@ -125,7 +125,8 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         masks: Masks | None = None,
         at_own_scale: bool = False,
     ) -> None:
-        self.files, self.labels, self.shape, self.workers = files, files.labels, shape, workers
+        self.files, self.labels, self.shape = files, files.labels, shape
+        self.workers = Workers(self, workers)
         self.masks, self.at_own_scale = masks, at_own_scale
 
     @cached_property
@@ -162,7 +163,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
 
     def _load(self, batches: Iterable[list[tuple[int, RandomPart | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches that workers decode."""
-        return loaded(self, batches, self.workers)
+        return self.workers.load(batches)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -198,39 +199,6 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
                 f"and task.ignore_index={self.masks.ignored} does not count"
             )
         return mask
-
-
-Collate = Callable[[list[Any]], Any]
-"""Given items, return one batch of them."""
-
-
-def loaded(
-    dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, collate: Collate = default_collate
-) -> Iterator[Any]:
-    """Yield batches of a data set's items that workers load; their errors come without the workers' tracebacks."""
-    workers = min(workers, available_cores())  # more would wait for each other
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=partial(_collated, collate),
-    )
-    try:
-        yield from loader
-    except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
-        raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
-
-
-def _collated(collate: Collate, items: list[Any]) -> Any:
-    """Return one batch of items. Raises AutoslimError if they are of different shapes."""
-    try:
-        return collate(items)
-    except (RuntimeError, TypeError, KeyError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise AutoslimError(f"data: items are no batch: they must be tensors of one shape each ({reason})") from None
 
 
 class CachedSource:
