@@ -11,6 +11,8 @@ resized to 224x224, and the batch normalised. Both loaders have as many workers 
 - `wait_share`: the share of a training's time in which it waited for images, its epochs' starts included;
 - `worker_memory`: what each worker takes alone (MiB), with a list of as many files as ImageNet has.
 
+`--scale` adds the tables of docs/scale.md: what these figures come to for ImageNet on 1, 8 and 64 GPUs.
+
 Works in runs/data-benchmark, where the files stay.
 """
 
@@ -146,6 +148,7 @@ def wait_share(directory: Path, workers: int, epochs: int) -> float:
                     "memory": 0,
                     "augment": {"crop": "resized", "flip": True},
                 },
+                "train": {"epochs": 1, "batch": 32, "lr": 0.01},
                 "retrain": {"epochs": epochs, "batch": 32, "lr": 0.01},
             }
         )
@@ -169,6 +172,21 @@ def wait_share(directory: Path, workers: int, epochs: int) -> float:
     return sum(t * row["waiting"] for t, row in zip(seconds, looks, strict=True)) / sum(seconds)
 
 
+def scale(result: dict[str, Any]) -> None:
+    """Print what it takes to feed GPUs with ImageNet at the measured rate: of one core, and of files of this size."""
+    a_core = result["images_per_second"]["autoslim"] / result["workers"]
+    mib = result["kib_a_file"] / 1024
+    print(f"one core: {a_core:.0f} images/s; ImageNet at {result['kib_a_file']:.0f} KiB a file: ", end="")
+    print(f"{IMAGENET * mib / 1024:.0f} GiB; one epoch decoded: {IMAGENET / a_core / 3600:.1f} core hours")
+    print(
+        "\n| GPUs | images/s of each | cores a GPU | MiB/s from storage | an epoch |\n| --- | --- | --- | --- | --- |"
+    )
+    for gpus, speed in itertools.product((1, 8, 64), (500, 1000, 2500)):
+        total = gpus * speed
+        minutes = IMAGENET / total / 60
+        print(f"| {gpus} | {speed:,} | {speed / a_core:.1f} | {total * mib:,.0f} | {minutes:,.1f} min |")
+
+
 def main() -> None:
     """Generate, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,6 +195,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="2,500 files, short rounds: about a minute")
+    parser.add_argument("--scale", action="store_true", help="print the tables of docs/scale.md, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     if options.quick:
@@ -217,6 +236,8 @@ def main() -> None:
         return
     for name, value in result.items():
         print(f"{name:22} {value}")
+    if options.scale:
+        scale(result)
 
 
 if __name__ == "__main__":
