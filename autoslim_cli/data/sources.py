@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from autoslim_cli.data.batch import Batch, Tree, chosen, images_in
-from autoslim_cli.data.decode import decode, decode_mask
 from autoslim_cli.data.folder import ImageFiles
 from autoslim_cli.data.transforms import by_policy, centre, fit, moved, random_part, to_channels
 from autoslim_cli.data.workers import Workers
@@ -104,10 +103,30 @@ class RandomPart:
 
 @dataclass(frozen=True)
 class Masks:
-    """What the values of masks may be: below `classes`, or `ignored`."""
+    """The files that have them, and what their values may be: below `classes`, or `ignored`."""
 
+    files: ImageFiles
     classes: int
     ignored: int
+
+
+class Encoded(Protocol):
+    """Images that are decoded each time that they are asked for, wherever their files lie."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the class of each image (int64: images), or what else belongs to it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, place: int) -> Tensor:
+        """Return an image, uint8 (1 or 3, rows, columns). Raises AutoslimError naming it if it is damaged."""
+        ...
+
+    def digest(self) -> str:
+        """Return `sha256:...` of what tells these images from others, without reading all of them."""
+        ...
 
 
 class FileSource(Dataset[tuple[Tensor, Tensor]]):
@@ -118,7 +137,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        files: ImageFiles,
+        files: Encoded,
         shape: Shape,
         workers: int,
         *,
@@ -131,19 +150,8 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
 
     @cached_property
     def digest(self) -> str:
-        """Return `sha256:...` of the files' labels, names and sizes: reading all pixels would take hours.
-
-        Raises AutoslimError for a file that has gone.
-        """
-        hashed = hashlib.sha256()
-        masks = [(mask, "mask") for mask in self.files.masks]
-        for name, label in (*zip(self.files.names, self.labels.tolist(), strict=True), *masks):
-            try:
-                size = (self.files.directory / name).stat().st_size
-            except OSError as error:
-                raise AutoslimError(f"{self.files.directory / name} cannot be read ({error.strerror})") from None
-            hashed.update(f"{label}\t{name}\t{size}\n".encode())
-        return f"sha256:{hashed.hexdigest()}"
+        """Return `sha256:...` of what tells these files from others."""
+        return self.files.digest()
 
     def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield batches as `transforms.fit` makes them."""
@@ -172,7 +180,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         """Return one image (uint8: channels, height, width), fitted or a random part of it, and its target."""
         index, part = key
         channels, height, width = self.shape
-        image = to_channels(decode(self.files.directory / self.files.names[index]), channels)
+        image = to_channels(self.files.image(index), channels)
         mask = self._mask(index, image)
         if part is not None:
             image, mask = part.of(image, mask, height, width)
@@ -188,8 +196,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         """
         if self.masks is None:
             return None
-        path = self.files.directory / self.files.masks[index]
-        mask = decode_mask(path)
+        mask, path = self.masks.files.mask(index)
         if mask.shape != image.shape[1:]:
             raise AutoslimError(f"{path}: a mask of {list(mask.shape)} pixels of an image of {list(image.shape[1:])}")
         named = mask[mask != self.masks.ignored]

@@ -154,10 +154,10 @@ def test_arrays_are_fitted_and_varied_like_files(tmp_path, monkeypatch):
 
 
 def test_only_what_is_asked_for_is_decoded_and_that_once(noisy, monkeypatch):
-    from autoslim_cli.data import sources
+    from autoslim_cli.data import folder
 
     decoded = []
-    monkeypatch.setattr(sources, "decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(folder, "decode", lambda path: decoded.append(path) or decode(path))
     settings = DataSettings(name="image-folder", path="set", holdout=4)
     images, holdout = split(settings, model_of(3, 32, 32), 0, noisy)
     assert not decoded
