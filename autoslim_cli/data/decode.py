@@ -1,5 +1,6 @@
 """Decode image files."""
 
+import io
 import struct
 import warnings
 from functools import cache
@@ -43,17 +44,17 @@ def decode_mask(path: Path) -> Tensor:
         raise AutoslimError(f"{path} cannot be read as a mask ({reason}); remove it or write it again") from None
 
 
-def decode(path: Path) -> Tensor:
+def decode(path: Path | str, data: bytes | None = None) -> Tensor:
     """Return an image file as uint8 (1 or 3, height, width): grey stays grey, any other colours become RGB.
 
-    Of 16 bits the upper 8 count. Transparency is dropped, as torchvision's ImageFolder drops it: the colours are those
-    that the file states. Raises AutoslimError naming the file if it is damaged, no image, too large, or of pixels
-    without a range.
+    `data` is the file's content, where it lies within another. Of 16 bits the upper 8 count. Transparency is dropped,
+    as torchvision's ImageFolder drops it: the colours are those that the file states. Raises AutoslimError naming the
+    file if it is damaged, no image, too large, or of pixels without a range.
     """
     image_module = _pillow()
     bombs = image_module.DecompressionBombError, image_module.DecompressionBombWarning
     try:
-        with image_module.open(path) as image:
+        with image_module.open(path if data is None else io.BytesIO(data)) as image:
             if (pixels := image.width * image.height) > MOST_PIXELS:
                 raise ValueError(f"{pixels:,} pixels, of which {MOST_PIXELS:,} at most are decoded: make it smaller")
             # Pillow calls the 16 bits of some formats 32: nothing else has such pixels there.

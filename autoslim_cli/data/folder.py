@@ -1,19 +1,52 @@
 """List the images of a directory: its train/, and its test/ or val/, and what belongs to each image."""
 
 import csv
+import hashlib
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.data.decode import decode, decode_mask
+from autoslim_cli.errors import AutoslimError, UsageError
 
 Part = Literal["train", "test"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class Names(Sequence[str]):
+    """The names of many files in one piece of memory.
+
+    A list of a million strings takes 100 MB, and every worker that reads from it comes to have a copy of its own: to
+    look at an object is to write its count of references.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self.ends = np.cumsum([0, *map(len, encoded)])
+        self.text = b"".join(encoded)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Names": ...
+
+    def __getitem__(self, place: int | slice) -> "str | Names":
+        """Return a name, or some of them."""
+        if isinstance(place, slice):
+            return Names(self[one] for one in range(*place.indices(len(self))))
+        place = range(len(self))[place]
+        return os.fsdecode(self.text[self.ends[place] : self.ends[place + 1]])
 
 
 @dataclass(frozen=True)
@@ -24,15 +57,41 @@ class ImageFiles:
     """
 
     directory: Path
-    names: list[str]
+    names: Sequence[str]
     labels: Tensor
-    masks: list[str] = field(default_factory=list)
+    masks: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, place: int) -> Tensor:
+        """Return an image, uint8 (1 or 3, rows, columns). Raises AutoslimError naming the file if it is damaged."""
+        return decode(self.directory / self.names[place])
+
+    def mask(self, place: int) -> tuple[Tensor, Path]:
+        """Return an image's mask, uint8 (rows, columns), and its file. Raises AutoslimError if it is damaged."""
+        path = self.directory / self.masks[place]
+        return decode_mask(path), path
+
+    def digest(self) -> str:
+        """Return `sha256:...` of the files' labels, names and sizes: reading all pixels would take hours.
+
+        Raises AutoslimError for a file that has gone.
+        """
+        hashed = hashlib.sha256()
+        masks = [(mask, "mask") for mask in self.masks]
+        for name, label in (*zip(self.names, self.labels.tolist(), strict=True), *masks):
+            try:
+                size = (self.directory / name).stat().st_size
+            except OSError as error:
+                raise AutoslimError(f"{self.directory / name} cannot be read ({error.strerror})") from None
+            hashed.update(f"{label}\t{name}\t{size}\n".encode())
+        return f"sha256:{hashed.hexdigest()}"
 
     def select(self, chosen: Tensor) -> "ImageFiles":
         """Return some of the files."""
-        places = chosen.tolist()
-        masks = [self.masks[i] for i in places] if self.masks else []
-        return ImageFiles(self.directory, [self.names[i] for i in places], self.labels[chosen], masks)
+        names, masks = (Names(some[place] for place in chosen.tolist() if some) for some in (self.names, self.masks))
+        return ImageFiles(self.directory, names, self.labels[chosen], masks)
 
 
 def list_images(root: Path, part: Part) -> ImageFiles:
@@ -136,5 +195,5 @@ def _image_names(directory: Path, name: str) -> list[str]:
     for place, _, files in os.walk(directory / name):
         below = os.path.relpath(place, directory)
         below = "" if below == "." else f"{below}/"
-        names += [f"{below}{file}" for file in files if file.lower().endswith(_SUFFIXES) and file[0] != "."]
+        names += [f"{below}{file}" for file in files if file.lower().endswith(SUFFIXES) and file[0] != "."]
     return sorted(names)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from autoslim_cli.data.batch import Batch, Each, Tree, mapped, shapes, tensors
 from autoslim_cli.data.folder import Part
-from autoslim_cli.data.sources import Collate, loaded
+from autoslim_cli.data.workers import Collate, Workers
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.own_code import load_factory, source_of
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings
@@ -44,7 +44,8 @@ class OwnSource(Dataset[Any]):
         workers: int,
         collate: Collate = default_collate,
     ) -> None:
-        self.name, self.plain, self.varied, self.workers, self.collate = name, plain, varied, workers, collate
+        self.name, self.plain, self.varied, self.collate = name, plain, varied, collate
+        self.workers = Workers(self, workers, collate)
         self.chosen, self._digest = chosen.tolist(), digest
 
     def __len__(self) -> int:
@@ -72,7 +73,7 @@ class OwnSource(Dataset[Any]):
         )
 
     def _load(self, keys: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
-        for inputs, targets in loaded(self, keys, self.workers, self.collate):
+        for inputs, targets in self.workers.load(keys):
             yield mapped(inputs, as_plain), mapped(targets, as_plain)
 
     def __getitem__(self, key: tuple[int, int | None]) -> Any:

@@ -17,7 +17,9 @@ from torch import Tensor
 from autoslim_cli.data.augment import erase, mix, vary, vary_masks
 from autoslim_cli.data.batch import Batch, Tree, joined, mapped, tensors
 from autoslim_cli.data.folder import ImageFiles, Part, list_images, list_masked, list_several, list_unlabelled
+from autoslim_cli.data.hugging_face import HubImages, list_hub
 from autoslim_cli.data.own import OwnSource, open_own
+from autoslim_cli.data.shards import ImageShards, list_shards
 from autoslim_cli.data.sources import ArraySource, CachedSource, FileSource, HeldSource, Masks, Source
 from autoslim_cli.data.transforms import by_policy, moved, reduced
 from autoslim_cli.errors import AutoslimError, UsageError
@@ -224,10 +226,12 @@ def open_source(
     _check_task(data, task)
     channels, height, width = model.input
     shape = (channels, height * task.enlarges, width * task.enlarges)
-    if data.name in _LISTED:
-        files = _LISTED[data.name](data_path(data, directory), part)
-        files = files.select(_some(len(files.names), limit, seed))
-        masks = Masks(model.classes or 0, task.ignored) if files.masks else None
+    if data.is_encoded:
+        files = _listed(part, data, directory)
+        files = files.select(_some(len(files), limit, seed))
+        masks = None
+        if isinstance(files, ImageFiles) and files.masks:
+            masks = Masks(files, model.classes or 0, task.ignored)
         source = FileSource(files, shape, data.workers, masks=masks, at_own_scale=task.enlarges > 1)
         _check_classes(source.labels, model, task)
         fits = len(source) * math.prod(shape) <= data.memory * 2**30
@@ -238,8 +242,16 @@ def open_source(
     return ArraySource(images[chosen], labels[chosen], shape, device)
 
 
-_LISTED: dict[str, Callable[[Path, Part], ImageFiles]] = {
+def _listed(part: Part, data: DataSettings, directory: Path) -> ImageFiles | ImageShards | HubImages:
+    """List the images of one part that are decoded when they are asked for."""
+    if data.name == "hugging-face":
+        return list_hub(data.path, data.args, part, directory)
+    return _LISTED[data.name](data_path(data, directory), part)
+
+
+_LISTED: dict[str, Callable[[Path, Part], ImageFiles | ImageShards]] = {
     "image-folder": list_images,
+    "image-shards": list_shards,
     "images": list_unlabelled,
     "image-masks": list_masked,
     "image-labels": list_several,

@@ -1,22 +1,21 @@
 """Hand out labelled images by index. Every source makes the same pixels: where they are kept is a cache."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from autoslim_cli.data.batch import Batch, Tree, chosen, images_in
-from autoslim_cli.data.decode import decode, decode_mask
 from autoslim_cli.data.folder import ImageFiles
 from autoslim_cli.data.transforms import by_policy, centre, fit, moved, random_part, to_channels
-from autoslim_cli.errors import AutoslimError, is_out_of_memory
-from autoslim_cli.machine import available_cores
+from autoslim_cli.data.workers import Workers
+from autoslim_cli.errors import AutoslimError
 from autoslim_cli.recipe.schema import AugmentSettings
 from autoslim_cli.seeds import seed_from
 
@@ -104,10 +103,30 @@ class RandomPart:
 
 @dataclass(frozen=True)
 class Masks:
-    """What the values of masks may be: below `classes`, or `ignored`."""
+    """The files that have them, and what their values may be: below `classes`, or `ignored`."""
 
+    files: ImageFiles
     classes: int
     ignored: int
+
+
+class Encoded(Protocol):
+    """Images that are decoded each time that they are asked for, wherever their files lie."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Return the class of each image (int64: images), or what else belongs to it."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, place: int) -> Tensor:
+        """Return an image, uint8 (1 or 3, rows, columns). Raises AutoslimError naming it if it is damaged."""
+        ...
+
+    def digest(self) -> str:
+        """Return `sha256:...` of what tells these images from others, without reading all of them."""
+        ...
 
 
 class FileSource(Dataset[tuple[Tensor, Tensor]]):
@@ -118,31 +137,21 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        files: ImageFiles,
+        files: Encoded,
         shape: Shape,
         workers: int,
         *,
         masks: Masks | None = None,
         at_own_scale: bool = False,
     ) -> None:
-        self.files, self.labels, self.shape, self.workers = files, files.labels, shape, workers
+        self.files, self.labels, self.shape = files, files.labels, shape
+        self.workers = Workers(self, workers)
         self.masks, self.at_own_scale = masks, at_own_scale
 
     @cached_property
     def digest(self) -> str:
-        """Return `sha256:...` of the files' labels, names and sizes: reading all pixels would take hours.
-
-        Raises AutoslimError for a file that has gone.
-        """
-        hashed = hashlib.sha256()
-        masks = [(mask, "mask") for mask in self.files.masks]
-        for name, label in (*zip(self.files.names, self.labels.tolist(), strict=True), *masks):
-            try:
-                size = (self.files.directory / name).stat().st_size
-            except OSError as error:
-                raise AutoslimError(f"{self.files.directory / name} cannot be read ({error.strerror})") from None
-            hashed.update(f"{label}\t{name}\t{size}\n".encode())
-        return f"sha256:{hashed.hexdigest()}"
+        """Return `sha256:...` of what tells these files from others."""
+        return self.files.digest()
 
     def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yield batches as `transforms.fit` makes them."""
@@ -162,7 +171,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
 
     def _load(self, batches: Iterable[list[tuple[int, RandomPart | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches that workers decode."""
-        return loaded(self, batches, self.workers)
+        return self.workers.load(batches)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -171,7 +180,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         """Return one image (uint8: channels, height, width), fitted or a random part of it, and its target."""
         index, part = key
         channels, height, width = self.shape
-        image = to_channels(decode(self.files.directory / self.files.names[index]), channels)
+        image = to_channels(self.files.image(index), channels)
         mask = self._mask(index, image)
         if part is not None:
             image, mask = part.of(image, mask, height, width)
@@ -187,8 +196,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         """
         if self.masks is None:
             return None
-        path = self.files.directory / self.files.masks[index]
-        mask = decode_mask(path)
+        mask, path = self.masks.files.mask(index)
         if mask.shape != image.shape[1:]:
             raise AutoslimError(f"{path}: a mask of {list(mask.shape)} pixels of an image of {list(image.shape[1:])}")
         named = mask[mask != self.masks.ignored]
@@ -198,39 +206,6 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
                 f"and task.ignore_index={self.masks.ignored} does not count"
             )
         return mask
-
-
-Collate = Callable[[list[Any]], Any]
-"""Given items, return one batch of them."""
-
-
-def loaded(
-    dataset: Dataset[Any], batches: Iterable[list[Any]], workers: int, collate: Collate = default_collate
-) -> Iterator[Any]:
-    """Yield batches of a data set's items that workers load; their errors come without the workers' tracebacks."""
-    workers = min(workers, available_cores())  # more would wait for each other
-    loader = DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        collate_fn=partial(_collated, collate),
-    )
-    try:
-        yield from loader
-    except AutoslimError as error:  # a worker's error comes with the worker's traceback as its text
-        raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
-
-
-def _collated(collate: Collate, items: list[Any]) -> Any:
-    """Return one batch of items. Raises AutoslimError if they are of different shapes."""
-    try:
-        return collate(items)
-    except (RuntimeError, TypeError, KeyError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0]
-        raise AutoslimError(f"data: items are no batch: they must be tensors of one shape each ({reason})") from None
 
 
 class CachedSource:

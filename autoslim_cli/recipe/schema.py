@@ -227,7 +227,8 @@ class AugmentSettings(Settings):
 
 
 DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "svhn")
-DATA = ("digits", *DOWNLOADED, "image-folder", "images", "image-masks", "image-labels")
+ENCODED = ("image-folder", "image-shards", "hugging-face", "images", "image-masks", "image-labels")
+DATA = ("digits", *DOWNLOADED, *ENCODED)
 
 
 class DataSettings(Settings):
@@ -235,14 +236,20 @@ class DataSettings(Settings):
 
     name: str = Field(
         description="Images with classes: `digits` (embedded), torchvision's `cifar10`, `cifar100`, `fashion-mnist` "
-        "and `svhn`, and `image-folder` (train/<class>/, and test/<class>/ or val/<class>/); without: `images`; with "
-        "masks: `image-masks`; with several labels each: `image-labels`; or a data set of your own: "
+        "and `svhn`, `image-folder` (train/<class>/, and test/<class>/ or val/<class>/), `image-shards` (train*.tar, "
+        "and test*.tar or val*.tar, as WebDataset writes them) and `hugging-face`; without: `images`; with masks: "
+        "`image-masks`; with several labels each: `image-labels`; or a data set of your own: "
         "`./data.py:factory` (relative to the recipe) or `package.module:factory`"
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own data set's factory")
+    args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keyword arguments of your own data set's factory, or of Hugging Face's `load_dataset`; there, "
+        "`image`, `label`, `train` and `test` name columns and splits where that is not clear",
+    )
     path: str | None = Field(
         default=None,
-        description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded",
+        description="Directory of the data, relative to the recipe; `~` and `$VARIABLES` are expanded. For "
+        "`hugging-face`: a name on its hub, or a directory",
     )
     download: bool = Field(default=True, description="Let torchvision download what is missing")
     holdout: Count = Field(description="Training images set aside by seed; every search score is measured on them")
@@ -269,14 +276,19 @@ class DataSettings(Settings):
         """Tell whether it is a data set of the user's own."""
         return self.name not in DATA
 
+    @property
+    def is_encoded(self) -> bool:
+        """Tell whether images are files, which are decoded when they are asked for."""
+        return self.name in ENCODED
+
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.is_own and ":" not in self.name:
             raise ValueError(f"name: {', '.join(DATA)}, or a data set of your own as ./data.py:factory")
         if self.is_own and self.augment != AugmentSettings():
             raise ValueError("augment: a data set of your own varies its images itself, where its part is train")
-        if self.args and not self.is_own:
-            raise ValueError("args are those of your own data set's factory")
+        if self.args and not (self.is_own or self.name == "hugging-face"):
+            raise ValueError("args are those of your own data set's factory, or of Hugging Face's")
         return self
 
 

@@ -102,9 +102,9 @@ def test_memory_and_workers_make_the_same_batches(noisy, size, crop, flip):
 @pytest.mark.parametrize("shape", [(3, 96, 32), (1, 40, 96), (3, 32, 64)])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_memory_and_several_workers_make_the_same_batches_of_any_shape_in_all_colours(noisy, shape, monkeypatch):
-    from autoslim_cli.data import sources
+    from autoslim_cli.data import workers
 
-    monkeypatch.setattr(sources, "available_cores", lambda: 2)
+    monkeypatch.setattr(workers, "available_cores", lambda: 2)
     augment = AugmentSettings(crop="pad", flip=True, color_jitter=(0.4, 0.3, 0.2), lighting=0.1 if shape[0] == 3 else 0)
     kept = batches_of(noisy, shape, augment, memory=2.0)
     assert_same_batches(kept, batches_of(noisy, shape, augment, memory=0.0, workers=2))
@@ -154,10 +154,10 @@ def test_arrays_are_fitted_and_varied_like_files(tmp_path, monkeypatch):
 
 
 def test_only_what_is_asked_for_is_decoded_and_that_once(noisy, monkeypatch):
-    from autoslim_cli.data import sources
+    from autoslim_cli.data import folder
 
     decoded = []
-    monkeypatch.setattr(sources, "decode", lambda path: decoded.append(path) or decode(path))
+    monkeypatch.setattr(folder, "decode", lambda path: decoded.append(path) or decode(path))
     settings = DataSettings(name="image-folder", path="set", holdout=4)
     images, holdout = split(settings, model_of(3, 32, 32), 0, noisy)
     assert not decoded

@@ -1,0 +1,160 @@
+"""Images in shards and in tables are those of the same files in a folder."""
+
+import io
+import json
+import re
+import sys
+import tarfile
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autoslim_cli.data.sets import all_images, open_source
+from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
+
+CPU = torch.device("cpu")
+MODEL = ModelSettings(name="any", input=(3, 16, 16), classes=3)
+
+
+def jpegs(seed, count):
+    """Return images' bytes and classes, in an order that is not that of classes."""
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(buffer, "JPEG")
+        yield f"{number:04}", buffer.getvalue(), number * 2 % 3
+
+
+def add(tar, name, data):
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two shards to train on and one to test, and the same images as files in a folder."""
+    root = tmp_path / "shards"
+    root.mkdir()
+    for part, count, places in (("train", 12, ("train-00.tar", "train-01.tar")), ("test", 4, ("val-00.tar",))):
+        images = list(jpegs(len(part), count))
+        for number, place in enumerate(places):
+            with tarfile.open(root / place, "w") as tar:
+                for name, data, label in images[number :: len(places)]:
+                    add(tar, f"some/{name}.cls", str(label).encode())
+                    add(tar, f"some/{name}.jpg", data)
+                    add(tar, f"some/{name}.json", b"{}")
+        for name, data, label in images:
+            path = tmp_path / "folder" / part / str(label) / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return root
+
+
+def opened(part, name, path, directory, **more):
+    data = DataSettings(name=name, path=str(path), holdout=2, workers=0, memory=0, **more)
+    return all_images(open_source(part, data, MODEL, 0, directory, CPU), data, MODEL, CPU)
+
+
+def contents(images):
+    """Return pixels and classes in an order of their own."""
+    pixels, labels = (torch.cat(parts) for parts in zip(*images.evaluation(5), strict=True))
+    return sorted(zip(pixels.flatten(1).tolist(), labels.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_shards_hold_what_the_folder_holds(shards, part, tmp_path):
+    folder = opened(part, "image-folder", tmp_path / "folder", tmp_path)
+    assert contents(opened(part, "image-shards", shards, tmp_path)) == contents(folder)
+
+
+def test_shards_are_read_alike_by_any_number_of_processes_and_in_the_middle_of_an_epoch(shards, tmp_path):
+    images = opened("train", "image-shards", shards, tmp_path, augment=AugmentSettings(crop="resized"), limit=11)
+    whole = list(images.training(4, 3, 1))
+    (rest,) = images.training(4, 3, 1, start=1)
+    halves = [list(images.training(4, 3, 1, rank=rank, size=2)) for rank in (0, 1)]
+    assert len(whole) == 2
+    for half in (0, 1):
+        assert torch.equal(whole[1][half], rest[half])
+        assert torch.equal(whole[1][half], torch.cat([halves[rank][1][half] for rank in (0, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda root: (root / "train-00.tar").write_bytes(b"no tar" * 200),
+            "train-00.tar cannot be read as a tar file",
+        ),
+        (
+            lambda root: packed(root / "train-00.tar"),
+            "train-00.tar cannot be read as a tar file that is not compressed",
+        ),
+        (lambda root: [path.unlink() for path in root.glob("train*")], "has no train*.tar or train/*.tar"),
+        (lambda root: rewritten(root / "train-01.tar", {"a.jpg": b"x"}), "a.jpg has no class beside it, a.cls"),
+        (
+            lambda root: rewritten(root / "train-01.tar", {"a.cls": b"cat"}),
+            "a.cls is no class, a number counted from 0",
+        ),
+        (lambda root: rewritten(root / "train-01.tar", {"a.jpg": b"x", "a.cls": b"7"}), "the data has 8 classes"),
+    ],
+)
+def test_what_is_no_shard(shards, spoil, said, tmp_path):
+    spoil(shards)
+    with pytest.raises(UsageError, match=re.escape(said)) as error:
+        opened("train", "image-shards", shards, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_image_in_a_shard_is_named(shards, tmp_path):
+    rewritten(shards / "train-01.tar", {"a.jpg": b"x", "a.cls": b"1"})
+    with pytest.raises(AutoslimError, match=r"train-01\.tar, a\.jpg cannot be read as an image"):
+        contents(opened("train", "image-shards", shards, tmp_path))
+
+
+def packed(path):
+    with tarfile.open(path, "w:gz") as tar:
+        add(tar, "a.cls", b"1")
+
+
+def rewritten(path, files):
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            add(tar, name, data)
+
+
+def test_a_data_set_of_hugging_face_holds_what_the_folder_holds(shards, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "folder"
+    (folder / "test").rename(folder / "validation")
+    saved = tmp_path / "saved"
+    datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache")).save_to_disk(str(saved))
+    (folder / "validation").rename(folder / "test")
+    for part in ("train", "test"):
+        wanted = contents(opened(part, "image-folder", folder, tmp_path))
+        found = opened(part, "hugging-face", "saved", tmp_path)
+        assert contents(found) == wanted
+        assert found.source.digest == opened(part, "hugging-face", saved, tmp_path).source.digest
+    for args, said in (
+        ({"train": "all"}, "data.args.train: no split all; there are train, validation"),
+        ({"image": "picture"}, "data.args.image: expected is one of the columns of Images, image"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(said)):
+            opened("train", "hugging-face", saved, tmp_path, args=args)
+
+
+def test_hugging_face_where_it_is_not_installed_or_finds_nothing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UsageError, match=r"pip install 'autoslim\[hugging-face\]'"):
+        opened("train", "hugging-face", "any/thing", tmp_path)
+
+    def fail(path):
+        raise FileNotFoundError(f"Couldn't find {json.dumps(path)}\nat all")
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=fail))
+    with pytest.raises(UsageError, match=r'any/thing is no data set .* \(Couldn\'t find "any/thing" at all\)'):
+        opened("train", "hugging-face", "any/thing", tmp_path)
