@@ -1,0 +1,58 @@
+"""Put the sections of a recipe together."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from autoslim_cli.recipe.schema.bounds import AtMost, Settings
+from autoslim_cli.recipe.schema.data import DataSettings
+from autoslim_cli.recipe.schema.model import ModelSettings
+from autoslim_cli.recipe.schema.search import SearchSettings
+from autoslim_cli.recipe.schema.space import SpaceSettings, SupernetSettings
+from autoslim_cli.recipe.schema.task import TaskSettings
+from autoslim_cli.recipe.schema.training import CalibrateSettings, EvaluateSettings, RetrainSettings, TrainSettings
+
+_INDIFFERENT = {
+    "data": ("workers", "memory", "download", "path"),
+    "train": ("save_minutes", "keep_states"),
+    "retrain": ("save_minutes", "keep_states"),
+}
+
+
+class Recipe(Settings):
+    """Say everything that the stages need: the model, the data, and how each stage works."""
+
+    format: Literal["autoslim.recipe/1"] = Field(default="autoslim.recipe/1", description="Of recipe.yaml itself")
+    about: str = Field(default="", description="One line for `autoslim recipes list`")
+    seed: Annotated[int, Field(ge=0), AtMost(2**63 - 1, "generators take 64 bits")] = Field(
+        default=0, description="Of every random draw"
+    )
+    device: str = Field(default="auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`")
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        default=(), description="What else takes a training's metrics, beside its `.metrics.jsonl`"
+    )
+    model: ModelSettings
+    task: TaskSettings = TaskSettings()
+    data: DataSettings
+    space: SpaceSettings = SpaceSettings()
+    supernet: SupernetSettings = SupernetSettings()
+    train: TrainSettings
+    calibrate: CalibrateSettings = CalibrateSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    search: SearchSettings = SearchSettings()
+    retrain: RetrainSettings
+
+    @staticmethod
+    def decisive(sections: Mapping[str, Any]) -> dict[str, Any]:
+        """Return sections without the settings that cannot change a result: the rest tells what is current."""
+        return {
+            name: {key: value for key, value in section.items() if key not in _INDIFFERENT.get(name, ())}
+            if isinstance(section, Mapping)
+            else section
+            for name, section in sections.items()
+        }
+
+    def sections(self, *names: str) -> dict[str, Any]:
+        """Return the named sections as plain JSON values: what an artifact was made from."""
+        return {name: self.model_dump(mode="json")[name] for name in names}
