@@ -45,10 +45,10 @@ from autoslim_cli.searching.journal import Journal, answered
 from autoslim_cli.searching.log import SearchLog
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.problem import Step
+from autoslim_cli.searching.telling import progress as step_progress
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.retrain import ends_in_calibration, glance_as_ended, learning
-from autoslim_cli.stages.search import progress as step_progress
 from autoslim_cli.stages.train_supernet import GLANCE_IMAGES, glance_at, scored_channels, scores_at
 from autoslim_cli.training import measure
 from autoslim_cli.training.distributed import Ranks

@@ -4,23 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from autoslim_cli.cost.budget import MEASURES, Budget, short
-from autoslim_cli.cost.configs import config_of
-from autoslim_cli.cost.costs import Costs
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.cost.budget import Budget, short
+from autoslim_cli.errors import UsageError
 from autoslim_cli.files.atomic import sha256
-from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, LatencyFacts, read_config, write_config
 from autoslim_cli.files.lock import locked
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.interruption import saying_what_is_kept
-from autoslim_cli.latency.measuring import time_found
-from autoslim_cli.latency.table import read_table
-from autoslim_cli.network.table import Channels
 from autoslim_cli.progress import duration
 from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.searching.forecast import Forecast, foresee
@@ -28,11 +21,11 @@ from autoslim_cli.searching.journal import Journal, answered
 from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.scorer import Scorer
+from autoslim_cli.searching.telling import progress, said, told
+from autoslim_cli.stages.answers import file_of, write_answer
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial
-from autoslim_cli.training.distributed import Ranks
-from autoslim_cli.training.score import Score
 
 DECIDING = (
     *("strategy", "score", "per_flop", "refresh", "among", "stride", "draws", "pace", "fill", "refine"),
@@ -61,13 +54,8 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
     Raises BudgetError with the reachable range if a budget is out of reach, UsageError if another command searches
     here.
     """
-    with locked(project.directory / LOG_FILE, *(_file_of(project, budget) for budget in budgets)):
+    with locked(project.directory / LOG_FILE, *(file_of(project, budget) for budget in budgets)):
         return _searched(project, budgets, resume=resume)
-
-
-def _file_of(project: Project, budget: Budget) -> Path:
-    """Return where the channels found for a budget are written."""
-    return project.directory / f"arch-{budget.label}.json"
 
 
 def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> SearchResult:
@@ -89,16 +77,16 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
         result = SearchResult(strategy=settings.strategy, forward_rate=forward_rate)
 
         def write(answer: Answer, found_by: str, number: int) -> None:
-            result.configs.append(_write(project, answer, found_by, log, number, ranks))
+            result.configs.append(write_answer(project, answer, found_by, log, number, ranks))
             log.add_decision({"answer": str(answer.budget), **costs(answer.channels), **answer.score.figures})
 
         with project.reporter.bar("searching", forecast.steps) as bar:
 
-            def told(step: Step) -> None:
+            def look(step: Step) -> None:
                 bar(min(journal.number, forecast.steps), partial(progress, costs, step, budgets[-1]))
-                project.reporter.detail(partial(_told, costs, step, journal.number))
+                project.reporter.detail(partial(told, costs, step, journal.number))
 
-            for answer in answered(strategy, problem, journal, told):
+            for answer in answered(strategy, problem, journal, look):
                 if settings.rivals:
                     answers.append((answer, journal.number))
                 else:
@@ -165,7 +153,7 @@ def _tried(project: Project, answers: dict[str, Answer], log: SearchLog) -> tupl
             log.add_trial(of, counts, trial(project, answer.channels))
         score = log.tried[of, counts]
         losses[name] = score.loss
-        project.reporter.say(f"{answer.budget}, {name}: {_said(score)} after a trial")
+        project.reporter.say(f"{answer.budget}, {name}: {said(score)} after a trial")
     best = min(losses, key=losses.__getitem__)
     return best, answers[best]
 
@@ -225,109 +213,3 @@ def _say_plan(project: Project, scorer: Scorer, forecast: Forecast, log: SearchL
         f"took {seconds:.2f} s)"
     )
     return high * images / max(seconds, 1e-9)
-
-
-def progress(costs: Costs, step: Step, last: Budget) -> str:
-    """Say where a step led, and what is left to slim until the last budget holds."""
-    cost = costs(step.channels)
-    bound = last.binding(cost)
-    kind, left = MEASURES[bound.measure], max(cost[bound.measure] - bound.limit, 0)
-    remains = f", {kind.show(left)} {kind.word} left" if step.kind in ("slim", "prune") else ""
-    score = step.score
-    words = f"loss {score.loss:.3f}  {score.metric.title} {score.text}"
-    return f"{short(cost['flops'])} FLOPs{remains}  {words}"
-
-
-def _told(costs: Costs, step: Step, number: int) -> str:
-    """Say all of a step: its units, and where it led."""
-    changes = ", ".join(f"{unit} {before} to {after}" for unit, before, after in step.changes)
-    flops = short(costs["flops"](step.channels))
-    return f"step {number}, {step.kind}: {changes or 'all units'}; {flops} FLOPs, {_said(step.score)}"
-
-
-def _said(score: Score) -> str:
-    """Say a score."""
-    return f"loss {score.loss:.4f}, {score.metric.title} {score.text}"
-
-
-def _write(
-    project: Project, answer: Answer, found_by: str, log: SearchLog, number: int, ranks: Ranks
-) -> dict[str, Any]:
-    """Write the channel config of a budget that now holds."""
-    path = _file_of(project, answer.budget)
-    cost, score = project.costs(answer.channels), answer.score
-    binding = answer.budget.binding(cost)
-    found = Found(
-        budget=str(answer.budget),
-        binding=binding.measure,
-        strategy=found_by,
-        holdout=Holdout(images=log.header["holdout"], seed=project.recipe.seed),
-        metric=score.metric,
-        step=number,
-        supernet=log.header["supernet"],
-        **score.figures,
-    )
-    measured = None
-    if "latency" in cost:
-        ranks.gather(None)  # nobody scores while the first rank measures
-        (measured, *_) = ranks.gather(_measured(project, answer, log) if log.writing else None)
-    if log.writing:
-        latency = _latency_facts(project, answer.channels, measured)
-        config = config_of(project.network, project.costs, answer.channels, found=found, latency=latency)
-        if path.exists() and not _holds(path, config):
-            project.reporter.say(f"{path} had other channels: kept as {set_aside(path).name}")
-        write_config(path, config)
-    costs = ", ".join(f"{MEASURES[name].show(value)} {MEASURES[name].word}" for name, value in cost.items())
-    project.reporter.say(
-        f"{path}: {costs}{f', measured {measured:.4g}ms' if measured else ''}, holdout "
-        f"{_said(score)} after {number} steps"
-    )
-    _warn_of_a_broken_bound(project, path, answer.budget, measured)
-    cost |= {"measured_latency": measured} if measured else {}
-    spent = {"budget": str(answer.budget), "used": answer.budget.used(project.costs(answer.channels))}
-    return {"path": str(path), **spent, **cost, **score.figures}
-
-
-def _warn_of_a_broken_bound(project: Project, path: Path, budget: Budget, measured_ms: float | None) -> None:
-    """Say so where a network takes longer than its budget allows: only its prediction is what the search bounds."""
-    bound = next((bound for bound in budget.bounds if bound.measure == "latency"), None)
-    if bound is None or measured_ms is None or measured_ms <= bound.limit:
-        return
-    show = MEASURES["latency"].show
-    within = show(bound.limit * bound.limit / measured_ms)
-    project.reporter.warn(
-        f"{path}: measured {show(measured_ms)}, which breaks {bound} ({show(bound.limit)}) by "
-        f"{measured_ms / bound.limit - 1:.1%}: only the prediction holds; search for about {within} to be within it"
-    )
-
-
-def _holds(path: Path, config: ChannelConfig) -> bool:
-    """Tell whether a file holds the channels of a config; a person may have written another."""
-    try:
-        return read_config(path).channels == config.channels
-    except AutoslimError:
-        return False
-
-
-def _measured(project: Project, answer: Answer, log: SearchLog) -> float | None:
-    """Return the latency of found channels end to end: as the log has it, or measured now."""
-    assert project.latency_table is not None
-    table, counts = sha256(project.latency_table), tuple(answer.channels.values())
-    if (table, counts) not in log.measured:
-        device, reading = read_table(project.latency_table).device, project.network.reading
-        ms = time_found(reading, answer.channels, device, project.device, project.reporter)
-        if ms is not None:
-            log.add_measured(table, counts, ms)
-    return log.measured.get((table, counts))
-
-
-def _latency_facts(project: Project, channels: Channels, measured_ms: float | None) -> LatencyFacts | None:
-    """Return what a channel config says of latency; None if latency is not among the costs."""
-    if project.latency_table is None:
-        return None
-    return LatencyFacts(
-        predicted_ms=round(project.costs["latency"](channels), 4),
-        measured_ms=measured_ms,
-        device=str(read_table(project.latency_table).device),
-        table=sha256(project.latency_table),
-    )

@@ -21,8 +21,7 @@ from autoslim_cli.latency import suite as suite_files
 from autoslim_cli.latency.local_device import is_local, local_device
 from autoslim_cli.latency.table import Correction, read_table, table_name
 from autoslim_cli.recipe.schema import Recipe
-from autoslim_cli.stages import profile
-from autoslim_cli.stages import search as search_stage
+from autoslim_cli.stages import answers, profile
 from autoslim_cli.stages.project import with_latency
 
 pytestmark = pytest.mark.slow
@@ -295,9 +294,9 @@ def test_a_search_by_a_table_that_predicts_badly_is_warned_of(worked, synthetic,
 def test_a_measured_latency_that_breaks_the_budget_is_said(worked, synthetic, autoslim, monkeypatch):
     edited(synthetic, lambda table: table.update(check={**BAD, "rank_correlation": 0.99, "median_error": 0.03}))
     arguments = ("search", "--latency", "20us", "--latency-table", synthetic, "-r", worked)
-    monkeypatch.setattr(search_stage, "time_found", lambda *_: 0.0199)
+    monkeypatch.setattr(answers, "time_found", lambda *_: 0.0199)
     assert "breaks" not in autoslim(*arguments).stderr
-    monkeypatch.setattr(search_stage, "time_found", lambda *_: 0.0203)
+    monkeypatch.setattr(answers, "time_found", lambda *_: 0.0203)
     (line,) = [line for line in autoslim(*arguments).stderr.splitlines() if "breaks" in line]
     assert line.startswith("warning: ")
     assert "measured 20.3us, which breaks latency<=20us (20us) by 1.5%" in line

@@ -1,0 +1,29 @@
+"""Say where a search is, for people."""
+
+from autoslim_cli.cost.budget import MEASURES, Budget, short
+from autoslim_cli.cost.costs import Costs
+from autoslim_cli.searching import Step
+from autoslim_cli.training.score import Score
+
+
+def progress(costs: Costs, step: Step, last: Budget) -> str:
+    """Say where a step led, and what is left to slim until the last budget holds."""
+    cost = costs(step.channels)
+    bound = last.binding(cost)
+    kind, left = MEASURES[bound.measure], max(cost[bound.measure] - bound.limit, 0)
+    remains = f", {kind.show(left)} {kind.word} left" if step.kind in ("slim", "prune") else ""
+    score = step.score
+    words = f"loss {score.loss:.3f}  {score.metric.title} {score.text}"
+    return f"{short(cost['flops'])} FLOPs{remains}  {words}"
+
+
+def told(costs: Costs, step: Step, number: int) -> str:
+    """Say all of a step: its units, and where it led."""
+    changes = ", ".join(f"{unit} {before} to {after}" for unit, before, after in step.changes)
+    flops = short(costs["flops"](step.channels))
+    return f"step {number}, {step.kind}: {changes or 'all units'}; {flops} FLOPs, {said(step.score)}"
+
+
+def said(score: Score) -> str:
+    """Say a score."""
+    return f"loss {score.loss:.4f}, {score.metric.title} {score.text}"
