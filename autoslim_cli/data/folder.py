@@ -89,7 +89,7 @@ class ImageFiles:
         return f"sha256:{hashed.hexdigest()}"
 
     def select(self, chosen: Tensor) -> "ImageFiles":
-        """Return some of the files."""
+        """Return some of the files by their places (int64: images)."""
         names, masks = (Names(some[place] for place in chosen.tolist() if some) for some in (self.names, self.masks))
         return ImageFiles(self.directory, names, self.labels[chosen], masks)
 

@@ -30,7 +30,7 @@ class HubImages:
         return len(self.chosen)
 
     def select(self, chosen: Tensor) -> "HubImages":
-        """Return some of the images."""
+        """Return some of the images by their places (int64: images)."""
         return HubImages(self.name, self.table, self.column, self.label, torch.tensor(self.chosen)[chosen])
 
     def image(self, place: int) -> Tensor:

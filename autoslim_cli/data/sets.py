@@ -52,7 +52,7 @@ class Images:
         return len(self.indices)
 
     def select(self, indices: Tensor) -> "Images":
-        """Return the images at these places of the source."""
+        """Return the images at these places of the source (int64: images)."""
         return replace(self, indices=indices)
 
     def take(self, count: int) -> "Images":

@@ -39,7 +39,7 @@ class ImageShards:
         return len(self.names)
 
     def select(self, chosen: Tensor) -> "ImageShards":
-        """Return some of the images."""
+        """Return some of the images by their places (int64: images)."""
         names = Names(self.names[place] for place in chosen.tolist())
         return ImageShards(self.shards, names, self.labels[chosen], self.places[chosen])
 

@@ -39,7 +39,10 @@ class Source(Protocol):
         ...
 
     def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        """Yield batches of images (uint8) resized and cropped at the centre, as `transforms.fit` does."""
+        """Yield batches of images resized and cropped at the centre, as `transforms.fit` does, of their places.
+
+        Each batch of places is (int64: images), what is made of it (uint8: images, channels, height, width).
+        """
         ...
 
     def cropped(

@@ -47,7 +47,8 @@ def subtracted(
 ) -> Tensor:
     """Return a layer's outputs at `after` from its `inputs` at `before` and its `outputs` of these, cut to `after`.
 
-    `dim` is the dimension of `inputs` that counts channels.
+    `dim` is the dimension of `inputs` that counts channels: inputs of a convolution are (images, channels, height,
+    width), of a linear layer (images, ..., features).
     """
     row, module = layer.row, layer.module
     gone = cut(inputs, {dim: dropped(row.inputs, before, before, after)})

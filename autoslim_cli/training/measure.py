@@ -42,7 +42,7 @@ def _norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 def running_averages(network: nn.Module) -> list[Tensor]:
-    """Return the running means and variances of a network."""
+    """Return the running means and variances of a network, each (channels,)."""
     both = [(norm.running_mean, norm.running_var) for norm in _norms(network)]
     return [tensor for pair in both for tensor in pair if tensor is not None]
 

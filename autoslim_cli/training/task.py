@@ -29,13 +29,13 @@ def detached(outputs: Any) -> Any:
 
 
 def l2(outputs: Any, target: Any) -> Tensor:
-    """Return the mean squared difference of outputs and a target, added up over tensors."""
+    """Return the mean squared difference of outputs and a target of the same shapes, added up over tensors: ()."""
     pairs = zip(tensors(outputs), tensors(target), strict=True)
     return torch.stack([F.mse_loss(one.float(), other) for one, other in pairs]).sum()
 
 
 def l1(outputs: Any, target: Any) -> Tensor:
-    """Return the mean absolute difference of outputs and a target, added up over tensors."""
+    """Return the mean absolute difference of outputs and a target of the same shapes, added up over tensors: ()."""
     pairs = zip(tensors(outputs), tensors(target), strict=True)
     return torch.stack([F.l1_loss(one.float(), other) for one, other in pairs]).sum()
 
