@@ -1,7 +1,6 @@
 """Measure a caller's network on his batches: BN statistics, loss and score."""
 
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ def evaluate(network: nn.Module, batches: AnyBatches, task: Task | None = None) 
     return measure.evaluate(network, loader.some(len(loader)), task)
 
 
-def task_for(outputs: Any, task: Task | None, settings: TrainSettings | None = None) -> Task:
+def task_for(outputs: object, task: Task | None, settings: TrainSettings | None = None) -> Task:
     """Return the task, by default classification. Raises UsageError if outputs are no logits, and no task is named."""
     smoothing = settings.label_smoothing if settings else 0.0
     if task is not None:
@@ -57,7 +56,7 @@ def task_for(outputs: Any, task: Task | None, settings: TrainSettings | None = N
 
 
 @torch.inference_mode()
-def outputs_of(network: nn.Module, loader: Loader) -> Any:
+def outputs_of(network: nn.Module, loader: Loader) -> object:
     """Return what a network gives for the loader's first batch."""
     was_training = network.training
     outputs = forward(network.eval(), loader.first[0])

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +86,7 @@ class Scorer:
             self.drawn = draw, even(self.whole.images.select(order[: self.settings.images]), self.most)
         return self.drawn[1]
 
-    def _batches(self, draw: int) -> Iterable[tuple[Any, Any]]:
+    def _batches(self, draw: int) -> Iterable[Batch]:
         """Return the batches of a draw; where draws are fixed, they are loaded once."""
         draw = self.draw_of(draw)
         if self.anew:

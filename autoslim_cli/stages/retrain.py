@@ -151,7 +151,7 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
     if taught_by is not None and not task.teaches:
         raise UsageError(f"retrain.teacher: in {task.name} networks learn from the targets alone; leave it at none")
 
-    def softened(outputs: Any) -> Any:
+    def softened(outputs: object) -> object:
         return mapped(outputs, lambda one: one / temperature) if temperature != 1 else outputs
 
     def step(inputs: Tree, targets: Tree, over: Pass) -> Losses:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from autoslim_cli.data.batch import Batch
+from autoslim_cli.data.batch import Batch, Tree
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training.passes import Pass
@@ -20,7 +20,7 @@ Facts = dict[str, Any]
 Losses = dict[str, Tensor]
 """What a pass adds to the mean losses of its step, by name: (). The first is the one that progress shows."""
 
-Step = Callable[[Any, Any, Pass], Losses]
+Step = Callable[[Tree, Tree, Pass], Losses]
 """Given the inputs and targets of a pass, add gradients and return the losses."""
 
 

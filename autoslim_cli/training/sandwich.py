@@ -49,7 +49,7 @@ def subnetwork_names(settings: SupernetSettings) -> list[str]:
 
 
 def sandwich_step(
-    run: Callable[[Any, Key], Any],
+    run: Callable[[Tree, Key], Any],
     inputs: Tree,
     targets: Tree,
     first: Key,

@@ -23,18 +23,18 @@ NOISE = 1e-3
 """A difference of cross-entropy, or of a fraction, that a few thousand images do not tell from none."""
 
 
-def detached(outputs: Any) -> Any:
+def detached(outputs: object) -> Tree:
     """Return outputs without a gradient, in full precision."""
     return mapped(outputs, lambda tensor: tensor.detach().float())
 
 
-def l2(outputs: Any, target: Any) -> Tensor:
+def l2(outputs: object, target: object) -> Tensor:
     """Return the mean squared difference of outputs and a target of the same shapes, added up over tensors: ()."""
     pairs = zip(tensors(outputs), tensors(target), strict=True)
     return torch.stack([F.mse_loss(one.float(), other) for one, other in pairs]).sum()
 
 
-def l1(outputs: Any, target: Any) -> Tensor:
+def l1(outputs: object, target: object) -> Tensor:
     """Return the mean absolute difference of outputs and a target of the same shapes, added up over tensors: ()."""
     pairs = zip(tensors(outputs), tensors(target), strict=True)
     return torch.stack([F.l1_loss(one.float(), other) for one, other in pairs]).sum()
@@ -80,7 +80,7 @@ class Task:
     to_network: Callable[[Any], Any] = lambda targets: targets
     """Given targets, return those that such a network is given. Raises UsageError naming what was expected."""
 
-    def check_outputs(self, outputs: Any, image: tuple[int, ...]) -> None:
+    def check_outputs(self, outputs: object, image: tuple[int, ...]) -> None:
         """Raise UsageError if what a network gives for two images of a shape is not what the task expects."""
         if self.example is not None:
             with torch.device("meta"):
@@ -112,7 +112,7 @@ class Task:
             return forward(network, inputs)
         return judged(network, self.part, _all(inputs), self.to_network(targets))
 
-    def learned(self, outputs: Any, targets: Any) -> Tensor:
+    def learned(self, outputs: object, targets: Tree) -> Tensor:
         """Return the loss of training: (). Raises UsageError for outputs, targets or a loss of another shape."""
         self.check(outputs, targets)
         return self._one_number(self.loss(outputs, targets))
@@ -122,12 +122,12 @@ class Task:
         """Tell whether smaller networks learn from the largest."""
         return self.distillation is not None
 
-    def distilled(self, outputs: Any, target: Any) -> Tensor:
+    def distilled(self, outputs: object, target: object) -> Tensor:
         """Return the loss of learning from a larger network: ()."""
         assert self.distillation is not None
         return self._one_number(self.distillation(outputs, target))
 
-    def sums(self, outputs: Any, targets: Any) -> Tensor:
+    def sums(self, outputs: object, targets: Tree) -> Tensor:
         """Return what is kept of a batch: the sum of its losses, then the statistics: (1 + n,), in double precision.
 
         MPS has none; there they are floats.
@@ -158,7 +158,7 @@ class Task:
             )
         return Score(loss, value, self.metric)
 
-    def _one_number(self, loss: Any) -> Tensor:
+    def _one_number(self, loss: object) -> Tensor:
         """Return a loss. Raises UsageError if it is not one number that depends on the outputs."""
         if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
             raise UsageError(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoslim_cli.data.batch import Each, Tree, mapped, shapes
+from autoslim_cli.data.batch import Each, Tree, images_in, mapped, shapes
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.files.metric import AP, AP50, TOP1, Metric
 from autoslim_cli.own_code import load_factory, source_of
@@ -32,11 +32,11 @@ def classification(classes: int, label_smoothing: float = 0.0) -> Task:
     Smaller networks learn from the largest one's softmax alone, by soft cross-entropy (US-Nets, section 3.2).
     """
 
-    def check(outputs: Any, targets: Any) -> None:
+    def check(outputs: object, targets: Tree) -> None:
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] != classes:
             raise UsageError(
-                f"classification expects logits of shape (images, classes) = ({len(targets)}, {classes}), but the "
-                f"network gives {shapes(outputs)}; set model.classes, or mend the network's last layer"
+                f"classification expects logits of shape (images, classes) = ({images_in(targets)}, {classes}), but "
+                f"the network gives {shapes(outputs)}; set model.classes, or mend the network's last layer"
             )
         if shapes(targets) not in (shapes(outputs), f"({len(outputs)},)"):
             raise UsageError(
@@ -69,17 +69,17 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
     learn from the largest one's softmax at every pixel.
     """
 
-    def check(outputs: Any, masks: Any) -> None:
-        expected = (masks.shape[0], classes, *masks.shape[1:]) if isinstance(masks, Tensor) and masks.dim() == 3 else ()
-        if not expected:
+    def check(outputs: object, masks: object) -> None:
+        if not isinstance(masks, Tensor) or masks.dim() != 3:
             raise UsageError(f"segmentation expects masks (images, height, width), but the data gives {shapes(masks)}")
+        expected = (masks.shape[0], classes, *masks.shape[1:])
         if masks.dtype != torch.int64:
             raise UsageError(f"segmentation expects masks of whole numbers, but the data gives {masks.dtype}")
         try:
-            wrong = next((one for one in _parts(outputs).values() if shapes(one) != str(expected)), None)
+            right = all(shapes(one) == str(expected) for one in _parts(outputs).values())
         except KeyError:
-            wrong = outputs
-        if wrong is not None:
+            right = False
+        if not right:
             raise UsageError(
                 f"segmentation expects logits (images, classes, height, width) = {expected}, or several of them of "
                 f"which one is called out, but the network gives {shapes(outputs)}; set model.classes or model.input, "
@@ -92,15 +92,15 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         )
         return summed / (masks != ignore_index).sum().clamp(min=1)
 
-    def loss(outputs: Any, masks: Tensor) -> Tensor:
+    def loss(outputs: object, masks: Tensor) -> Tensor:
         main, *others = (cross_entropy(one, masks) for one in _parts(outputs).values())
         return main + AUXILIARY * torch.stack(others).sum() if others else main
 
-    def losses(outputs: Any, masks: Tensor) -> Tensor:
+    def losses(outputs: object, masks: Tensor) -> Tensor:
         each = F.cross_entropy(_main(outputs).float(), masks, ignore_index=ignore_index, reduction="none")
         return each.sum((1, 2)) / (masks != ignore_index).sum((1, 2)).clamp(min=1)
 
-    def statistics(outputs: Any, masks: Tensor) -> Tensor:
+    def statistics(outputs: object, masks: Tensor) -> Tensor:
         """Return pixels that are and are called each class, and those that are or are called it: (2 x classes,)."""
         counted = (masks != ignore_index).flatten()
         named, true = _main(outputs).argmax(1).flatten(), masks.flatten().clamp(0, classes - 1)
@@ -115,7 +115,7 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         shares = [both / either for both, either in zip(sums[:classes], sums[classes:], strict=True) if either]
         return sum(shares) / len(shares) if shares else float("nan")
 
-    def distillation(outputs: Any, target: Any) -> Tensor:
+    def distillation(outputs: object, target: object) -> Tensor:
         pairs = zip(_parts(outputs).values(), _parts(target).values(), strict=True)
         main, *others = (F.cross_entropy(one.float(), soft) for one, soft in pairs)
         return main + AUXILIARY * torch.stack(others).sum() if others else main
@@ -142,7 +142,7 @@ def super_resolution(scale: int = 2, distill: str = "l2") -> Task:
     or L1.
     """
 
-    def check(outputs: Any, targets: Any) -> None:
+    def check(outputs: object, targets: object) -> None:
         if not isinstance(outputs, Tensor) or outputs.dim() != 4 or shapes(outputs) != shapes(targets):
             raise UsageError(
                 f"super-resolution expects images (images, channels, height, width) = {shapes(targets)}, but the "
@@ -174,7 +174,7 @@ def multi_label(labels: int) -> Task:
     largest one's sigmoid.
     """
 
-    def check(outputs: Any, targets: Any) -> None:
+    def check(outputs: object, targets: object) -> None:
         for what, tree in (("logits", outputs), ("labels of 0 or 1", targets)):
             if not isinstance(tree, Tensor) or tree.dim() != 2 or tree.shape[1] != labels:
                 source = "network" if tree is outputs else "data"
@@ -233,7 +233,7 @@ def detection(classes: int, part: str, metric: str = "ap") -> Task:
             )
         return Each(cast(list[Tree], given))
 
-    def check(losses: Any, _targets: Any) -> None:
+    def check(losses: object, _targets: object) -> None:
         given = losses.values() if isinstance(losses, Mapping) else [losses]
         if not given or not all(isinstance(one, Tensor) and not one.dim() for one in given):
             raise UsageError(
@@ -241,7 +241,7 @@ def detection(classes: int, part: str, metric: str = "ap") -> Task:
                 f"{{classification: (), bbox_regression: ()}}, but it gives {shapes(losses)}"
             )
 
-    def loss(losses: Any, _targets: Any) -> Tensor:
+    def loss(losses: Mapping[str, Tensor], _targets: object) -> Tensor:
         return torch.stack(list(losses.values() if isinstance(losses, Mapping) else [losses])).sum()
 
     def statistics(found: Any, targets: Any) -> Tensor:
@@ -267,7 +267,7 @@ def detection(classes: int, part: str, metric: str = "ap") -> Task:
     )
 
 
-def _is_objects(objects: Any) -> bool:
+def _is_objects(objects: object) -> bool:
     """Tell whether these are boxes and labels of as many objects."""
     boxes, labels = (objects.get(key) if isinstance(objects, Mapping) else None for key in ("boxes", "labels"))
     if not isinstance(boxes, Tensor) or not isinstance(labels, Tensor):
@@ -283,11 +283,11 @@ def _without_crowds(objects: Any) -> dict[str, Tensor]:
     return {name: one[single] if one.dim() and len(one) == count else one for name, one in objects.items()}
 
 
-def _is_found(found: Any) -> bool:
+def _is_found(found: object) -> bool:
     """Tell whether these are boxes, labels and scores of as many boxes."""
-    return (
-        _is_objects(found) and isinstance(found.get("scores"), Tensor) and len(found["scores"]) == len(found["boxes"])
-    )
+    if not isinstance(found, Mapping) or not _is_objects(found):
+        return False
+    return isinstance(found.get("scores"), Tensor) and len(found["scores"]) == len(found["boxes"])
 
 
 def _parts(outputs: Any) -> dict[str, Tensor]:
@@ -299,7 +299,7 @@ def _parts(outputs: Any) -> dict[str, Tensor]:
     return {"out": outputs}
 
 
-def _main(outputs: Any) -> Tensor:
+def _main(outputs: object) -> Tensor:
     """Return the output that is scored."""
     return next(iter(_parts(outputs).values()))
 
