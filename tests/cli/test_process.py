@@ -44,7 +44,7 @@ def test_no_command_imports_torch_before_it_needs_it(arguments):
     assert "autoslim" in done.stdout or "digits" in done.stdout
 
 
-def test_the_demo_s_own_network_needs_no_torchvision(recipe):
+def test_a_built_in_network_needs_no_torchvision():
     code = (
         "import sys, runpy; sys.argv = ['autoslim', 'info', 'autoslim/cifar_resnet', '--input', '3,32,32', '--json']\n"
     )
