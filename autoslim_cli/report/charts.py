@@ -90,15 +90,17 @@ def rows(
     height = max(13.0, 3.0 * len(found) + 5)
     most = max((one.get(name, 0) for one in (*values, largest or {}) for name in names), default=0) or 1
     scale = (WIDTH - left - RIGHT) / most
-    drawing = _drawing(what, 20 + height * len(names))
+    legend, head = _legend(["base", *(one.name for one in facts.found)])
+    first = head + 18  # below the numbers of the scale
+    drawing = _drawing(what, first + 2 + height * len(names))
+    drawing.extend(legend)
     for tick in _ticks(0, most, 4):
         x = left + tick * scale
-        drawing.append(element("line", class_="line", x1=x, x2=x, y1=16, y2=18 + height * len(names)))
-        drawing.append(
-            element("text", show(int(tick) if what == "channels" else tick), class_="soft middle", x=x, y=11)
-        )
+        drawing.append(element("line", class_="line", x1=x, x2=x, y1=first - 2, y2=first + height * len(names)))
+        text = show(int(tick) if what == "channels" else tick)
+        drawing.append(element("text", text, class_="soft middle", x=x, y=first - 7))
     for place, name in enumerate(names):
-        top = 18 + height * place
+        top = first + height * place
         said = [f"{name}: base {show(base.get(name, 0))}"]
         said += [f"supernet {show(largest[name])}"] if largest else []
         said += [f"{n.name} {show(one.get(name, 0))}" for n, one in zip(facts.found, found, strict=True)]
@@ -117,7 +119,7 @@ def rows(
         drawing.append(row)
     for unit, (lane, members) in lanes.items():
         x = LABELS + LANE * lane + 4
-        ys = [18 + height * (place + 0.5) for place in members]
+        ys = [first + height * (place + 0.5) for place in members]
         path = f"M{x},{ys[0]:g}V{ys[-1]:g}" + "".join(f"M{x},{y:g}h{LANE * 0.6:g}" for y in ys)
         title = element("title", f"{unit}: {len(members)} layers whose counts are equal (tied by a sum or a recipe)")
         drawing.append(element("path", title, class_="tie", d=path))
@@ -247,6 +249,19 @@ def accuracy(metric: Metric, networks: Sequence[Network], cost: str, images: str
         drawing.append(element("text", name, x=legend + 12, y=15.5))
         legend += 24 + 5.6 * len(name)
     return drawing
+
+
+def _legend(names: Sequence[str]) -> tuple[list[Element], float]:
+    """Return the keys of the bars' colours, the base network's first, and how much height they take."""
+    drawn, x, y = list[Element](), 0.0, 0.0
+    for number, name in enumerate(names):
+        width = 22 + 5.6 * len(name)
+        if x and x + width > WIDTH:
+            x, y = 0.0, y + 14
+        drawn.append(_bar(f"bar {colour(number - 1)}" if number else "base", x, y + 2, 8, 8))
+        drawn.append(element("text", name, x=x + 12, y=y + 10))
+        x += width
+    return drawn, y + 16
 
 
 def colour(number: int) -> str:
