@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 from autoslim_cli.errors import UsageError
@@ -58,8 +58,8 @@ def _draw(axes: "Axes", shape: Element, style: Style, order: int) -> None:
         return
     width = float(style.get("stroke-width", "1").removesuffix("px"))
     dashes = tuple(float(length) / width for length in style.get("stroke-dasharray", "").split())
-    line = {"linewidth": width, "linestyle": (0, dashes) if dashes else "-", "zorder": order}
-    patch = {"facecolor": fill, "edgecolor": stroke, **line}
+    line: dict[str, Any] = {"linewidth": width, "linestyle": (0, dashes) if dashes else "-", "zorder": order}
+    patch: dict[str, Any] = {"facecolor": fill, "edgecolor": stroke, **line}
     if shape.tag == "rect":
         axes.add_patch(Rectangle((number("x"), number("y")), number("width"), number("height"), **patch))
     elif shape.tag == "circle":
@@ -67,8 +67,8 @@ def _draw(axes: "Axes", shape: Element, style: Style, order: int) -> None:
     elif shape.tag == "line":
         axes.plot([number("x1"), number("x2")], [number("y1"), number("y2")], color=stroke, **line)
     elif shape.tag == "polyline":
-        points = [tuple(map(float, point.split(","))) for point in shape.get("points", "").split()]
-        axes.plot(*zip(*points, strict=True), color=stroke, **line)
+        places = [point.split(",") for point in shape.get("points", "").split()]
+        axes.plot([float(x) for x, _ in places], [float(y) for _, y in places], color=stroke, **line)
     elif shape.tag == "path":
         for points in _runs(shape.get("d", "")):
             axes.add_patch(Polygon(points, closed="z" in shape.get("d", ""), fill=fill != "none", **patch))

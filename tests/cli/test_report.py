@@ -135,6 +135,8 @@ def test_accuracy_says_what_chose_the_channels_and_how_far_trainings_differ(work
     several = [text for text in marks if text.startswith("model-random-1, model-random-2, model-random-3: ")]
     assert len(several) == 1
     assert re.search(r": [\d.]+% ± [\d.]+%, 3 trainings at ", several[0])
+    words = page_of(worked).words
+    assert {"model-random-1 and 2 more", "3 trainings of 1 epochs from scratch"} <= set(words)
 
 
 def test_figures_as_png(worked, autoslim, refuse, monkeypatch):
