@@ -5,8 +5,8 @@ BIN := .venv/bin
 SETUP := .venv/.installed
 # The script that unpacks CIFAR-10 images into a directory, where such an archive is at hand.
 CIFAR10_UNPACK ?= ../shared/data/unpack
-# The demo's budget: a third of the base network's FLOPs.
-BUDGET ?= 33%
+# The demo's budget, of the base network's FLOPs: tight, so that channels in the wrong places show.
+BUDGET ?= 7%
 
 # Tests run side by side, with one thread each.
 WORKERS ?= 2
@@ -50,7 +50,7 @@ docs-links: $(SETUP) ## ask every other site that the pages link to; needs a net
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder linkcheck docs build/links
 
 demo: $(SETUP) ## run the whole job on the embedded digits
-	$(BIN)/autoslim run --recipe digits --flops $(BUDGET)
+	$(BIN)/autoslim run --recipe digits --flops $(BUDGET) --train-base
 
 smoke: $(SETUP) ## run all stages on CIFAR-10 images
 	@if [ -f $(CIFAR10_UNPACK) ]; then bash $(CIFAR10_UNPACK) data; \

@@ -51,6 +51,13 @@ def a_page(path: Path) -> bool:
     )
 
 
+def a_picture(path: Path) -> bool:
+    """Tell whether a picture is of `autoslim report --png`."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return start.startswith(b"\x89PNG") and b"Software\0autoslim" in start
+
+
 def by_name(_path: Path) -> bool:
     """Trust a name that only autoslim gives."""
     return True
@@ -61,6 +68,7 @@ MADE: dict[str, Callable[[Path], bool]] = {
     "*.safetensors": a_checkpoint,
     **dict.fromkeys(("search.jsonl", "search.old-*.jsonl"), a_log),
     **dict.fromkeys(("report.html", "report-*.svg"), a_page),
+    "report-*.png": a_picture,
     **dict.fromkeys(("supernet.resume*.pt", "joint.resume*.pt", "model-*.resume*.pt", ".*.part", ".*.lock"), by_name),
     **dict.fromkeys(("supernet.metrics.jsonl", "joint.metrics.jsonl", "model-*.metrics.jsonl"), by_name),
     **dict.fromkeys(("report.json", "spectrum.json", "spectrum.png"), by_name),

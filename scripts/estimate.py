@@ -52,7 +52,7 @@ def work_of_step(space: Space, recipe: Recipe, count: Any) -> float:
     """Return the multiply-adds of one image in a step of the supernet's training."""
     rng = random.Random(0)
     return PASSES * statistics.mean(
-        sum(count(channels) for channels in draw_subnetworks(space, recipe.supernet, rng)) for _ in range(DRAWS)
+        sum(count(channels) for channels in draw_subnetworks(space, recipe.supernet, count, rng)) for _ in range(DRAWS)
     )
 
 
@@ -100,7 +100,7 @@ def estimate(name: str) -> dict[str, Any]:
     directory = catalogue.shipped()[name]
     recipe = load_recipe(directory)
     model = recipe.model
-    reading = constrained(read(build(model, directory), model.input, model.classes), recipe.space)
+    reading = constrained(read(build(model, directory), *model.shapes, part=model.trace), recipe.space)
     table = reading.table
     space = space_of(table, recipe.supernet, recipe.space)
     base = flops(table, table.base)

@@ -239,6 +239,9 @@ def report(
             autocompletion=completion.files(*completion.TABLES),
         ),
     ] = None,
+    as_png: Annotated[
+        bool, typer.Option("--png", help="Draw the figures as PNG, too: pip install 'autoslim[plot]'.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
@@ -250,7 +253,7 @@ def report(
     project = open_recipe(recipe, [*(overrides or ()), "device=cpu"], verbose)
     from autoslim_cli.stages.report import report as stage
 
-    result = stage(project, latency_table)
+    result = stage(project, latency_table, as_png=as_png)
     if as_json:
         print_json(result)
         return

@@ -117,6 +117,15 @@ def config_in(path: Path, facts: dict[str, Any]) -> ChannelConfig:
         raise ArtifactError(f"{path}: damaged (config: {explain(error, ChannelConfig)}); make it again") from None
 
 
+BY_HAND = "by hand"
+
+
+def chosen_by(path: Path) -> str:
+    """Return what chose a config's channels: the strategy of the search that found them, or `by hand`."""
+    found = read_config(path).found
+    return (found.strategy or "a search") if found else BY_HAND
+
+
 def write_config(path: Path, config: ChannelConfig) -> None:
     """Write a channel config atomically, without empty keys."""
     write_json(path, config.model_dump(mode="json", exclude_none=True))

@@ -51,6 +51,10 @@ class ModelFacts(_Facts):
     test: Score | None = Field(default=None, description="Loss and score on the test set, of a retrained network")
     holdout: Score | None = Field(default=None, description="On the holdout, of a sub-network that was cut out")
     metric: Metric = Field(default=TOP1, description="What the score is")
+    chosen_by: str | None = Field(
+        default=None,
+        description="Of a network that was retrained from a channel config: the strategy that found it, or `by hand`",
+    )
 
     @model_validator(mode="after")
     def _scored(self) -> Self:

@@ -14,7 +14,7 @@ from autoslim_cli.report.markup import element
 WIDTH = 400.0
 """Of every figure, in its own units: a phone shows it at about its own size."""
 
-LABELS, LANE, RIGHT = 112.0, 6.0, 8.0
+LABELS, LANE, RIGHT = 112.0, 6.0, 14.0
 COLOURS = 6
 
 STYLE = """
@@ -90,15 +90,17 @@ def rows(
     height = max(13.0, 3.0 * len(found) + 5)
     most = max((one.get(name, 0) for one in (*values, largest or {}) for name in names), default=0) or 1
     scale = (WIDTH - left - RIGHT) / most
-    drawing = _drawing(what, 20 + height * len(names))
+    legend, head = _legend([("base", "base"), *((f"bar {colour(n)}", one.name) for n, one in enumerate(facts.found))])
+    first = head + 18  # below the numbers of the scale
+    drawing = _drawing(what, first + 2 + height * len(names))
+    drawing.extend(legend)
     for tick in _ticks(0, most, 4):
         x = left + tick * scale
-        drawing.append(element("line", class_="line", x1=x, x2=x, y1=16, y2=18 + height * len(names)))
-        drawing.append(
-            element("text", show(int(tick) if what == "channels" else tick), class_="soft middle", x=x, y=11)
-        )
+        drawing.append(element("line", class_="line", x1=x, x2=x, y1=first - 2, y2=first + height * len(names)))
+        text = show(int(tick) if what == "channels" else tick)
+        drawing.append(element("text", text, class_="soft middle", x=x, y=first - 7))
     for place, name in enumerate(names):
-        top = 18 + height * place
+        top = first + height * place
         said = [f"{name}: base {show(base.get(name, 0))}"]
         said += [f"supernet {show(largest[name])}"] if largest else []
         said += [f"{n.name} {show(one.get(name, 0))}" for n, one in zip(facts.found, found, strict=True)]
@@ -117,7 +119,7 @@ def rows(
         drawing.append(row)
     for unit, (lane, members) in lanes.items():
         x = LABELS + LANE * lane + 4
-        ys = [18 + height * (place + 0.5) for place in members]
+        ys = [first + height * (place + 0.5) for place in members]
         path = f"M{x},{ys[0]:g}V{ys[-1]:g}" + "".join(f"M{x},{y:g}h{LANE * 0.6:g}" for y in ys)
         title = element("title", f"{unit}: {len(members)} layers whose counts are equal (tied by a sum or a recipe)")
         drawing.append(element("path", title, class_="tie", d=path))
@@ -192,8 +194,10 @@ def said_of(step: Mapping[str, object], metric: Metric) -> str:
 
 def training(facts: Facts) -> Element:
     """Draw the loss of every training against its steps, the supernet's that of its largest sub-network."""
-    top = 10.0 + 12 * len(facts.curves)
+    legend, head = _legend((f"bar {colour(number)}", name) for number, name in enumerate(facts.curves))
+    top = head + 6
     drawing, left, right, bottom = _drawing("training", top + 210), 44.0, WIDTH - RIGHT, top + 176
+    drawing.extend(legend)
     x, ticks = _scale([step for points in facts.curves.values() for step, _ in points], left, right)
     for tick in ticks:
         drawing.append(element("line", class_="line", x1=x(tick), x2=x(tick), y1=top, y2=bottom))
@@ -207,16 +211,14 @@ def training(facts: Facts) -> Element:
         line = _line(f"{colour(number)} wire", [(x(step), y(loss)) for step, loss in points])
         line.append(element("title", f"{name}: {len(points)} looks, the last at a loss of {points[-1][1]:.4g}"))
         drawing.append(line)
-        drawing.append(element("text", name, class_=colour(number), x=left, y=10 + 12 * number))
     return drawing
 
 
 def accuracy(metric: Metric, networks: Sequence[Network], cost: str, images: str, title: str) -> Element:
     """Draw a score against a cost, by what chose the channels; networks of equal channels: a mean and a deviation."""
-    points: dict[str, dict[tuple[tuple[str, int], ...], list[Network]]] = {}
-    for network in networks:
-        alike = points.setdefault(network.channels_by, {})
-        alike.setdefault(tuple(network.channels.items()), []).append(network)
+    points: dict[str, list[Sequence[Network]]] = {}
+    for same in alike(networks):
+        points.setdefault(same[0].channels_by, []).append(same)
     drawing, left, right, top, bottom = _drawing(title, 230), 44.0, WIDTH - RIGHT, 30.0, 196.0
     x, ticks = _scale([network.costs[cost] for network in networks], left, right)
     for tick in ticks:
@@ -230,23 +232,53 @@ def accuracy(metric: Metric, networks: Sequence[Network], cost: str, images: str
     drawing.append(element("text", title, class_="soft middle", x=(left + right) / 2, y=bottom + 28))
     legend = left
     for number, (name, groups) in enumerate(points.items()):
-        shape, at = colour(number), sorted(groups.values(), key=lambda same: same[0].costs[cost])
+        shape, at = colour(number), sorted(groups, key=lambda same: same[0].costs[cost])
         means = [(x(same[0].costs[cost]), y(statistics.fmean(n.scores[images] for n in same))) for same in at]
         drawing.append(_line(f"{shape} wire", means))
         for same, (px, py) in zip(at, means, strict=True):
             scores = [one.scores[images] for one in same]
-            mean, spread = statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
-            said = f"{', '.join(one.name for one in same)}: {metric.show(mean)}"
-            said += f" \u00b1 {metric.show(spread)}, {len(same)} trainings" if spread else ""
+            mean, deviation = statistics.fmean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
+            said = f"{', '.join(one.name for one in same)}: {spread(scores, metric)}"
+            said += f", {len(same)} trainings" if len(same) > 1 else ""
             said += f" at {short(same[0].costs[cost]) if cost == 'flops' else format(same[0].costs[cost], '.4g')}"
-            if spread:
-                line = element("line", class_=shape, x1=px, x2=px, y1=y(mean - spread), y2=y(mean + spread))
+            if deviation:
+                line = element("line", class_=shape, x1=px, x2=px, y1=y(mean - deviation), y2=y(mean + deviation))
                 drawing.append(line)
             drawing.append(_mark(number, shape, px, py, said))
         drawing.append(_mark(number, shape, legend + 4, 12, name))
         drawing.append(element("text", name, x=legend + 12, y=15.5))
         legend += 24 + 5.6 * len(name)
     return drawing
+
+
+def _legend(names: Iterable[tuple[str, str]]) -> tuple[list[Element], float]:
+    """Return keys of colours, given as classes and names, and how much height they take."""
+    drawn, x, y = list[Element](), 0.0, 0.0
+    for class_, name in names:
+        width = 22 + 5.6 * len(name)
+        if x and x + width > WIDTH:
+            x, y = 0.0, y + 14
+        drawn.append(_bar(class_, x, y + 2, 8, 8))
+        drawn.append(element("text", name, x=x + 12, y=y + 10))
+        x += width
+    return drawn, y + 16
+
+
+def alike(networks: Iterable[Network]) -> list[Sequence[Network]]:
+    """Return networks by what they have in common: channels, what chose them, and how they were trained."""
+    groups: dict[tuple[object, ...], list[Network]] = {}
+    for network in networks:
+        key = (tuple(network.channels.items()), network.channels_by, network.trained)
+        groups.setdefault(key, []).append(network)
+    return list(groups.values())
+
+
+def spread(scores: Sequence[float], metric: Metric) -> str:
+    """Write a score, of several their mean and deviation."""
+    if not scores:
+        return ""
+    deviation = f" \u00b1 {metric.show(statistics.stdev(scores))}" if len(scores) > 1 else ""
+    return metric.show(statistics.fmean(scores)) + deviation
 
 
 def colour(number: int) -> str:

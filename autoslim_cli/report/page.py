@@ -1,12 +1,12 @@
 """Write a report as one HTML page that needs nothing else: no script, no network, light and dark, on a phone too."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from xml.etree.ElementTree import Element
 
 from autoslim_cli.cost.budget import MEASURES
 from autoslim_cli.files.metric import TOP1
-from autoslim_cli.report.charts import STYLE, colour, said_of
+from autoslim_cli.report.charts import STYLE, alike, said_of, spread
 from autoslim_cli.report.facts import Artifact, Facts, Network
 from autoslim_cli.report.markup import element, html
 
@@ -34,8 +34,6 @@ th, td { text-align: right; padding: 4px 8px; border-bottom: 1px solid var(--lin
 th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; color: var(--soft); }
 td.left, th.left { text-align: left; } td.wrap { white-space: normal; min-width: 9em; overflow-wrap: anywhere; }
 code, pre { font: .9em ui-monospace, monospace; } pre { overflow-x: auto; white-space: pre-wrap; }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em; }
-.name { margin-right: .9em; white-space: nowrap; }
 .changed { color: var(--c1); font-weight: 600; } summary { cursor: pointer; color: var(--soft); }
 details > * + * { margin-top: .5em; }
 """.strip()
@@ -55,9 +53,9 @@ def page(facts: Facts, figures: Mapping[str, Element]) -> str:
         element("title", f"{facts.title}: autoslim report"),
         element("style", PAGE_STYLE + "\n" + STYLE),
     )
-    cards = [_section("Channels along the network", _CHANNELS, _legend(facts), figures["channels"], _units(facts))]
+    cards = [_section("Channels along the network", _CHANNELS, figures["channels"], _units(facts))]
     if "slimming" in figures:
-        cards.append(_section("Slimming", facts.search, None, figures["slimming"], _steps(facts)))
+        cards.append(_section("Slimming", facts.search, figures["slimming"], _steps(facts)))
     for name, title, text in (
         ("accuracy", f"{headed} against FLOPs", f"Test {score} of retrained networks, by what chose their channels."),
         *((f"accuracy-{name}", f"{headed} against {name}", "As its latency table predicts it.") for name in devices),
@@ -68,17 +66,16 @@ def page(facts: Facts, figures: Mapping[str, Element]) -> str:
         *((name, f"Where {name} go", "Layers timed alone; a network's sum is corrected.") for name in devices),
     ):
         if name in figures:
-            bars = name in ("flops", "params", *devices)
-            cards.append(_section(title, text, _legend(facts) if bars else None, figures[name]))
+            cards.append(_section(title, text, figures[name]))
     body = element(
         "body",
         element("h1", facts.title),
         element("p", facts.about, class_="soft"),
-        _section("Networks", facts.model, None, _networks(facts, devices)),
+        _section("Networks", facts.model, *_networks(facts, devices)),
         element("div", *cards, class_="cards"),
-        _section("Where it comes from", _PROVENANCE, None, _provenance(facts.artifacts)),
-        _section("Left out", "", None, _list(facts.notes)) if facts.notes else None,
-        _section("Recipe", "", None, _folded("recipe.yaml with every default", element("pre", facts.recipe))),
+        _section("Where it comes from", _PROVENANCE, _provenance(facts.artifacts)),
+        _section("Left out", "", _list(facts.notes)) if facts.notes else None,
+        _section("Recipe", "", _folded("recipe.yaml with every default", element("pre", facts.recipe))),
         element(
             "p",
             f"autoslim {facts.version}; FLOPs are multiply-adds of convolutions and linear layers, batch 1",
@@ -95,19 +92,9 @@ _CHANNELS = (
 _PROVENANCE = "Every artifact records what it was made from; a parent that has changed since is marked."
 
 
-def _section(title: str, text: str, *parts: Element | None) -> Element:
+def _section(title: str, text: str, *parts: Element) -> Element:
     """Return a card: a heading, a sentence, and what it shows."""
     return element("section", element("h2", title), element("p", text, class_="soft") if text else None, *parts)
-
-
-def _legend(facts: Facts) -> Element:
-    """Name the colours of the networks that are drawn."""
-    colours = [("base", "base"), *((one.name, colour(number)) for number, one in enumerate(facts.found))]
-    keys = [
-        element("span", element("span", class_="key", style=f"background:var(--{variable})"), name, class_="name")
-        for name, variable in colours
-    ]
-    return element("p", *(part for key in keys for part in (key, " ")))
 
 
 def _table(heads: Sequence[str], rows: Iterable[Iterable[Element | str]], *, left: int = 1) -> Element:
@@ -121,26 +108,36 @@ def _table(heads: Sequence[str], rows: Iterable[Iterable[Element | str]], *, lef
     return element("div", table, class_="scroll")
 
 
-def _networks(facts: Facts, devices: Sequence[str]) -> Element:
-    """List the networks with their costs, and what was measured of them."""
-    networks = [facts.base, facts.supernet, *facts.found, *facts.others]
-    measured = [where for where in ("holdout", "test") if any(where in network.scores for network in networks)]
+def _networks(facts: Facts, devices: Sequence[str]) -> Iterator[Element]:
+    """List the networks with their costs, and what was measured of them; the supernet's sub-networks are folded."""
+    each = ([one] for one in (facts.base, facts.supernet, *facts.found))
+    yield _costs_and_scores(facts, devices, [*each, *alike(one for one in facts.others if one.kind == "retrained")])
+    if subnets := [[one] for one in facts.others if one.kind == "subnet"]:
+        yield _folded(f"{len(subnets)} sub-networks of the supernet", _costs_and_scores(facts, devices, subnets))
+
+
+def _costs_and_scores(facts: Facts, devices: Sequence[str], several: Sequence[Sequence[Network]]) -> Element:
+    """List networks; those of equal channels that were trained alike share a row."""
+    every = [network for same in several for network in same]
+    measured = [where for where in ("holdout", "test") if any(where in network.scores for network in every)]
     memory = [name for name in ("activation_memory",) if name in facts.base.costs]
-    budgets = ["budget"] if any(network.budget for network in networks) else []
-    heads = ["network", *budgets, "FLOPs", "params", *("activations" for _ in memory), *devices]
+    heads = ["network", "FLOPs", "params", *("activations" for _ in memory), *devices]
     heads += [f"{where} {facts.metric.title}" for where in measured]
 
-    def row(network: Network) -> Iterable[Element | str]:
-        costs = network.costs
-        yield f"{network.name}{f' ({network.trained})' if network.trained else ''}"
-        yield from (_budget(network) for _ in budgets)
+    def row(same: Sequence[Network]) -> Iterable[Element | str]:
+        network, costs = same[0], same[0].costs
+        name = min((one.name for one in same), key=len)
+        several = f"{len(same)} trainings of " if len(same) > 1 else ""
+        said = [_budget(network)] if network.budget else [several + network.trained] if network.trained else []
+        others = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        yield element("span", name + others, *(element("div", text, class_="soft") for text in said))
         yield f"{costs['flops']:,.0f} ({costs['flops'] / facts.base.costs['flops']:.0%})"
         yield f"{costs['params']:,.0f}"
         yield from (MEASURES[name].show(costs[name]) for name in memory)
         yield from (f"{costs[name]:.4g}" for name in devices)
-        yield from (facts.metric.show(network.scores[where]) if where in network.scores else "" for where in measured)
+        yield from (spread([n.scores[where] for n in same if where in n.scores], facts.metric) for where in measured)
 
-    return _table(heads, map(row, networks))
+    return _table(heads, map(row, several))
 
 
 def _budget(network: Network) -> str:

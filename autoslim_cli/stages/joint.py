@@ -8,6 +8,7 @@ from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
@@ -34,6 +35,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         raise UsageError("--joint: name two or more channel configs of different names")
     switches = dict(sorted(found.items(), key=lambda item: costs["flops"](item[1]), reverse=True))
     paths = {name: project.directory / f"model-{name}.safetensors" for name in switches}
+    chosen = {path.stem.removeprefix("arch-"): chosen_by(path) for path in configs}
     job = Job(
         section="retrain",
         settings=recipe.retrain,
@@ -47,14 +49,18 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         state=project.directory / STATE_FILE,
         track=recipe.track,
     )
-    facts = trained(job, lambda: _training(project, switches, paths), project.reporter, project.ranks, resume=resume)
+    facts = trained(
+        job, lambda: _training(project, switches, paths, chosen), project.reporter, project.ranks, resume=resume
+    )
     return [
         {"name": name, "path": str(paths[name]), **costs(channels), **facts[paths[name]]["test"]}
         for name, channels in switches.items()
     ]
 
 
-def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict[str, Path]) -> Training:
+def _training(
+    project: Project, switches: dict[str, dict[str, int]], paths: dict[str, Path], chosen: dict[str, str]
+) -> Training:
     """Build the slimmable network, and say how it is trained, split and measured."""
     recipe, network, costs = project.recipe, project.network, project.costs
     full = largest(switches)
@@ -83,7 +89,8 @@ def _training(project: Project, switches: dict[str, dict[str, int]], paths: dict
             plain = slimmable.extract(channels, name)
             end_training(project, plain)
             score = on_test_images(project, plain, task)
-            facts = {"config": configs[name].model_dump(mode="json", exclude_none=True), **measured("test", score)}
+            config = configs[name].model_dump(mode="json", exclude_none=True)
+            facts = {"config": config, "chosen_by": chosen[name], **measured("test", score)}
             ended[paths[name]] = Result(plain.state_dict(), facts)
         return ended
 

@@ -13,8 +13,15 @@ from autoslim_cli.cost.budget import MEASURES, parse
 from autoslim_cli.cost.configs import check_cost
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.atomic import file_name, sha256, write_text
-from autoslim_cli.files.channel_config import ChannelConfig, config_in, config_sha256, describe, read_config
+from autoslim_cli.files.atomic import file_name, sha256, write_bytes, write_text
+from autoslim_cli.files.channel_config import (
+    BY_HAND,
+    ChannelConfig,
+    config_in,
+    config_sha256,
+    describe,
+    read_config,
+)
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
@@ -24,6 +31,7 @@ from autoslim_cli.report.charts import STYLE, figures
 from autoslim_cli.report.facts import Artifact, Facts, Kind, Layer, Network, Parent
 from autoslim_cli.report.markup import svg_file
 from autoslim_cli.report.page import page
+from autoslim_cli.report.png import png
 from autoslim_cli.searching.log import LOG_FILE, read_log, read_steps
 from autoslim_cli.stages.compare import kind_of, scores_of
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
@@ -35,19 +43,22 @@ MOST = 1e18
 """Beyond it no FLOPs and no losses are drawn."""
 
 
-def report(project: Project, latency_table: Path | None = None) -> dict[str, Any]:
+def report(project: Project, latency_table: Path | None = None, *, as_png: bool = False) -> dict[str, Any]:
     """Write `report.html` and `report-<figure>.svg` of what lies in the recipe's directory; return their paths.
 
     Latency is that of the tables that lie there, or of one that is named. Files that cannot be read, or are of another
-    network, are left out and named.
+    network, are left out and named. `as_png` draws the figures as PNG, too: UsageError without matplotlib.
     """
     facts = gathered(project, latency_table)
     drawn = figures(facts)
+    pictures = {name: png(drawing) for name, drawing in drawn.items()} if as_png else {}
     written = {}
     for name, drawing in drawn.items():
         path = project.directory / f"report-{file_name(name)}.svg"
         write_text(path, svg_file(drawing, STYLE))
         written[name] = str(path)
+        if name in pictures:
+            write_bytes(path.with_suffix(".png"), pictures[name])
     path = project.directory / PAGE_FILE
     write_text(path, page(facts, drawn))
     for note in facts.notes:
@@ -78,8 +89,8 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             **more,
         )
 
-    # 1. Channel configs, then checkpoints: what a config says of its origin tells what chose a checkpoint's channels.
-    found, others, chosen_by = list[Network](), list[Network](), dict[str, str]()
+    # 1. Channel configs and checkpoints.
+    found, others = list[Network](), list[Network]()
     supernet: dict[str, float] = {}
     artifacts = []
     paths = (*sorted(directory.glob("arch-*.json")), *sorted(directory.glob("*.safetensors")))
@@ -100,20 +111,16 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             notes.append(str(error))
             continue
         if not facts:
-            chosen_by[path.name] = _chosen_by(config)
             budget = config.found.budget if config.found else ""
             limits = dict(_limits(budget, project.costs(project.network.base)))
             name = path.stem.removeprefix("arch-")
             found.append(network(name, "found", channels, scores=scores, budget=budget, limits=limits))
             continue
-        parents = facts.get("made_from", {}).get("parents", {})
-        by = next((chosen_by.get(name, "searched") for name in parents if name.endswith(".json")), "one width")
         kind: Kind = "retrained" if kind_of(facts) == "retrained" else "subnet"
-        by = (
-            by
-            if kind == "retrained"
-            else ("one width" if channels in map(space.uniform, _widths(path)) else "searched")
-        )
+        if kind == "retrained":
+            by = _chosen_by(facts)
+        else:
+            by = "one width" if channels in map(space.uniform, _widths(path)) else "searched"
         trained = _training(facts) if kind == "retrained" else ""
         others.append(network(path.stem, kind, channels, scores=scores, channels_by=by, trained=trained))
     # 2. The search.
@@ -202,10 +209,11 @@ def _limits(budget: str, base: Mapping[str, float]) -> Iterator[tuple[str, float
                 yield measure, parse(measure, bound, base[measure]).limit
 
 
-def _chosen_by(config: ChannelConfig) -> str:
-    """Say what chose a config's channels."""
-    names = {"random": "random", "uniform": "one width"}
-    return names.get((config.found.strategy or "") if config.found else "", "searched")
+def _chosen_by(facts: Mapping[str, Any]) -> str:
+    """Say what chose a retrained network's channels: without a config one width."""
+    from_config = any(name.endswith(".json") for name in facts.get("made_from", {}).get("parents", {}))
+    names = {"uniform": "one width", "random": "random", BY_HAND: BY_HAND}
+    return names.get(facts.get("chosen_by") or "", "searched") if from_config else "one width"
 
 
 def _widths(path: Path) -> Iterator[float]:

@@ -16,6 +16,7 @@ from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import file_name
+from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
@@ -48,7 +49,7 @@ def retrain(
     path = project.directory / f"{stem}.safetensors"
 
     def build() -> Training:
-        return _training(project, name, channels, path)
+        return _training(project, name, channels, path, {"chosen_by": chosen_by(config)} if config else {})
 
     job = Job(
         section="retrain",
@@ -170,8 +171,8 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
     return step
 
 
-def _training(project: Project, name: str, channels: dict[str, int], path: Path) -> Training:
-    """Build the network, and say how it is trained and measured."""
+def _training(project: Project, name: str, channels: dict[str, int], path: Path, also: dict[str, str]) -> Training:
+    """Build the network, and say how it is trained and measured; `also` goes among the facts of its file."""
     recipe, cost = project.recipe, project.costs(channels)
     network, taught_by = start.started(project, channels), start.teacher(project)
     config = config_of(project.network, project.costs, channels, built=network)
@@ -188,7 +189,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path)
     def results() -> dict[Path, Result]:
         end_training(project, network)
         score = on_test_images(project, network, task)
-        facts = {"config": config.model_dump(mode="json", exclude_none=True), **measured("test", score)}
+        facts = {"config": config.model_dump(mode="json", exclude_none=True), **measured("test", score), **also}
         return {path: Result(network.state_dict(), facts)}
 
     needs = StepMemory.of(project.network.reading)

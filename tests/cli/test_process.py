@@ -44,7 +44,7 @@ def test_no_command_imports_torch_before_it_needs_it(arguments):
     assert "autoslim" in done.stdout or "digits" in done.stdout
 
 
-def test_the_demo_s_own_network_needs_no_torchvision(recipe):
+def test_a_built_in_network_needs_no_torchvision():
     code = (
         "import sys, runpy; sys.argv = ['autoslim', 'info', 'autoslim/cifar_resnet', '--input', '3,32,32', '--json']\n"
     )
@@ -159,6 +159,7 @@ def test_make_clean_leaves_what_a_person_made(worked, tmp_path):
     shutil.copy(ROOT / "Makefile", copy)
     mine = Path(shutil.move(worked, copy / "recipes/mine"))
     (mine / "report.json").write_text("{}")
+    (mine / "report-flops.png").write_bytes(b"\x89PNG\r\n\x1a\n... tEXtSoftware\0autoslim")
     (mine / ".supernet.safetensors.x.part").write_text("cut short")
     config = json.loads((mine / "arch-30pct.json").read_text())
     by_hand = {key: config[key] for key in ("format", "model", "channels")}
@@ -170,6 +171,7 @@ def test_make_clean_leaves_what_a_person_made(worked, tmp_path):
         "weights.safetensors": "not even one",
         "latency-cpu.json": "{}",
         "report.md": "notes",
+        "report-mine.png": "a picture",
     }
     for name, text in stays.items():
         (mine / name).write_text(text)

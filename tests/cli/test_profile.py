@@ -87,6 +87,13 @@ def synthetic(worked, profiled, quick):
     return other
 
 
+def test_a_report_shows_accuracy_against_latency_and_where_it_goes(worked, synthetic, autoslim_json):
+    figures = autoslim_json("report", "-r", worked)["figures"]
+    assert {"accuracy-ms on phone", "ms on phone"} <= figures.keys()
+    assert "predicted ms on phone" in Path(figures["accuracy-ms on phone"]).read_text()
+    assert "Where ms on phone go" in (worked / "report.html").read_text()
+
+
 def test_profile_then_search_by_latency(worked, quick, autoslim_json):
     result = autoslim_json("profile", "-r", worked)
     table = read_table(table_of(worked))

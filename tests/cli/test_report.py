@@ -1,11 +1,14 @@
 """The report: one page of everything in a recipe's directory, whatever names and texts lie in it."""
 
 import json
+import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from autoslim_cli.files.channel_config import read_config
 
@@ -113,6 +116,43 @@ def test_the_report_shows_the_budget_the_uniform_network_and_test_top1(worked, a
         ticks = [(float(one.get("x")), float(one.text.removesuffix("K"))) for one in texts]
         assert len(ticks) > 1
         assert ticks == sorted(ticks, key=lambda tick: tick[1])
+
+
+def test_accuracy_says_what_chose_the_channels_and_how_far_trainings_differ(worked, autoslim):
+    """Searched, random, of one width and by hand, whatever has become of the config that a network was trained at."""
+    random, hand = worked / "arch-30pct.json", worked / "arch-mine.json"
+    autoslim("search", "--flops", "30%", "-r", worked, "search.strategy=random", "search.draws=2")  # of the same name
+    for seed in (1, 2, 3):
+        autoslim("retrain", random, "--name", f"random-{seed}", "retrain.epochs=1", f"seed={seed}")
+    config = json.loads(random.read_text())
+    hand.write_text(json.dumps({key: config[key] for key in ("format", "model", "channels")}))
+    autoslim("retrain", hand, "retrain.epochs=1")
+    autoslim("retrain", "--width", "0.5", "-r", worked, "retrain.epochs=1")
+    random.unlink()
+    autoslim("report", "-r", worked)
+    marks = {mark.text: mark for mark in ElementTree.parse(worked / "report-accuracy.svg").iter() if mark.text}
+    assert {"searched", "random", "one width", "by hand"} <= marks.keys()
+    several = [text for text in marks if text.startswith("model-random-1, model-random-2, model-random-3: ")]
+    assert len(several) == 1
+    assert re.search(r": [\d.]+% ± [\d.]+%, 3 trainings at ", several[0])
+    words = page_of(worked).words
+    assert {"model-random-1 and 2 more", "3 trainings of 1 epochs from scratch"} <= set(words)
+
+
+def test_figures_as_png(worked, autoslim, refuse, monkeypatch):
+    autoslim("report", "-r", worked, "--png")
+    files = sorted(worked.glob("report-*.svg"))
+    assert [path.with_suffix(".png") for path in files] == sorted(worked.glob("report-*.png"))
+    for path in files:
+        *_, width, height = map(float, ElementTree.parse(path).getroot().get("viewBox").split())
+        with Image.open(path.with_suffix(".png")) as picture:
+            assert picture.info["Software"] == "autoslim"
+            assert picture.size == pytest.approx((2.5 * width, 2.5 * height), abs=1)
+            colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+        assert {(255, 255, 255), (0x66, 0x70, 0x85)} < colours  # the ground, and letters beside an axis
+        assert ((0xC2, 0x41, 0x0C) in colours) == ("c1" in path.read_text().partition("</style>")[2])
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "pip install 'autoslim[plot]'" in refuse(2, "report", "-r", worked, "--png")
 
 
 def test_nothing_in_a_name_or_a_text_runs(worked, autoslim):

@@ -32,8 +32,8 @@ def test_every_shipped_recipe_is_valid(name):
     if said:  # to as many digits as it says
         digits = len(said[1].rstrip("MG").replace(".", "").lstrip("0"))
         assert float(f"{counted:.{digits}g}") == parse("flops", said[1], 1).limit
-    assert said or name == "digits"
-    assert len([unit for unit in space.units.values() if len(unit.counts) > 1]) >= 5
+    assert said
+    assert len([unit for unit in space.units.values() if len(unit.counts) > 1]) >= 4  # Conv-4 has no more
     half = parse("flops", "50%", counted).limit
     assert flops(reading.table, space.smallest) < half < flops(reading.table, space.largest)
     # What is in it is used rightly: as many means as colours, a holdout of whole scorings, epochs that are epochs.
