@@ -25,8 +25,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,10 @@ def normalised(batches: Iterator[Any]) -> Iterator[Any]:
         yield images.float().div_(255).sub_(mean).div_(std).contiguous(memory_format=torch.channels_last), labels
 
 
-def rate(batches: Iterator[Any], count: int, workers: int) -> tuple[float, float]:
+def rate(begin: Callable[[], Iterator[Any]], count: int, workers: int) -> tuple[float, float]:
     """Return images per second, once what the workers had ready is taken, and the seconds until the first batch."""
     began = time.perf_counter()
+    batches = begin()
     next(batches)
     first = time.perf_counter() - began
     for _ in itertools.islice(batches, 2 * workers):
@@ -143,7 +145,7 @@ def wait_share(directory: Path, workers: int, epochs: int) -> float:
                     "name": "image-folder",
                     "path": os.path.relpath(directory, recipe),
                     "holdout": 8,
-                    "limit": 328,
+                    "limit": 968,
                     "workers": workers,
                     "memory": 0,
                     "augment": {"crop": "resized", "flip": True},
@@ -212,13 +214,12 @@ def main() -> None:
     firsts: dict[str, list[float]] = {"autoslim": [], "torchvision": []}
     for number in range(options.rounds):
         for name, batches in (
-            ("autoslim", images.training(BATCH, 0, number)),
-            ("torchvision", normalised(iter(loader))),
+            ("autoslim", partial(images.training, BATCH, 0, number)),
+            ("torchvision", lambda: normalised(iter(loader))),
         ):
             speed, first = rate(batches, options.batches, options.workers)
             rates[name].append(speed)
             firsts[name].append(first)
-            del batches
     ratios = [a / b for a, b in zip(rates["autoslim"], rates["torchvision"], strict=True)]
     result = {
         "files": len(files.names),
@@ -228,7 +229,7 @@ def main() -> None:
         "ratios": [round(ratio, 3) for ratio in ratios],
         "images_per_second": {name: round(statistics.median(values), 1) for name, values in rates.items()},
         "first_batch_seconds": {name: round(statistics.median(values), 2) for name, values in firsts.items()},
-        "wait_share": round(wait_share(directory, options.workers, 3), 4),
+        "wait_share": round(wait_share(directory, options.workers, 2), 4),
         "worker_memory": memory_of_workers(files, options.workers, options.batches),
     }
     if options.json:

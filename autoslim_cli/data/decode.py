@@ -66,7 +66,8 @@ def decode(path: Path | str, data: bytes | None = None) -> Tensor:
                 return torch.from_numpy(np.array(image.convert("L"))).unsqueeze(0)
             # Pillow warns of transparent palettes that skip RGBA.
             opaque = image.convert("RGBA") if "transparency" in image.info else image
-            return torch.from_numpy(np.array(opaque.convert("RGB"))).permute(2, 0, 1)
+            colours = opaque if opaque.mode == "RGB" else opaque.convert("RGB")
+            return torch.from_numpy(np.array(colours)).permute(2, 0, 1)
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, *bombs) as error:
         reason = " ".join(str(error).split())
         raise AutoslimError(f"{path} cannot be read as an image ({reason}); remove it or write it again") from None

@@ -19,7 +19,7 @@ from autoslim_cli.data.workers import Collate, Workers
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.own_code import load_factory, source_of
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings
-from autoslim_cli.seeds import seed_from
+from autoslim_cli.seeds import drawing_by, seed_from
 
 SAMPLED = 16
 """Items that a digest looks at: reading all of them could take hours."""
@@ -201,8 +201,7 @@ def as_plain(tensor: Tensor) -> Tensor:
 def _drawing(seed: int) -> Iterator[None]:
     """Let what torch, numpy and Python draw depend on a seed, and leave them as they were."""
     before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing_by(seed):
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoslim_cli.recipe.schema import AugmentSettings
-from autoslim_cli.seeds import seed_from
+from autoslim_cli.seeds import drawing_by, seed_from
 
 SMALL = 64
 """Inputs up to this height and width show whole images; larger ones lose the borders, as is usual on ImageNet."""
@@ -87,8 +87,7 @@ def by_policy(image: Tensor, policy: str, seed: int) -> Tensor:
     from torchvision.transforms import v2
 
     vary = v2.RandAugment() if policy == "randaugment" else v2.TrivialAugmentWide()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_from(seed, "policy"))
+    with drawing_by(seed_from(seed, "policy")):
         varied: Tensor = vary(image)
     return varied
 
@@ -111,8 +110,7 @@ def random_part(
         if rows < height or columns < width:  # too small for a part of that size
             return fit(image, height, width), None if mask is None else fit(mask[None], height, width, nearest=True)[0]
         crop = v2.RandomCrop([height, width])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing_by(seed):
         if mask is None:
             cropped: Tensor = crop(image)
             return cropped, None
