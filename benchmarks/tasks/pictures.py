@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SIDE = 96
-PLACES = {"chelsea": (90, 150), "china": (50, 250), "life": (300, 420)}
+PLACES = {"chelsea": (70, 125), "china": (90, 160), "astronaut": (336, 122)}
 """Top and left of the parts of test photographs that are shown."""
 SCENES = range(6)
 """The first test scenes."""
