@@ -26,7 +26,7 @@ def print_trained(task: str, some: Sequence[Row]) -> None:
     print("| --- " * 6 + "|")
     for share in SHARES:
         found, even = (by_seed(task, some, network, share) for network in ("searched", "one width"))
-        both = [found[seed] - even[seed] for seed in found if seed in even]
+        both = [found[seed] - even[seed] for seed in sorted(found) if seed in even]
         used = [row["used"] for row in some if row.get("share") == share and "used" in row]
         if both:
             each = ", ".join(f"{one:+.2f}" for one in both)
