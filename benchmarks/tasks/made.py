@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,13 +19,15 @@ NAMES = {"uniform": "one width", "searched": "searched"}
 def make(chosen: Chosen) -> list[Row]:
     """Make what has no row yet; return all rows of the chosen tasks and seeds."""
     for task in chosen.tasks:
-        if not TASKS[task].images.is_dir():
-            sys.exit(f"{TASKS[task].images} is not there: python {TASKS[task].script}")
+        images = TASKS[task].images
+        if images and not images.is_dir():
+            sys.exit(f"{images} is not there: python {TASKS[task].script}")
         if task == "super-resolution" and not find(rows_of(chosen.file(task)), network="bicubic"):
             add_row(chosen.file(task), bicubic(chosen, task))
         for seed in chosen.seeds:
             retrained(chosen, task, seed)
-            spectrum(chosen, task, seed)
+            if TASKS[task].spectrum:
+                spectrum(chosen, task, seed)
     rows = [row for task in chosen.tasks for row in rows_of(chosen.file(task))]
     return [row for row in rows if row["seed"] in (None, *chosen.seeds)]
 
@@ -90,8 +93,9 @@ def prepared(chosen: Chosen, task: str, seed: int) -> Path:
     place = chosen.place(task, seed)
     if not (place / "recipe.yaml").exists():
         place.mkdir(parents=True, exist_ok=True)
-        recipe = ROOT / "recipes" / TASKS[task].recipe / "recipe.yaml"
-        (place / "recipe.yaml").write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")
+        recipe = ROOT / "recipes" / TASKS[task].recipe
+        for file in [*recipe.glob("*.py"), recipe / "recipe.yaml"]:
+            shutil.copy(file, place)
     return place
 
 

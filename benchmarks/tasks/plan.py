@@ -23,12 +23,17 @@ class Shown:
     """A task: its recipe, its images and the script that makes them, and its score."""
 
     recipe: str
-    images: Path
+    images: Path | None
+    """None: the recipe makes its own."""
     script: str
     score: str
     label: str
     times: float = 1.0
     """What a score is multiplied by to be shown: 100 for a fraction."""
+    settings: tuple[str, ...] = ()
+    """What the recipe is told besides."""
+    spectrum: bool = True
+    """Whether sub-networks of the supernet are measured as well, without retraining."""
 
 
 TASKS = {
@@ -37,6 +42,12 @@ TASKS = {
     ),
     "segmentation": Shown(
         "cifar10-scenes", Path("data/scenes"), "scripts/make_scenes.py", "miou", "mean IoU, %", times=100
+    ),
+    "detection": Shown(
+        *("digits-detection", None, "", "ap50", "AP at IoU 0.5, %"),
+        times=100,
+        settings=("data.args={count: 600}", "data.holdout=100", "train.epochs=6", "retrain.epochs=10"),
+        spectrum=False,
     ),
 }
 QUICK = ["data.limit=200", "data.holdout=50", "train.epochs=1", "retrain.epochs=1", "calibrate.images=50"]
@@ -66,7 +77,9 @@ class Chosen:
 
     def settings(self, task: str, seed: int) -> list[str]:
         """Return what a task's recipe is told besides."""
-        return [f"seed={seed}", f"data.path={TASKS[task].images.resolve()}", *(QUICK if self.quick else [])]
+        shown = TASKS[task]
+        path = [f"data.path={shown.images.resolve()}"] if shown.images else []
+        return [f"seed={seed}", *path, *shown.settings, *(QUICK if self.quick else [])]
 
 
 def rows_of(path: Path) -> list[Row]:
