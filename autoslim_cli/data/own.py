@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ class OwnSource(Dataset[Any]):
         collate: Collate = default_collate,
     ) -> None:
         self.name, self.plain, self.varied, self.collate = name, plain, varied, collate
-        self.workers = Workers(self, workers, collate)
         self.chosen, self._digest = chosen.tolist(), digest
+        self.workers = Workers(copy(self), workers, collate)
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -148,8 +149,8 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         at_own_scale: bool = False,
     ) -> None:
         self.files, self.labels, self.shape = files, files.labels, shape
-        self.workers = Workers(self, workers)
         self.masks, self.at_own_scale = masks, at_own_scale
+        self.workers = Workers(copy(self), workers)
 
     @cached_property
     def digest(self) -> str:

@@ -32,6 +32,9 @@ class Workers:
 
     They start with the first pass and end with the data set: to start them for every epoch would take seconds each
     time, and the images that they had ready would be lost. A pass that begins within another has processes of its own.
+
+    The data set must not hold its own workers: the garbage collector would take such a circle apart in an order in
+    which they are not told to end, and each is waited for.
     """
 
     def __init__(self, dataset: Dataset[Any], count: int, collate: Collate = default_collate) -> None:

@@ -3,6 +3,8 @@
 import itertools
 import os
 import pickle
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch.utils.data import Dataset
 
 from autoslim_cli.data import workers as module
 from autoslim_cli.data.folder import ImageFiles, Names
+from autoslim_cli.data.own import OwnSource
+from autoslim_cli.data.sources import FileSource
 from autoslim_cli.data.workers import Workers
 from autoslim_cli.errors import AutoslimError
 
@@ -75,6 +79,16 @@ def test_what_workers_are_given_can_be_pickled_while_they_run(pool):
     source = pool.load(BATCHES)
     next(source)
     assert values(pickle.loads(pickle.dumps(pool)).load(BATCHES)) == WANTED
+
+
+def test_sources_hold_no_circle_through_which_workers_would_not_be_told_to_end():
+    files = ImageFiles(Path(), Names(["a.jpg"]), torch.zeros(1, dtype=torch.int64))
+    gone = weakref.ref(FileSource(files, (3, 8, 8), 2).workers)
+    assert gone() is None  # without the garbage collector
+    own = OwnSource("own", [], [], digest=str, chosen=torch.arange(1), workers=2)
+    gone = weakref.ref(own.workers)
+    del own
+    assert gone() is None
 
 
 def test_the_main_process_may_load_alone():
