@@ -12,6 +12,8 @@ import pytest
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.lock import locked
 
+pytestmark = pytest.mark.slow
+
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom autoslim_cli.files.lock import locked\n"
 HOLD += "with locked(Path(sys.argv[1])):\n    print('mine', flush=True)\n    time.sleep(60)\n"
 

@@ -15,6 +15,8 @@ import typer
 from autoslim_cli.cli.app import app
 from autoslim_cli.cli.examples import EXAMPLES
 
+pytestmark = pytest.mark.slow
+
 ROOT: typer.core.TyperGroup = typer.main.get_command(app)
 COMMANDS = {name: command for name, command in ROOT.commands.items() if name != "recipes"}
 COMMANDS |= {f"recipes {name}": command for name, command in ROOT.commands["recipes"].commands.items()}
