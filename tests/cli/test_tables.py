@@ -10,6 +10,8 @@ import pytest
 from autoslim_cli.cli import device, tables
 from autoslim_cli.cli.tables import laid_out
 
+pytestmark = pytest.mark.slow
+
 SWITCHES = ["supernet.bn=switchable", "supernet.widths=[0.5,1.0]", "supernet.width=1.0", "supernet.min_width=0.5"]
 COMMANDS = {
     "train-supernet": ["-r", "{0}", "train.epochs=1", "--force"],

@@ -37,6 +37,8 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import untrained_model
 from autoslim_cli.training.tasks import detection
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 64, 64)
 SMALL = {"min_size": 64, "max_size": 64, "box_batch_size_per_image": 16, "rpn_post_nms_top_n_train": 50}
 SMALL |= {"rpn_pre_nms_top_n_train": 50, "rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 20}
