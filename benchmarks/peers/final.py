@@ -54,7 +54,7 @@ def train(chosen: Chosen, job: Job, found: Row) -> Row:
         compute = accounting.total(parts_of(chosen, job.seed, job.share, DEAREST))
         left_over = compute - accounting.total(before)
         epochs = accounting.epochs_for(left_over, found["flops"], base.train_images)
-    recipe = chosen.place(job.seed, "warm" if arm.source == "warm" else "supernet")
+    recipe = chosen.place(job.seed, "warm" if arm.is_warm else "supernet")
     if not recipe.joinpath("recipe.yaml").exists():  # no arm so far needed that supernet
         write_recipe(chosen, job.seed, recipe.name, train={"epochs": base.supernet_epochs})
     made = autoslim(
@@ -82,7 +82,7 @@ def spent_before(job: Job, found: Row, trained: Sequence[Row]) -> dict[str, int]
         assert row is not None
         parts[what] = row["multiply_adds"]
     # One width needs no search: it is the widest that fits. What our command evaluates to say its loss is not its own.
-    return {**parts, "search": 0 if job.arm.source == "one-width" else found["multiply_adds"]}
+    return {**parts, "search": 0 if job.arm.is_one_width else found["multiply_adds"]}
 
 
 def parts_of(chosen: Chosen, seed: int, share: int, arm: Arm) -> dict[str, int]:

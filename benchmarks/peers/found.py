@@ -13,6 +13,7 @@ SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("supernet", {}),
     "random": ("supernet", {"strategy": "random"}),
     "warm": ("warm", {}),
+    "warm-one-width": ("warm", {"strategy": "uniform"}),
 }
 """Sources that are searches of ours: the supernet that they ask, and what they change in the default search."""
 

@@ -32,7 +32,7 @@ class Base:
     """Of every final training."""
     base_epochs: int = 20
     supernet_epochs: int = 12
-    warm_epochs: int = 6
+    warm_epochs: int = 12
     """Of a supernet that starts from the trained base network."""
     warm_width: float = 1.0
     """Of that supernet: channels that a trained network does not have are hardly trained in so few epochs."""
@@ -73,7 +73,6 @@ BASES = {
         (0,),
         epochs=12,
         base_epochs=12,
-        warm_epochs=4,
     ),
     "doubling": Base(
         "ResNet-14 with a stem of stride 2 (6.7M FLOPs)",
@@ -84,7 +83,6 @@ BASES = {
         (0,),
         epochs=12,
         base_epochs=12,
-        warm_epochs=4,
     ),
     "quick": Base(
         "ResNet-8 with a stem of stride 2, a few images: whether everything runs",
@@ -132,7 +130,17 @@ class Arm:
         """Return what is trained before it."""
         base = self.source in PEERS
         supernet = self.source in ("ours", "random") or (self.source == "one-width" and self.start == "supernet")
-        return (*["base"] * base, *["supernet"] * supernet, *["warm"] * (self.source == "warm"))
+        return (*["base"] * base, *["supernet"] * supernet, *["warm"] * self.is_warm)
+
+    @property
+    def is_warm(self) -> bool:
+        """Return whether it works on the supernet that starts from a trained base network."""
+        return self.source.startswith("warm")
+
+    @property
+    def is_one_width(self) -> bool:
+        """Return whether its channels are the widest that fit, which takes no search."""
+        return self.source.endswith("one-width")
 
 
 PEERS = {
@@ -148,6 +156,8 @@ TOOLS = {
 """The environment variable that names a tool's python (this one by default), and the module that must be there."""
 
 OURS = "ours"
+OUR_WEIGHTS = "one width, our weights"
+"""A control: what our supernets' weights are worth without a search."""
 ARMS = (
     Arm("one width", "one-width"),
     Arm(OURS, "ours"),
@@ -155,10 +165,11 @@ ARMS = (
     Arm(OURS, "warm", "supernet"),
     Arm("torch-pruning", "torch-pruning-l2", "pruned"),
     Arm("fastnas", "fastnas", "pruned"),
+    Arm(OUR_WEIGHTS, "warm-one-width", "supernet"),
     Arm("torch-pruning", "torch-pruning-l2"),
     Arm("fastnas", "fastnas"),
     Arm("random", "random"),
-    Arm("one width", "one-width", "supernet"),
+    Arm(OUR_WEIGHTS, "one-width", "supernet"),
     Arm("torch-pruning", "torch-pruning-taylor"),
     Arm("torch-pruning", "torch-pruning-taylor", "pruned"),
     Arm("one width, all our compute", "one-width", all_compute=True),

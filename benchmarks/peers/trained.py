@@ -10,12 +10,13 @@ from plan import Chosen, Row, add_row, find, rows_of, write_recipe
 
 
 def train(chosen: Chosen) -> None:
-    """Train what is not there yet, for this shard's seeds."""
+    """Train what is not there yet, of this shard's share."""
+    makers = {"base": base_network, "supernet": supernet, "warm": warm_supernet}
     wanted = {need for arm in chosen.wanted for need in arm.needs} | {"base"}
-    for seed in chosen.seeds[chosen.shard :: chosen.shards]:
-        for what, make in (("base", base_network), ("supernet", supernet), ("warm", warm_supernet)):
-            if what in wanted and not find(rows_of(chosen.file("trained")), seed=seed, what=what):
-                add_row(chosen.file("trained"), {"seed": seed, "what": what, **make(chosen, seed)})
+    jobs = [(seed, what) for seed in chosen.seeds for what in makers if what in wanted]
+    for seed, what in jobs[chosen.shard :: chosen.shards]:
+        if not find(rows_of(chosen.file("trained")), seed=seed, what=what):
+            add_row(chosen.file("trained"), {"seed": seed, "what": what, **makers[what](chosen, seed)})
 
 
 def base_network(chosen: Chosen, seed: int) -> Row:
