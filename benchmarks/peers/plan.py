@@ -286,7 +286,7 @@ def views(chosen: Chosen, seed: int) -> Path:
             for file in some:
                 link = place / view / part / file.parent.name / file.name
                 link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.is_symlink():
+                with suppress(FileExistsError):  # of an earlier run, or of a process beside this one
                     link.symlink_to(file)
     (place / "ready").touch()
     return place
