@@ -2,7 +2,8 @@
 
 ResNet-14 with a stem of stride 2 (6.7M FLOPs) on CIFAR-10 images (data/cifar10-jpeg; `make smoke` unpacks them where
 they are at hand). 10,000 training images never train a supernet: searches use up to 5,000 of them, the other 5,000 are
-the fresh images that judge what was found. Everything made lies in runs/study; every stage skips what is there.
+the fresh images that judge what was found. Everything made lies in runs/study, its rows in benchmarks/results/study;
+every stage skips what is there.
 
     python benchmarks/study train      the supernets, one for each seed
     python benchmarks/study search     every variant of the search on every supernet

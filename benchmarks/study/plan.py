@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path("runs/study")
+RESULTS = Path("benchmarks/results/study")
 
 
 @dataclass(frozen=True)
@@ -208,14 +209,21 @@ def open_seed(seed: int, other: str | None = None, training: int | None = None) 
     return open_recipe(str(directory), OTHERS[other])
 
 
+def results(seed: int, name: str) -> Path:
+    """Return where rows of a kind are kept."""
+    return RESULTS / CHOSEN.name / f"seed-{seed}" / name
+
+
 def rows_of(seed: int, name: str) -> list[dict[str, Any]]:
     """Return the lines of one of a seed's result files."""
-    path = CHOSEN.place / f"seed-{seed}" / name
+    path = results(seed, name)
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def add_row(seed: int, name: str, row: dict[str, Any]) -> None:
     """Add a line to one of a seed's result files."""
-    with (place(seed) / name).open("a") as file:
+    path = results(seed, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps({key: value for key, value in row.items() if key != "channels"}), flush=True)

@@ -27,9 +27,9 @@ def rank(seeds: Sequence[int], others: Sequence[str], supernet: int = 0) -> None
         for row in (row for seed in seeds for row in rows_of(seed, "retrained.jsonl")):
             text = json.dumps(row["channels"])
             inside = all(row["channels"][name] <= count for name, count in bench.project.network.space.largest.items())
-            if row["share"] == CHOSEN.base.judged[0] and text not in scored and inside:
+            if text not in scored and inside:
                 scored.add(text)
-                facts = {"other": other, "network": row["network"], "channels": row["channels"]}
+                facts = {name: row[name] for name in ("network", "share", "channels")} | {"other": other}
                 add_row(supernet, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
 
 

@@ -1,12 +1,12 @@
 """Print the tables of docs/searches.md."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from plan import CHOSEN, OTHERS, RETRAINED, VARIANTS, rows_of
-from ranked import OWN
+from plan import CHOSEN, RETRAINED, VARIANTS, rows_of
+from ranking import report_ranked
+from written import head, spread
 
 Rows = list[dict[str, Any]]
 
@@ -18,22 +18,7 @@ def report(seeds: Sequence[int]) -> None:
     report_found(found)
     report_tight(found)
     report_retrained(trained, found)
-    judged = [row for rows in trained.values() for row in rows if row["share"] == CHOSEN.base.judged[0]]
-    report_ranked(judged, seeds)
-
-
-def spread(values: Sequence[float], digits: int = 3, scale: float = 1.0, *, sign: bool = False) -> str:
-    """Write a mean and its deviation; `sign`: of differences."""
-    if not values:
-        return ""
-    deviation = f" ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    mean = scale * statistics.mean(values)
-    return (f"{mean:+.{digits}f}" if sign else f"{mean:.{digits}f}") + deviation
-
-
-def head(*cells: str) -> None:
-    """Print the head of a table."""
-    print(f"\n| {' | '.join(cells)} |\n{'| --- ' * len(cells)}|")
+    report_ranked([row for rows in trained.values() for row in rows], seeds)
 
 
 def report_found(found: dict[int, Rows]) -> None:
@@ -125,39 +110,3 @@ def difference(values: Sequence[float], others: Sequence[float]) -> str:
     gain = statistics.mean(values) - statistics.mean(others)
     p = ttest_ind(values, others, equal_var=False).pvalue
     return f"{100 * gain:+.1f} ± {100 * error:.1f} | {f'{p:.3f}' if p >= 0.0005 else '< 0.001'}"
-
-
-def report_ranked(trained: Rows, supernets: Sequence[int]) -> None:
-    """Print how supernets' scores rank the retrained networks: one correlation for the supernet of each seed."""
-    head("supernet", "networks", "scored by", "Kendall", "Spearman")
-    several: dict[str, list[float]] = {}
-    for row in trained:
-        several.setdefault(json.dumps(row["channels"]), []).append(row["test_top1"])
-    tops = {channels: statistics.mean(values) for channels, values in several.items()}
-    for other in (OWN, *OTHERS):
-        scored = [
-            {json.dumps(r["channels"]): r for r in rows_of(seed, "ranked.jsonl") if r["other"] == other}
-            for seed in supernets
-        ]
-        scored = [{name: row for name, row in one.items() if name in tops} for one in scored]
-        scored = [one for one in scored if len(one) > 4]
-        for group, within in (("all", ""), ("random alone", "random ")):
-            own = [{n: r for n, r in one.items() if r["network"].startswith(within)} for one in scored]
-            if any(own):
-                ranked(other, group, tops, [one for one in own if one])
-
-
-def ranked(supernet: str, group: str, trained: dict[str, float], scored: Sequence[dict[str, Any]]) -> None:
-    """Print the rank correlations of supernets' scores with the test top-1 after retraining."""
-    from scipy.stats import kendalltau, spearmanr
-
-    networks = ", ".join(dict.fromkeys(str(len(one)) for one in scored))
-    for key, sign in (("loss", -1), ("top1", 1), ("calibrated_loss", -1), ("calibrated_top1", 1)):
-        cells = []
-        for correlation in (kendalltau, spearmanr):
-            values = [
-                correlation([sign * row["supernet"][key] for row in one.values()], [trained[n] for n in one]).statistic
-                for one in scored
-            ]
-            cells.append(", ".join(f"{value:.2f}" for value in values))
-        print(f"| {supernet} | {group}, {networks} | {key} | {' | '.join(cells)} |")
