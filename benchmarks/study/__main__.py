@@ -13,6 +13,8 @@ every stage skips what is there.
     python benchmarks/study fast       a network found by latency beside one found by FLOPs that is as fast
     python benchmarks/study report     the tables of docs/searches.md and docs/latency.md
 
+Train, search and retrain with `--other "12 epochs, budget-aware"` compare two ways of drawing random sub-networks.
+
 About eight hours of one CPU core in all. `--seeds 0` does one seed; processes with different --seeds or --shard run
 side by side (with one thread and one core each). `--base flat`, before the stage, studies a network of even widths.
 """
@@ -26,15 +28,16 @@ import found
 import ranked
 import retrained
 import tables
-from plan import BASES, CHOSEN, OTHERS, RETRAINED, VARIANTS, open_seed
+from plan import BASES, CHOSEN, OTHERS, OWN, RETRAINED, VARIANTS, open_seed
 
 
-def train(seeds: Sequence[int]) -> None:
-    """Train the supernets."""
+def train(seeds: Sequence[int], other: str) -> None:
+    """Train the supernets, or others."""
     from autoslim_cli.stages.train_supernet import train_supernet
 
     for seed in seeds:
-        print(json.dumps(train_supernet(open_seed(seed), resume=True)["widths"]), flush=True)
+        project = open_seed(seed, None if other == OWN else other)
+        print(json.dumps(train_supernet(project, resume=True)["widths"]), flush=True)
 
 
 def main() -> None:
@@ -48,18 +51,24 @@ def main() -> None:
         one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
         return one
 
+    def on_another(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--other", choices=OTHERS, default=OWN, help="supernets that are trained otherwise")
+
     one = stage("train")
-    one.set_defaults(run=lambda o: train(o.seeds))
+    on_another(one)
+    one.set_defaults(run=lambda o: train(o.seeds, o.other))
     one = stage("search")
+    on_another(one)
     one.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    one.set_defaults(run=lambda o: found.search(o.seeds, o.variants))
+    one.set_defaults(run=lambda o: found.search(o.seeds, o.variants, o.other))
     one = stage("retrain")
+    on_another(one)
     one.add_argument("--variants", nargs="+", choices=[*RETRAINED, "random"], default=[*RETRAINED, "random"])
     one.add_argument("--shares", type=int, nargs="+", help="all that are retrained by default")
     one.add_argument("--shard", type=int, default=0)
     one.add_argument("--shards", type=int, default=1)
     one.set_defaults(
-        run=lambda o: retrained.retrain(o.seeds, o.variants, o.shares or CHOSEN.base.judged, o.shard, o.shards)
+        run=lambda o: retrained.retrain(o.seeds, o.variants, o.shares or CHOSEN.base.judged, o.shard, o.shards, o.other)
     )
     one = stage("rank")
     one.add_argument("--others", nargs="*", choices=OTHERS, default=list(OTHERS))

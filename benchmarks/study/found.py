@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from plan import BATCH, FRESH, SEARCHED, VARIANTS, add_row, open_seed, rows_of, shares_of
+from plan import BATCH, FRESH, OWN, SEARCHED, VARIANTS, add_row, found_rows, open_seed, shares_of
 
 
 class Bench:
@@ -98,14 +98,14 @@ class Bench:
         }
 
 
-def search(seeds: Sequence[int], variants: Sequence[str]) -> None:
-    """Run the variants that have no result yet."""
+def search(seeds: Sequence[int], variants: Sequence[str], other: str = OWN) -> None:
+    """Run the variants that have no result yet, on each seed's supernet, or on one that is trained otherwise."""
     for seed in seeds:
-        bench = Bench(seed)
+        bench = Bench(seed, None if other == OWN else other)
         for name in variants:
-            done = {(row["variant"], row["share"]) for row in rows_of(seed, "found.jsonl")}
+            done = {(row["variant"], row["share"]) for row in found_rows(seed, other)}
             if all((name, share) in done for share in shares_of(name)):
                 continue
             for row in bench.search(name):
                 if (name, row["share"]) not in done:
-                    add_row(seed, "found.jsonl", row)
+                    add_row(seed, "found.jsonl", {"other": other, **row})

@@ -147,7 +147,10 @@ RETRAINED = ("uniform", "stride 0.05", "default", "lazy", "lazy, per FLOP", "ran
 TRAININGS = 2
 """How many times the network of a supernet is retrained, each from its own seed."""
 RANDOM = 12
-"""How many random networks are retrained, on the first seed alone."""
+"""How many random networks are retrained for each budget, on the first seed alone."""
+OWN = "12 epochs"
+"""The study's own supernet."""
+BUDGET_AWARE = "12 epochs, budget-aware"
 OTHERS = {
     "4 epochs": ["train.epochs=4"],
     "4 epochs, one width for all units": ["train.epochs=4", "supernet.sampling=uniform"],
@@ -155,7 +158,9 @@ OTHERS = {
     "4 epochs, 1.0x": ["train.epochs=4", "supernet.width=1.0"],
     "4 epochs, floor of 0.3x": ["train.epochs=4", "supernet.min_width=0.3"],
     "4 epochs, warm start": ["train.epochs=4", "model.weights=model-base.safetensors"],
+    BUDGET_AWARE: ["supernet.sampling=budget"],
 }
+"""Supernets that are trained otherwise, and how."""
 
 
 @dataclass
@@ -218,6 +223,11 @@ def rows_of(seed: int, name: str) -> list[dict[str, Any]]:
     """Return the lines of one of a seed's result files."""
     path = results(seed, name)
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def found_rows(seed: int, other: str = OWN) -> list[dict[str, Any]]:
+    """Return what was found on a seed's supernet."""
+    return [row for row in rows_of(seed, "found.jsonl") if row["other"] == other]
 
 
 def add_row(seed: int, name: str, row: dict[str, Any]) -> None:

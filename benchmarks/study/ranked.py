@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from found import Bench
-from plan import CHOSEN, FRESH, OTHERS, add_row, open_seed, rows_of
-
-OWN = "12 epochs"
-"""The study's own supernet."""
+from plan import CHOSEN, FRESH, OTHERS, OWN, add_row, open_seed, rows_of
 
 
 def rank(seeds: Sequence[int], others: Sequence[str], supernet: int = 0) -> None:

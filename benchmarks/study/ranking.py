@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from plan import CHOSEN, OTHERS, RETRAINED, rows_of
-from ranked import OWN
+from plan import CHOSEN, OTHERS, OWN, RETRAINED, rows_of
 from written import head
 
 Rows = list[dict[str, Any]]

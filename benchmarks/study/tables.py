@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from plan import CHOSEN, RETRAINED, VARIANTS, rows_of
+from plan import BUDGET_AWARE, CHOSEN, OWN, RETRAINED, VARIANTS, found_rows, rows_of
 from ranking import report_ranked
 from written import head, spread
 
@@ -13,11 +13,12 @@ Rows = list[dict[str, Any]]
 
 def report(seeds: Sequence[int]) -> None:
     """Print all tables."""
-    found = {seed: rows_of(seed, "found.jsonl") for seed in seeds}
+    found = {seed: found_rows(seed) for seed in seeds}
     trained = {seed: rows_of(seed, "retrained.jsonl") for seed in seeds}
     report_found(found)
     report_tight(found)
     report_retrained(trained, found)
+    report_sampling(trained)
     report_ranked([row for rows in trained.values() for row in rows], seeds)
 
 
@@ -83,6 +84,22 @@ def report_retrained(trained: dict[int, Rows], found: dict[int, Rows]) -> None:
             name = f"random, {len(drawn)} networks"
             gain = difference(tops, means(runs["uniform"]))
             print(f"| {share} % | {name} | {spread(tops, 1, 100)} | {gain} | {losses} | {len(drawn)} |")
+
+
+def report_sampling(trained: dict[int, Rows]) -> None:
+    """Print what is found on supernets whose random sub-networks are drawn in two ways, and what retraining gives."""
+    head("budget", "supernet", "network", "loss on fresh images", "test top-1", "trainings")
+    for share in CHOSEN.base.judged:
+        for other in (OWN, BUDGET_AWARE):
+            found = {seed: found_rows(seed, other) for seed in trained}
+            for name in ("default", "uniform"):
+                rows = [r for some in found.values() for r in some if (r["variant"], r["share"]) == (name, share)]
+                runs = trainings(name, share, trained, found)
+                tops = [row["test_top1"] for some in runs.values() for row in some]
+                if rows:
+                    losses = spread([row["loss"] for row in rows])
+                    count = f"{len(tops)} of {len(runs)}"
+                    print(f"| {share} % | {other} | {name} | {losses} | {spread(tops, 1, 100)} | {count} |")
 
 
 def trainings(name: str, share: int, trained: dict[int, Rows], found: dict[int, Rows]) -> dict[int, Rows]:
