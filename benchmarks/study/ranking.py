@@ -1,7 +1,6 @@
 """Print how supernets' scores rank networks beside how another training of them does."""
 
 import json
-import math
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -63,12 +62,17 @@ def print_ranked(
 
 
 def interval(correlation: Callable[..., Any], one: Sequence[float], other: Sequence[float]) -> str:
-    """Write a rank correlation and its 95 % interval: percentiles of the bootstrap over networks."""
+    """Write a rank correlation and its 95 % interval: percentiles of the bootstrap over networks.
+
+    Networks that are all alike have none.
+    """
+    if len(set(one)) == 1 or len(set(other)) == 1:
+        return "none"
     rng, drawn = random.Random(0), []
     while len(drawn) < RESAMPLED:
         places = rng.choices(range(len(one)), k=len(one))
-        value = correlation([one[k] for k in places], [other[k] for k in places]).statistic
-        if not math.isnan(value):  # one network alone, over and over, has no order
-            drawn.append(value)
+        some, same = [one[k] for k in places], [other[k] for k in places]
+        if len(set(some)) > 1 and len(set(same)) > 1:  # a sample of networks that are all alike has none either
+            drawn.append(correlation(some, same).statistic)
     low, *_, high = statistics.quantiles(drawn, n=40)
     return f"{correlation(one, other).statistic:.2f} ({low:.2f} to {high:.2f})"

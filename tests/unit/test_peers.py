@@ -1,33 +1,21 @@
 """The pure parts of benchmarks/peers: what was spent, what is paired, what is corrected, what is done."""
 
-import importlib
 import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from outside import outside
 
-PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 NAMES = ("accounting", "commands", "final", "found", "judged", "networks", "plan", "report")
 
 
 @pytest.fixture(scope="module")
 def peers():
-    """Import the benchmark's modules, which lie in no package, and forget them after."""
-    sys.path.insert(0, str(PEERS))
-    before = {name: sys.modules.pop(name, None) for name in NAMES}
-    try:
-        yield type("peers", (), {name: importlib.import_module(name) for name in NAMES})
-    finally:
-        sys.path.remove(str(PEERS))
-        for name in NAMES:
-            sys.modules.pop(name, None)
-            if before[name] is not None:
-                sys.modules[name] = before[name]
+    with outside("benchmarks/peers", names=NAMES) as modules:
+        yield modules
 
 
 def test_a_training_step_is_three_forward_passes(peers):

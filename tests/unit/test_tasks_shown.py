@@ -1,11 +1,10 @@
 """What docs/tasks-shown.md rests on: scenes and their masks and boxes, tiles, rows, the tables."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from outside import outside
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -14,19 +13,8 @@ NAMES = ("plan", "tables", "make_scenes", "make_photographs")
 
 @pytest.fixture(scope="module")
 def shown():
-    """Import the scripts' and the benchmark's modules, which lie in no package, and forget them after."""
-    paths = [str(ROOT / "benchmarks" / "tasks"), str(ROOT / "scripts")]
-    sys.path[:0] = paths
-    before = {name: sys.modules.pop(name, None) for name in NAMES}
-    try:
-        yield type("shown", (), {name: importlib.import_module(name) for name in NAMES})
-    finally:
-        for path in paths:
-            sys.path.remove(path)
-        for name in NAMES:
-            sys.modules.pop(name, None)
-            if before[name] is not None:
-                sys.modules[name] = before[name]
+    with outside("benchmarks/tasks", "scripts", names=NAMES) as modules:
+        yield modules
 
 
 @pytest.fixture
