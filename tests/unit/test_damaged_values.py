@@ -128,7 +128,8 @@ def as_list(value):
 def any_value(words):
     """Return values of JSON: of any kind, or words that mean something to somebody."""
     numbers = st.integers() | st.integers(-2, 3) | st.floats() | st.sampled_from((2**31, 2**63, 10**30, 1e308))
-    leaves = st.none() | st.booleans() | numbers | st.text(max_size=20) | st.sampled_from(words)
+    copied = st.sampled_from(words).map(copy.deepcopy)  # the next damage may be within one
+    leaves = st.none() | st.booleans() | numbers | st.text(max_size=20) | copied
     return st.recursive(
         leaves,
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
