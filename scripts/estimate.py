@@ -11,6 +11,7 @@
 - Memory: what autograd keeps of one step at the recipe's batch and precision, measured at a batch of two and scaled,
   with weights, gradients and momentum: of the supernet at its largest, and of the base network when it is retrained.
   The device's own overhead comes on top.
+- Of a detector all of this is of the part that is slimmed, its backbone: heads and losses come on top.
 """
 
 import argparse
@@ -21,14 +22,15 @@ import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoslim_cli.cost.budget import parse_many
 from autoslim_cli.cost.closed_form import flops, params
+from autoslim_cli.data.batch import tensors
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
+from autoslim_cli.network.traced_part import given_to, part_of
 from autoslim_cli.recipe import catalogue
 from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.recipe.schema import Recipe, TrainSettings
@@ -41,8 +43,13 @@ from autoslim_cli.training.sandwich import draw_subnetworks
 BUDGET = "50%"
 PASSES = 3
 """Forward passes that a training step costs: the backward pass takes two."""
-TRAINING_IMAGES = {"digits": 1_437, "cifar10": 50_000, "image-folder": 1_281_167}
-"""Training images by data set; the image folders of the shipped recipes are ImageNet, or limited."""
+TRAINING_IMAGES = {
+    **{"digits": 1_437, "digits-super-resolution": 1_437, "cifar10": 50_000, "cifar10-smoke": 8_000},
+    **{"cifar10-scenes": 8_000, "photographs-x2": 733, "penn-fudan-detection": 136},
+    **{"voc-segmentation": 1_464, "coco-ssdlite": 117_266},
+    **dict.fromkeys((name for name in catalogue.shipped() if name.startswith("imagenet-")), 1_281_167),
+}
+"""Training images by recipe; those that compose their scenes say how many in data.args."""
 DRAWS = 200
 SECONDS = 3.0
 """How long a rate is measured."""
@@ -56,11 +63,11 @@ def work_of_step(space: Space, recipe: Recipe, count: Any) -> float:
     )
 
 
-def step(network: nn.Module, images: Tensor, labels: Tensor, precision: str) -> None:
-    """Run a network forward and backward."""
+def step(network: nn.Module, images: Tensor, precision: str) -> None:
+    """Run a network forward and backward, from the mean square of what it gives."""
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        loss = F.cross_entropy(network(images).float(), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+        outputs = tensors(network(images))
+    torch.stack([output.float().square().mean() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def training_memory(network: nn.Module, shape: tuple[int, ...], settings: TrainSettings) -> int:
@@ -76,7 +83,7 @@ def training_memory(network: nn.Module, shape: tuple[int, ...], settings: TrainS
 
     images = torch.rand(2, *shape)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        step(network.train(), images, torch.zeros(2, dtype=torch.long), settings.precision)
+        step(network.train(), images, settings.precision)
     numbers = sum(parameter.numel() for parameter in network.parameters())
     return sum(kept.values()) * settings.batch // 2 + 3 * 4 * numbers
 
@@ -84,13 +91,13 @@ def training_memory(network: nn.Module, shape: tuple[int, ...], settings: TrainS
 def rate(network: nn.Module, shape: tuple[int, ...], count: int) -> float:
     """Return the multiply-adds per second of CPU time of training steps on one core, in fp32."""
     batch = max(2, min(64, round(2e9 / count)))
-    images, labels = torch.rand(batch, *shape).contiguous(memory_format=torch.channels_last), torch.zeros(batch).long()
+    images = torch.rand(batch, *shape).contiguous(memory_format=torch.channels_last)
     network = network.train().to(memory_format=torch.channels_last)
-    step(network, images, labels, "fp32")
+    step(network, images, "fp32")
     started, times = time.process_time(), list[float]()
     while len(times) < 3 or time.process_time() - started < SECONDS:
         before = time.process_time()
-        step(network, images, labels, "fp32")
+        step(network, images, "fp32")
         times.append(time.process_time() - before)
     return PASSES * count * batch / statistics.median(times)
 
@@ -104,7 +111,7 @@ def estimate(name: str) -> dict[str, Any]:
     table = reading.table
     space = space_of(table, recipe.supernet, recipe.space)
     base = flops(table, table.base)
-    images = min(recipe.data.limit or 10**9, TRAINING_IMAGES[recipe.data.name])
+    images = int(recipe.data.args.get("count") or TRAINING_IMAGES[name])
     # 1. The work of each stage.
     train = work_of_step(space, recipe, lambda channels: flops(table, channels))
     train *= recipe.train.epochs * (images - recipe.data.holdout)
@@ -120,8 +127,12 @@ def estimate(name: str) -> dict[str, Any]:
     search = foresee(problem, STRATEGIES[recipe.search.strategy]).passes * flops(table, space.largest) * scored
     retrain = PASSES * base / 2 * recipe.retrain.epochs * images
     # 2. How fast this machine does it, and in how much memory.
-    largest, plain = (fresh(reading.module, table, channels) for channels in (space.largest, table.base))
-    speed = rate(plain, model.input, base)
+    networks = (fresh(reading.module, table, channels) for channels in (space.largest, table.base))
+    largest, plain = (part_of(network, model.trace) for network in networks)
+    shape = model.input
+    if model.trace:
+        shape = tuple(given_to(reading.module.eval(), model.trace, torch.zeros(2, *shape))[0].shape[1:])
+    speed = rate(plain, shape, base)
     stages = {"train": train, "search": search, "retrain": retrain}
     return {
         "recipe": name,
@@ -129,8 +140,8 @@ def estimate(name: str) -> dict[str, Any]:
         "rate": speed,
         "core_hours": sum(stages.values()) / speed / 3600,
         "memory": {
-            "train": training_memory(largest, model.input, recipe.train),
-            "retrain": training_memory(plain, model.input, recipe.retrain),
+            "train": training_memory(largest, shape, recipe.train),
+            "retrain": training_memory(plain, shape, recipe.retrain),
         },
     }
 

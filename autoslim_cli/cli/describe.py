@@ -239,9 +239,7 @@ def report(
             autocompletion=completion.files(*completion.TABLES),
         ),
     ] = None,
-    as_png: Annotated[
-        bool, typer.Option("--png", help="Draw the figures as PNG, too: pip install 'autoslim[plot]'.")
-    ] = False,
+    as_png: Annotated[bool, typer.Option("--png", help="Draw the figures as PNG, too; it needs matplotlib.")] = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:

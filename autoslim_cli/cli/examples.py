@@ -19,7 +19,7 @@ EXAMPLES = {
     ),
     "retrain": (
         "autoslim retrain recipes/cifar10/arch-40M.json",
-        "autoslim retrain recipes/cifar10/arch-40M.json --from supernet retrain.epochs=20",
+        "autoslim retrain arch-40M.json --from supernet retrain.epochs=20",
         "autoslim retrain -r cifar10 --uniform-flops 40M",
     ),
     "run": ("autoslim run --flops 50%", "autoslim run -r cifar10 --flops 60M,40M --from supernet"),
@@ -35,7 +35,7 @@ EXAMPLES = {
         "autoslim info cifar10",
         "autoslim info torchvision/resnet18 --input 3x64x64 --classes 10",
     ),
-    "compare": ("autoslim compare recipes/cifar10/arch-60M.json recipes/cifar10/arch-40M.json --markdown",),
+    "compare": ("autoslim compare arch-60M.json arch-40M.json --markdown",),
     "report": ("autoslim report -r cifar10",),
     "recipes list": ("autoslim recipes list",),
     "recipes show": ("autoslim recipes show cifar10 train.epochs=50",),

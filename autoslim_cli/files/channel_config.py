@@ -148,7 +148,7 @@ def save_model(path: Path, network: nn.Module, config: ChannelConfig, facts: dic
 
 def describe(model: ModelSettings) -> str:
     """Name a model with what sets it apart."""
-    details = [f"{key}={value}" for key, value in model.args.items()]
+    details = [f"{key}={value}" for key, value in sorted(model.args.items())]
     details += [f"input={list(model.input)}", f"classes={model.classes}"]
     details += [f"strides={model.strides}"] if model.strides else []
     return f"{model.name} ({', '.join(details)})"

@@ -26,7 +26,8 @@ svg text { font: 10px system-ui, sans-serif; fill: var(--ink); }
 svg .soft { fill: var(--soft); } svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 svg .line { stroke: var(--line); fill: none; } svg .tie { stroke: var(--soft); stroke-width: 1.5; fill: none; }
 svg .base { fill: var(--base); } svg .largest { fill: none; stroke: var(--line); stroke-dasharray: 2 2; }
-svg .path { fill: none; stroke: var(--soft); stroke-width: 1.3; } svg .dot { fill: var(--soft); }
+svg .path { fill: none; stroke: var(--soft); stroke-width: 1.3; }
+svg .dot { fill: var(--soft); stroke: var(--soft); stroke-width: 0; }
 svg .strip { fill: transparent; } svg .strip:hover { fill: var(--line); fill-opacity: .6; }
 svg .c1 { fill: var(--c1); stroke: var(--c1); } svg .c2 { fill: var(--c2); stroke: var(--c2); }
 svg .c3 { fill: var(--c3); stroke: var(--c3); } svg .c4 { fill: var(--c4); stroke: var(--c4); }
@@ -185,9 +186,12 @@ def said_of(step: Mapping[str, object], metric: Metric) -> str:
     """Say a step's units, its FLOPs and its scores."""
     changes = step.get("changes") or ([[step["unit"], step["before"], step["after"]]] if "unit" in step else [])
     assert isinstance(changes, list)
-    text = ", ".join(f"{unit} {before}\u2192{after}" for unit, before, after in changes) or "all units"
+    text = ", ".join(f"{unit} {before}\u2192{after}" for unit, before, after in changes)
+    if not text:  # other channels altogether
+        channels = step.get("channels")
+        text = ", ".join(f"{unit} {count}" for unit, count in channels.items()) if isinstance(channels, Mapping) else ""
     return (
-        f"step {step['step']}, {step['kind']}: {text}; {short(_number(step['flops']))} FLOPs, "
+        f"step {step['step']}, {step['kind']}: {text or 'all units'}; {short(_number(step['flops']))} FLOPs, "
         f"loss {_number(step['loss']):.4g}, {metric.title} {metric.show(_number(step[metric.name]))}"
     )
 

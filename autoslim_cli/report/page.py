@@ -113,7 +113,9 @@ def _networks(facts: Facts, devices: Sequence[str]) -> Iterator[Element]:
     each = ([one] for one in (facts.base, facts.supernet, *facts.found))
     yield _costs_and_scores(facts, devices, [*each, *alike(one for one in facts.others if one.kind == "retrained")])
     if subnets := [[one] for one in facts.others if one.kind == "subnet"]:
-        yield _folded(f"{len(subnets)} sub-networks of the supernet", _costs_and_scores(facts, devices, subnets))
+        several = "s" if len(subnets) > 1 else ""
+        title = f"{len(subnets)} sub-network{several} of the supernet"
+        yield _folded(title, _costs_and_scores(facts, devices, subnets))
 
 
 def _costs_and_scores(facts: Facts, devices: Sequence[str], several: Sequence[Sequence[Network]]) -> Element:

@@ -44,6 +44,16 @@ def test_the_tables_as_text_and_as_markdown(worked, autoslim, refuse):
     assert "name one" in refuse(2, "compare", arch, "--json", "--markdown")
 
 
+def test_a_model_is_one_in_whatever_order_its_arguments_come(worked, autoslim_json):
+    """A checkpoint's facts are sorted, a recipe's are as they were written."""
+    path = worked / "arch-30pct.json"
+    config = json.loads(path.read_text())
+    config["model"]["args"] = dict(reversed(config["model"]["args"].items()))
+    path.write_text(json.dumps(config))
+    rows = autoslim_json("compare", path, worked / "model-60pct.safetensors")["networks"]
+    assert [row["kind"] for row in rows] == ["base", "config", "retrained"]
+
+
 def test_networks_of_two_models(worked, autoslim_json):
     """Each model has a base network of its own; units that one of them lacks are left open."""
     config = json.loads((worked / "arch-30pct.json").read_text())

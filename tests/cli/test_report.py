@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from autoslim_cli.files.channel_config import read_config
+from autoslim_cli.report.png import _style
 
 HOSTILE = "\"><svg onload=alert(1)><img src=x onerror='alert(2)'>&amp;\x07"
 ELEMENTS = {
@@ -137,6 +138,24 @@ def test_accuracy_says_what_chose_the_channels_and_how_far_trainings_differ(work
     assert re.search(r": [\d.]+% ± [\d.]+%, 3 trainings at ", several[0])
     words = page_of(worked).words
     assert {"model-random-1 and 2 more", "3 trainings of 1 epochs from scratch"} <= set(words)
+
+
+def test_every_step_is_seen_and_says_its_channels(worked, autoslim):
+    """Draws and filled budgets are rings, and not of the ground's colour all through."""
+    autoslim("search", "--flops", "30%", "-r", worked, "search.strategy=random", "search.draws=3")
+    autoslim("report", "-r", worked)
+    steps = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    steps = [step for step in steps if "step" in step]
+    drawing = ElementTree.parse(worked / "report-slimming.svg").getroot()
+    for shape in drawing.iter():
+        shape.tag = shape.tag.rpartition("}")[2]
+    dots = list(drawing.iter("circle"))
+    assert len(dots) == 2 * len(steps)
+    for dot in dots:
+        style = _style(dot)
+        assert style["fill"] != "#fff" or (style["stroke"] not in ("none", "#fff") and float(style["stroke-width"]) > 0)
+    channels = ", ".join(f"{unit} {count}" for unit, count in steps[0]["channels"].items())
+    assert any(f"draw: {channels}; " in (title.text or "") for title in drawing.iter("title"))
 
 
 def test_figures_as_png(worked, autoslim, refuse, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.text import Text
 
 from autoslim_cli.cli.app import app
 from autoslim_cli.cli.examples import EXAMPLES
@@ -56,12 +57,13 @@ def test_help_has_examples_that_parse(name, autoslim):
     said = autoslim(*name.split(), "--help").stdout
     assert "Examples:" in said
     for example in EXAMPLES[name]:
-        assert " ".join(example.split()) in " ".join(said.split())
+        assert example in [line.strip() for line in said.splitlines()]  # in one line, to be copied
         program, *words = shlex.split(example.partition(" > ")[0])
         assert (program, " ".join(words[: len(name.split())])) == ("autoslim", name)
         COMMANDS[name].make_context(name, words[len(name.split()) :])  # refuses unknown options and wrong values
     for parameter in COMMANDS[name].params:
         assert parameter.help, parameter.name
+        assert Text.from_markup(parameter.help).plain == parameter.help  # [brackets] are not shown
 
 
 def test_examples_are_of_commands_that_are_there():

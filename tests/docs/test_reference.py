@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from autoslim_cli.recipe import catalogue
 from autoslim_cli.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,13 @@ def test_every_recipe_key_says_what_it_means():
     keys = [(name, key, field) for name, part in schema["$defs"].items() for key, field in part["properties"].items()]
     silent = [f"{name}.{key}" for name, key, field in keys if "$ref" not in field and not field.get("description")]
     assert not silent
+
+
+def test_every_shipped_recipe_has_its_rows():
+    """What it is, and what it takes: `python scripts/estimate.py --markdown`."""
+    what, takes = (DOCS / "recipes.md").read_text().split("## What a recipe takes")
+    for page in (what, takes):
+        assert sorted(re.findall(r"(?m)^\| `([\w-]+)`(?: \(default\))? \| ", page)) == sorted(catalogue.shipped())
 
 
 def documented(name):
