@@ -19,9 +19,15 @@ def report(names: Sequence[str]) -> None:
     for name in names:
         for share in BASES[name].shares:
             if some := [row for row in rows if (row["base"], row["share"]) == (name, share)]:
-                print(f"\n{BASES[name].about}, {share} %: at most {some[0]['budget']:,} FLOPs")
+                print(f"\n{BASES[name].about}, {share} %: at most {some[0]['budget']:,} FLOPs; {base_network(name)}")
                 print_arms(some)
     print_tests(rows)
+
+
+def base_network(name: str) -> str:
+    """Say what the base network reaches that the peers' arms start from."""
+    tops = [row["top1"] for row in rows_of(Chosen(name).file("trained")) if row["what"] == "base"]
+    return f"the base network reaches {spread(tops)} % (n = {len(tops)})"
 
 
 def print_arms(rows: Sequence[Row]) -> None:
