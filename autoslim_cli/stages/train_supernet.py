@@ -105,7 +105,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
     task = task_of(recipe, project.directory, recipe.train)
-    step = supernet_step(supernet, network.space, recipe.supernet, costs["flops"], task, recipe.seed)
+    step = supernet_step(supernet, network.space, recipe.supernet, costs["flops"], task, recipe.seed, ranks.rank)
     statistics = running_averages(supernet.private)
     needs, largest = StepMemory.of(network.reading), network.full
 

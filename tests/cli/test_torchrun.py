@@ -13,6 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from autoslim_cli.seeds import python_random
+
 pytestmark = pytest.mark.slow
 
 
@@ -89,12 +91,19 @@ def assert_close(one, other, **tolerance):
             )
 
 
-def test_two_processes_train_what_one_does(recipe, tmp_path, autoslim_json, one_thread):
-    """Without BN nothing depends on who computes which image: sums differ by their order alone."""
+@pytest.fixture
+def without_norms(recipe):
+    """The tiny recipe, of a network without BN."""
     text = (recipe / "recipe.yaml").read_text()
     model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
     (recipe / "recipe.yaml").write_text(text.replace(model, 'name: "./net.py:make"'))
     (recipe / "net.py").write_text(NO_NORMS)
+    return recipe
+
+
+def test_two_processes_train_what_one_does(without_norms, tmp_path, autoslim_json, one_thread):
+    """Without BN nothing depends on who computes which image: sums differ by their order alone."""
+    recipe = without_norms
     alone = shutil.copytree(recipe, tmp_path / "alone")
     settings = ("train.batch=63", "train.lr=0.05", "data.augment.color_jitter=0.2")  # 31 and 32 images
     done = torchrun(2, "train-supernet", "-r", recipe, *settings, "--json")
@@ -105,6 +114,30 @@ def test_two_processes_train_what_one_does(recipe, tmp_path, autoslim_json, one_
     for name, row in expected["widths"].items():
         assert together["widths"][name] == pytest.approx(row, rel=1e-3)
     assert not (recipe / "supernet.resume.pt").exists()
+
+
+def test_each_process_draws_sub_networks_of_its_own(without_norms, tmp_path, autoslim_json, one_thread, monkeypatch):
+    """Two processes are one whose second micro-batch of every step draws what the second process draws."""
+    alone, same = (shutil.copytree(without_norms, tmp_path / name) for name in ("alone", "same"))
+    settings = ("train.epochs=1", "train.lr=0.05", "supernet.draw_per_process=true")
+    done = torchrun(2, "train-supernet", "-r", without_norms, *settings, "--json")
+    assert done.returncode == 0, done.stderr
+    drawn = []
+
+    def in_turns(seed, what, number):
+        drawn.append(number)
+        return python_random(seed, what, number, *((1,) if len(drawn) % 2 == 0 else ()))
+
+    monkeypatch.setattr("autoslim_cli.training.sandwich.python_random", in_turns)
+    parts = ("train.micro_batch=32", *settings)
+    autoslim_json("train-supernet", "-r", alone, *parts)
+    assert drawn == [step for step in range(len(drawn) // 2) for _ in range(2)]
+    supernet = without_norms / "supernet.safetensors"
+    assert_close(supernet, alone / "supernet.safetensors", rtol=1e-3, atol=1e-5)
+    monkeypatch.undo()  # one process alone draws what the first of many does, whatever the setting
+    autoslim_json("train-supernet", "-r", same, *parts)
+    with pytest.raises(AssertionError):
+        assert_close(supernet, same / "supernet.safetensors", rtol=1e-3, atol=1e-5)
 
 
 def test_two_processes_do_all_stages(recipe, tmp_path, autoslim_json, one_thread):
