@@ -69,6 +69,31 @@ def make(num_classes):
 """
 
 
+def test_activation_checkpointing_changes_memory_alone(autoslim, refuse, recipe, tmp_path):
+    """Weights are those of a training without it, to the bit, and what was trained without it is current with it."""
+    lean = shutil.copytree(recipe, tmp_path / "lean")
+    commands = (("train-supernet",), ("retrain", "--width", "0.5"))
+    said = []
+    for directory, switch in ((recipe, "false"), (lean, "true")):
+        for command in commands:
+            settings = (f"{section}.activation_checkpointing={switch}" for section in ("train", "retrain"))
+            done = autoslim(*command, "-r", directory, "train.epochs=1", "retrain.epochs=1", *settings)
+            said.append(done.stderr.split("a step takes about ")[1].split(",")[0])
+    assert said[0] != said[2]
+    for name in ("supernet", "model-width-0.5"):
+        one, other = (safetensors.torch.load_file(d / f"{name}.safetensors") for d in (recipe, lean))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    keeping = ("-r", recipe, "train.epochs=1", "train.activation_checkpointing=true", "--resume")
+    assert "training 1 epochs" not in autoslim("train-supernet", *keeping).stderr
+    model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
+    text = (recipe / "recipe.yaml").read_text().replace(model, 'name: "./net.py:make"')
+    (lean / "recipe.yaml").write_text(text)
+    (lean / "net.py").write_text(NO_NORMS)
+    line = refuse(2, "retrain", "--width", "1", "-r", lean, "retrain.activation_checkpointing=true")
+    assert "no blocks of this network save" in line
+
+
 def test_a_step_that_does_not_fit_is_refused(autoslim, refuse, recipe, monkeypatch):
     command = ("retrain", "--width", "1", "-r", recipe)
     assert "a step takes about" in autoslim(*command, "retrain.epochs=1").stderr
