@@ -166,7 +166,7 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
                     target = task.target(softened(forward(taught_by, inputs)))
                 distilled = task.distilled(softened(outputs), target) * temperature**2
                 loss = (1 - weight) * loss + weight * distilled
-        return {"loss": over.backward(loss)}
+        return {"loss": over.backward(loss, last=True)}
 
     return step
 

@@ -78,12 +78,12 @@ def sandwich_step(
             loss = task.learned(outputs, targets)
             taught = distill and task.teaches
             learn, target = (task.distilled, task.target(outputs)) if taught else (task.learned, targets)
-        losses = [over.backward(loss)]
+        losses = [over.backward(loss, last=not others)]
         # 2. The others learn from it; their gradients add up in place.
-        for key in others:
+        for number, key in enumerate(others, 1):
             with over.forward():
                 loss = learn(task.run(at(key), inputs, targets), target)
-            losses.append(over.backward(loss))
+            losses.append(over.backward(loss, last=number == len(others)))
     return losses
 
 

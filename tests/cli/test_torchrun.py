@@ -34,6 +34,67 @@ def logged(log):
     return rows
 
 
+SUMS = """
+import torch
+from torch import nn
+
+from autoslim_cli.training import distributed
+from autoslim_cli.training.distributed import Sum, join_ranks, leave_ranks
+from autoslim_cli.training.gradient_sums import GradientSums
+
+distributed.BUCKET = 300  # bytes: a layer or two
+ranks, begun, of = join_ranks(), [], Sum.of
+torch.manual_seed(0)
+layers = [nn.Linear(8, 8) for _ in range(6)]
+network = nn.Sequential(*layers)
+layers[1].requires_grad_(False)
+layers[2].unused = nn.Parameter(torch.ones(3))  # of no loss: it has no gradient
+Sum.of = lambda tensors: (begun.append(within), of(tensors))[1]
+
+
+def gradients(sums, watching):
+    global within
+    network.zero_grad()
+    for micro in range(2):
+        # The last backward pass reaches other layers on each process, and on none all of them.
+        taken = [one for n, one in enumerate(layers) if not micro or n != 3 + ranks.rank]
+        loss = nn.Sequential(*taken)(torch.arange(16.0).view(2, 8) * (ranks.rank + 1) + micro).square().mean()
+        if micro and watching:
+            sums.watch(loss)
+        within = True
+        loss.backward()
+        within = False
+    sums.end()
+    return [p.grad for p in network.parameters() if p.grad is not None]
+
+
+for sharing in (False, True):
+    if sharing:  # of two parameters in one memory: nothing begins early
+        layers[5].bias = nn.Parameter(layers[4].bias.data)
+    sums = GradientSums(ranks, network)
+    for _ in range(2):
+        after, beside = gradients(sums, False), gradients(sums, True)
+        assert len(after) == 10
+        assert all(torch.equal(*pair) for pair in zip(after, beside, strict=True))
+        assert layers[2].unused.grad is None
+        assert len(begun) == 2 * len(sums.buckets) > 6, begun
+        assert not any(begun[: len(sums.buckets)])
+        assert any(begun) == (not sharing), begun
+        begun.clear()
+leave_ranks()
+"""
+
+
+def test_sums_begin_in_the_last_backward_pass(tmp_path):
+    """They are those of sums at the end, whatever a process's last backward pass reaches, and no process hangs."""
+    (tmp_path / "sums.py").write_text(SUMS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "sums.py")], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_processes_share_a_search(worked, autoslim_json):
     settings = ("search", "--flops", "60%,30%", "-r", worked, "search.strategy=exact", "search.draw=anew")
     settings += ("search.images=100", "search.batch=50", "search.fill=0.98", "search.memory=0.0003")

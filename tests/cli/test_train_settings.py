@@ -1,6 +1,7 @@
 """Settings of a training do what they say: precision, clipping."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from autoslim_cli.cli.app import app
+from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.state import State
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,17 @@ def make(num_classes):
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
                          nn.Flatten(), nn.Linear(16, num_classes))
 """
+
+
+@pytest.mark.parametrize("command", [("train-supernet",), ("retrain", "--width", "0.5")])
+def test_one_backward_pass_of_a_step_is_the_last(command, autoslim, recipe, monkeypatch):
+    """That of the last sub-network of the last micro-batch: sums over processes begin in it."""
+    seen = []
+    monkeypatch.setattr(GradientSums, "watch", lambda self, loss: seen.append(loss.grad_fn is not None))
+    settings = (f"{section}.{one}" for section in ("train", "retrain") for one in ("epochs=1", "micro_batch=30"))
+    autoslim(*command, "-r", recipe, *settings)
+    (metrics,) = recipe.glob("*.metrics.jsonl")
+    assert seen == [True] * max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
 
 
 def test_activation_checkpointing_changes_memory_alone(autoslim, refuse, recipe, tmp_path):
