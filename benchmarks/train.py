@@ -2,6 +2,7 @@
 
     python benchmarks/train.py [--networks mobilenet_v2 resnet18] [--rounds 7] [--device cpu] [--json]
     python benchmarks/train.py --quick --json
+    python benchmarks/train.py --checkpointing
 
 `sandwich_overhead`: the time of a step of the sandwich rule (forward and backward of the largest, two random and the
 smallest sub-network, with inplace distillation) over that of four plain networks that were cut out at the same channels
@@ -10,6 +11,9 @@ and do the same. They take turns; 1.0 would be no cost at all for keeping many n
 `plain_vs_reference`: images per second of `autoslim retrain` over those of the loop that torchvision's reference
 trainings have (ImageFolder, transforms in workers, SGD, loss and accuracies at every step), on the same network, the
 same JPEG files and as many workers; each in a process of its own, in turns.
+
+`--checkpointing` measures something else: the time of a plain network's step with `activation_checkpointing` over that
+of one without (on a CPU the process's own time), and the MiB that both take in closed form.
 
 One thread a process, 32x32 images. Works in runs/train-benchmark.
 """
@@ -35,10 +39,13 @@ from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import SupernetSettings
+from autoslim_cli.recipe.schema import RetrainSettings, SupernetSettings, TrainSettings
 from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.stages.retrain import learning
+from autoslim_cli.training.checkpointing import with_memory
+from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
 from autoslim_cli.training.tasks import classification
 
@@ -102,6 +109,32 @@ def sandwich_overhead(name: str, rounds: int, device: torch.device) -> dict[str,
     ratios = [one / other for one, other in zip(times["sandwich"][1:], times["plain"][1:], strict=True)]
     medians = {what: round(statistics.median(values[1:]), 4) for what, values in times.items()}
     return {**medians, "ratio": round(statistics.median(ratios), 3)}
+
+
+def checkpointing_overhead(name: str, rounds: int, device: torch.device) -> dict[str, float]:
+    """Return the MiB of a plain network's step without and with checkpointing, and the median ratio of their times."""
+    import torchvision
+
+    torch.manual_seed(0)
+    reading = read(torchvision.models.get_model(name, num_classes=10), (3, SIDE, SIDE))
+    network = on_device(reading.module, device).train()
+    images = torch.randn(BATCH, 3, SIDE, SIDE, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (BATCH,), device=device)
+    settings = [TrainSettings(epochs=1, activation_checkpointing=lean) for lean in (False, True)]
+    step = learning(network, TASK, RetrainSettings(epochs=1), None)
+    steps, needs = zip(*(with_memory(step, network, reading, one) for one in settings), strict=True)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    ratios = []
+    for _ in range(rounds + 1):
+        times = []
+        for one in steps:
+            began = clock()
+            seconds_of(partial(one, images, labels, Pass()), device)
+            times.append(clock() - began)
+        ratios.append(times[1] / times[0])
+    # The first round warms up.
+    plain, lean = (need(reading.table.base, BATCH, one) / 2**20 for need, one in zip(needs, settings, strict=True))
+    return {"plain": round(plain, 1), "lean": round(lean, 1), "time": round(statistics.median(ratios[1:]), 3)}
 
 
 def make_images(directory: Path, count: int) -> None:
@@ -194,11 +227,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2568)
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, a smaller network in the loops")
+    parser.add_argument("--checkpointing", action="store_true", help="measure activation checkpointing alone")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--reference", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    if options.checkpointing:
+        for name in options.networks:
+            print(f"{name:20} {checkpointing_overhead(name, options.rounds, options.device)}")
+        return
     directory, epochs, looped = HERE / f"images-{options.images}", 3, "resnet18"
     if options.reference:
         print(reference(directory, options.reference, epochs, options.device))

@@ -14,11 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import parse_many
 from autoslim_cli.cost.costs import Costs
-from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.latency.pieces import pieces
-from autoslim_cli.library.loader import AnyBatches, Loader, held, opened
+from autoslim_cli.library.loader import AnyBatches, Loader, held, input_shapes, opened
 from autoslim_cli.library.measures import outputs_of, task_for
 from autoslim_cli.library.networks import (
     OWN_WEIGHTS,
@@ -32,6 +31,7 @@ from autoslim_cli.library.networks import (
 )
 from autoslim_cli.machine import choose_device
 from autoslim_cli.network.rebuild import on_device
+from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import (
     EvaluateSettings,
     RetrainSettings,
@@ -51,6 +51,7 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.retrain import ends_in_calibration, glance_as_ended, learning
 from autoslim_cli.stages.train_supernet import GLANCE_IMAGES, glance_at, scored_channels, scores_at
 from autoslim_cli.training import measure
+from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Training
 from autoslim_cli.training.loop import fit
@@ -127,7 +128,8 @@ def train_supernet(
             wide_network = network.fresh_supernet()
         costs, widths = Costs.closed_form(network.reading.table), scored_channels(network, settings_of_supernet)
         images = held(scored) if scored else None
-        needs = StepMemory.of(network.reading)
+        step = supernet_step(wide_network, network.space, settings_of_supernet, costs["flops"], task, seed)
+        step, needs = with_memory(step, wide_network.body, network.reading, settings)
 
         def after_epoch() -> Glance:
             assert images is not None
@@ -137,7 +139,7 @@ def train_supernet(
         training = Training(
             wide_network.kept,
             learned,
-            supernet_step(wide_network, network.space, settings_of_supernet, costs["flops"], task, seed),
+            step,
             wide_network.zero_gradients,
             after_epoch=after_epoch if images else None,
             statistics=measure.running_averages(wide_network.private),
@@ -257,10 +259,13 @@ def retrain(
             return measure.evaluate(trained, images.evaluation(EVALUATED), task)
 
         taught_by = on_device(teacher, where).eval().requires_grad_(False) if teacher else None
+        step = learning(plain, task, chosen, taught_by)
+        if chosen.activation_checkpointing:
+            step, _ = with_memory(step, plain, read(plain, *input_shapes(learned.first[0])), chosen)
         training = Training(
             plain,
             learned,
-            learning(plain, task, chosen, taught_by),
+            step,
             lambda: plain.zero_grad(set_to_none=True),
             after_epoch=(lambda: glance_as_ended([plain], task, end, score)) if images else None,
             statistics=measure.running_averages(plain),

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.configs import config_of, read_channels
-from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
@@ -12,6 +11,7 @@ from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
+from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
 from autoslim_cli.training.measure import running_averages
 from autoslim_cli.training.passes import Pass
@@ -95,7 +95,7 @@ def _training(
         return ended
 
     statistics = running_averages(slimmable.private)
-    needs = StepMemory.of(network.reading)
+    lean, needs = with_memory(step, slimmable.body, network.reading, recipe.retrain)
 
     def memory(count: int) -> int:
         return needs(full, count, recipe.retrain)
@@ -103,7 +103,7 @@ def _training(
     return Training(
         slimmable,
         images,
-        step,
+        lean,
         slimmable.zero_gradients,
         results,
         statistics=statistics,

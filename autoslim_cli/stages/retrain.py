@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from autoslim_cli.cost.configs import config_of
-from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.batch import Tree, forward, mapped
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
@@ -20,6 +19,7 @@ from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
 from autoslim_cli.training.measure import (
     calibrate,
@@ -166,7 +166,7 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
                     target = task.target(softened(forward(taught_by, inputs)))
                 distilled = task.distilled(softened(outputs), target) * temperature**2
                 loss = (1 - weight) * loss + weight * distilled
-        return {"loss": over.backward(loss)}
+        return {"loss": over.backward(loss, last=True)}
 
     return step
 
@@ -185,6 +185,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
     project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")
 
     step = learning(network, task, recipe.retrain, taught_by)
+    step, needs = with_memory(step, network, project.network.reading, recipe.retrain)
 
     def results() -> dict[Path, Result]:
         end_training(project, network)
@@ -192,7 +193,6 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
         facts = {"config": config.model_dump(mode="json", exclude_none=True), **measured("test", score), **also}
         return {path: Result(network.state_dict(), facts)}
 
-    needs = StepMemory.of(project.network.reading)
     return Training(
         network,
         images,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.configs import config_of
-from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.data.batch import Batch
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
@@ -19,6 +18,7 @@ from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
+from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
@@ -105,12 +105,12 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
     task = task_of(recipe, project.directory, recipe.train)
-    step = supernet_step(supernet, network.space, recipe.supernet, costs["flops"], task, recipe.seed)
+    step = supernet_step(supernet, network.space, recipe.supernet, costs["flops"], task, recipe.seed, ranks.rank)
     statistics = running_averages(supernet.private)
-    needs, largest = StepMemory.of(network.reading), network.full
+    step, needs = with_memory(step, supernet.body, network.reading, recipe.train)
 
     def memory(count: int) -> int:
-        return needs(largest, count, recipe.train)
+        return needs(network.full, count, recipe.train)
 
     return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch, statistics, memory)
 

@@ -60,13 +60,8 @@ class Ranks:
         """Replace tensors of one device and type by their sums over all processes, in buckets."""
         if self.size == 1:
             return
-        for bucket in _buckets(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            with _others():
-                dist.all_reduce(flat)
-            parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-            for tensor, part in zip(bucket, parts, strict=True):
-                tensor.copy_(part.view(tensor.shape))
+        for bucket in buckets(tensors):
+            Sum.of(bucket).end()
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of the first process."""
@@ -81,6 +76,30 @@ class Ranks:
     def wait(self) -> None:
         """Wait for all processes: what the first one wrote is there then."""
         self.gather(None)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum of tensors of one device and type over all processes, under way."""
+
+    tensors: Sequence[Tensor]
+    flat: Tensor
+    work: Any
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor]) -> "Sum":
+        """Begin a sum; all processes begin theirs in the same order."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with _others():
+            return cls(tensors, flat, dist.all_reduce(flat, async_op=True))
+
+    def end(self) -> None:
+        """Wait for the sum, and replace the tensors by it."""
+        with _others():
+            self.work.wait()
+        parts = torch.split(self.flat, [tensor.numel() for tensor in self.tensors])
+        for tensor, part in zip(self.tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
 
 class Poll:
@@ -154,7 +173,7 @@ def _others() -> Iterator[None]:
         ) from error
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Yield tensors in runs of some megabytes."""
     bucket: list[Tensor] = []
     for tensor in tensors:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.training.distributed import Poll, Ranks
+from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.job import Glance, Job, Losses, Training
 from autoslim_cli.training.metrics import Metrics, Stretch, all_finite
 from autoslim_cli.training.optimiser import optimizer_of, schedule
@@ -43,6 +45,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
     network.train()
+    sums = GradientSums(ranks, network)
     saved_at, poll, batch = time.monotonic(), Poll(ranks), min(settings.batch, len(training.images))
     with (
         without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
@@ -63,7 +66,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             for inputs, targets in stretch.batches(batches):
                 # 1. The gradients of all images of the step, summed over micro-batches and processes.
                 training.zero_gradients()
-                stretch.losses.append(_gradients(job, training, state.scaler, ranks, inputs, targets, done))
+                stretch.losses.append(_gradients(job, training, state.scaler, sums, inputs, targets, done))
                 # 2. One optimizer step.
                 rate = float(state.scheduler.get_last_lr()[0])
                 state.step(settings.clip)
@@ -143,11 +146,13 @@ def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) 
         return
     share = len(training.images.part(job.settings.batch, ranks.rank, ranks.size))
     images = min(job.settings.micro_batch or share, share)
-    needed, free = training.memory(images), min(ranks.gather(free_memory(training.images.device)))
+    # Sums of gradients are made beside them.
+    sums = sum(p.nbytes for p in training.network.parameters()) if ranks.size > 1 else 0
+    needed, free = training.memory(images) + sums, min(ranks.gather(free_memory(training.images.device)))
     reporter.say(f"a step takes about {_size(needed)}, {images} images at a time; {_size(free)} are free")
     if needed > free:
         fixed = training.memory(0)
-        most = (free - fixed) // max(1, training.memory(1) - fixed)
+        most = (free - fixed - sums) // max(1, training.memory(1) - fixed)
         fits = f"set {job.section}.micro_batch={2 ** (most.bit_length() - 1)}" if most > 0 else "take a smaller network"
         raise UsageError(
             f"{job.section}.batch: a step over {images} images at a time takes about {_size(needed)} of memory, and "
@@ -178,30 +183,33 @@ def _gradients(
     job: Job,
     training: Training,
     scaler: torch.amp.GradScaler,
-    ranks: Ranks,
+    sums: GradientSums,
     inputs: Tree,
     targets: Tree,
     number: int,
 ) -> Losses:
     """Leave the gradients of a step's mean losses over the images of all processes; return these losses."""
-    settings, losses = job.settings, Losses()
+    settings, ranks, losses = job.settings, sums.ranks, Losses()
     whole = min(settings.batch, len(training.images)) if ranks.size > 1 else images_in(inputs)
     place = training.images.part(settings.batch, ranks.rank, ranks.size).start
     # 1. Those of this process's images, a micro-batch at a time: equal parts, to an image.
     count, arithmetic = images_in(inputs), partial(_arithmetic, settings, training.images.device)
     pieces = -(-count // (settings.micro_batch or count))
-    for some, their_targets in zip(split(inputs, pieces), split(targets, pieces), strict=True):
+    parts = list(zip(split(inputs, pieces), split(targets, pieces), strict=True))
+    for some, their_targets in parts:
         torch.manual_seed(seed_from(job.seed, "step", number, place))  # what dropout draws
         over = Pass(number, images_in(some) / whole, arithmetic, scaler.scale)
+        if some is parts[-1][0]:
+            over = replace(over, before_last=sums.watch)
         for name, part in training.step(some, their_targets, over).items():
             losses[name] = losses[name] + part if name in losses else part
         place += images_in(some)
-    # 2. Those of the others'. BN's running averages become the mean of all.
+    # 2. Those of the others, whose sums the last backward pass began. BN's running averages become the mean of all.
     if ranks.size > 1:
+        sums.end()
         for average in training.statistics:
             average.div_(ranks.size)
-        gradients = [p.grad for p in training.network.parameters() if p.grad is not None]
-        ranks.sum([*gradients, *training.statistics, *losses.values()])
+        ranks.sum([*training.statistics, *losses.values()])
     return losses
 
 

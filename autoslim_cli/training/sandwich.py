@@ -78,19 +78,23 @@ def sandwich_step(
             loss = task.learned(outputs, targets)
             taught = distill and task.teaches
             learn, target = (task.distilled, task.target(outputs)) if taught else (task.learned, targets)
-        losses = [over.backward(loss)]
+        losses = [over.backward(loss, last=not others)]
         # 2. The others learn from it; their gradients add up in place.
-        for key in others:
+        for number, key in enumerate(others, 1):
             with over.forward():
                 loss = learn(task.run(at(key), inputs, targets), target)
-            losses.append(over.backward(loss))
+            losses.append(over.backward(loss, last=number == len(others)))
     return losses
 
 
 def supernet_step(
-    supernet: Supernet, space: Space, settings: SupernetSettings, flops: CostOf, task: Task, seed: int
+    supernet: Supernet, space: Space, settings: SupernetSettings, flops: CostOf, task: Task, seed: int, rank: int = 0
 ) -> Step:
-    """Return what one step of a supernet's training does: all switches, or the sandwich rule (US-Nets, section 3.1)."""
+    """Return what one step of a supernet's training does: all switches, or the sandwich rule (US-Nets, section 3.1).
+
+    With `draw_per_process` random sub-networks depend on the process's rank; the first draws what one alone would.
+    """
+    own = (rank,) if settings.draw_per_process and rank else ()
 
     def switches(inputs: Tree, targets: Tree, over: Pass) -> Losses:
         first, *others = names = list(supernet.switches)
@@ -99,7 +103,7 @@ def supernet_step(
         return dict(zip(names, losses, strict=True))
 
     def sandwich(inputs: Tree, targets: Tree, over: Pass) -> Losses:
-        random = python_random(seed, "subnetworks", over.number)  # the same for all images of a step
+        random = python_random(seed, "subnetworks", over.number, *own)  # the same for all of a process's images
         first, *others = draw_subnetworks(space, settings, flops, random)
         run, distill = run_channels(supernet), settings.distill and settings.sandwich
         losses = sandwich_step(run, inputs, targets, first, others, task=task, distill=distill, over=over)

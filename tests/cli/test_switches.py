@@ -71,6 +71,9 @@ def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe)
 def test_widths_and_switches_belong_together(refuse, recipe):
     assert "bn: switchable" in refuse(2, "train-supernet", "-r", recipe, "supernet.bn=switchable")
     assert "bn: switchable" in refuse(2, "train-supernet", "-r", recipe, "supernet.widths=[1.0]")
+    for drawing_none in (SWITCHABLE, ["supernet.samples=2"]):
+        own = ("supernet.draw_per_process=true", *drawing_none)
+        assert "none are drawn" in refuse(2, "train-supernet", "-r", recipe, *own)
     assert "shared has no switches" in refuse(2, "extract", "--width", "1", "-r", recipe)
 
 

@@ -13,6 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from autoslim_cli.seeds import python_random
+
 pytestmark = pytest.mark.slow
 
 
@@ -30,6 +32,67 @@ def logged(log):
         if "scored" in row:
             row["scored"] = sorted(row["scored"], key=str)
     return rows
+
+
+SUMS = """
+import torch
+from torch import nn
+
+from autoslim_cli.training import distributed
+from autoslim_cli.training.distributed import Sum, join_ranks, leave_ranks
+from autoslim_cli.training.gradient_sums import GradientSums
+
+distributed.BUCKET = 300  # bytes: a layer or two
+ranks, begun, of = join_ranks(), [], Sum.of
+torch.manual_seed(0)
+layers = [nn.Linear(8, 8) for _ in range(6)]
+network = nn.Sequential(*layers)
+layers[1].requires_grad_(False)
+layers[2].unused = nn.Parameter(torch.ones(3))  # of no loss: it has no gradient
+Sum.of = lambda tensors: (begun.append(within), of(tensors))[1]
+
+
+def gradients(sums, watching):
+    global within
+    network.zero_grad()
+    for micro in range(2):
+        # The last backward pass reaches other layers on each process, and on none all of them.
+        taken = [one for n, one in enumerate(layers) if not micro or n != 3 + ranks.rank]
+        loss = nn.Sequential(*taken)(torch.arange(16.0).view(2, 8) * (ranks.rank + 1) + micro).square().mean()
+        if micro and watching:
+            sums.watch(loss)
+        within = True
+        loss.backward()
+        within = False
+    sums.end()
+    return [p.grad for p in network.parameters() if p.grad is not None]
+
+
+for sharing in (False, True):
+    if sharing:  # of two parameters in one memory: nothing begins early
+        layers[5].bias = nn.Parameter(layers[4].bias.data)
+    sums = GradientSums(ranks, network)
+    for _ in range(2):
+        after, beside = gradients(sums, False), gradients(sums, True)
+        assert len(after) == 10
+        assert all(torch.equal(*pair) for pair in zip(after, beside, strict=True))
+        assert layers[2].unused.grad is None
+        assert len(begun) == 2 * len(sums.buckets) > 6, begun
+        assert not any(begun[: len(sums.buckets)])
+        assert any(begun) == (not sharing), begun
+        begun.clear()
+leave_ranks()
+"""
+
+
+def test_sums_begin_in_the_last_backward_pass(tmp_path):
+    """They are those of sums at the end, whatever a process's last backward pass reaches, and no process hangs."""
+    (tmp_path / "sums.py").write_text(SUMS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "sums.py")], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_processes_share_a_search(worked, autoslim_json):
@@ -89,12 +152,19 @@ def assert_close(one, other, **tolerance):
             )
 
 
-def test_two_processes_train_what_one_does(recipe, tmp_path, autoslim_json, one_thread):
-    """Without BN nothing depends on who computes which image: sums differ by their order alone."""
+@pytest.fixture
+def without_norms(recipe):
+    """The tiny recipe, of a network without BN."""
     text = (recipe / "recipe.yaml").read_text()
     model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
     (recipe / "recipe.yaml").write_text(text.replace(model, 'name: "./net.py:make"'))
     (recipe / "net.py").write_text(NO_NORMS)
+    return recipe
+
+
+def test_two_processes_train_what_one_does(without_norms, tmp_path, autoslim_json, one_thread):
+    """Without BN nothing depends on who computes which image: sums differ by their order alone."""
+    recipe = without_norms
     alone = shutil.copytree(recipe, tmp_path / "alone")
     settings = ("train.batch=63", "train.lr=0.05", "data.augment.color_jitter=0.2")  # 31 and 32 images
     done = torchrun(2, "train-supernet", "-r", recipe, *settings, "--json")
@@ -105,6 +175,30 @@ def test_two_processes_train_what_one_does(recipe, tmp_path, autoslim_json, one_
     for name, row in expected["widths"].items():
         assert together["widths"][name] == pytest.approx(row, rel=1e-3)
     assert not (recipe / "supernet.resume.pt").exists()
+
+
+def test_each_process_draws_sub_networks_of_its_own(without_norms, tmp_path, autoslim_json, one_thread, monkeypatch):
+    """Two processes are one whose second micro-batch of every step draws what the second process draws."""
+    alone, same = (shutil.copytree(without_norms, tmp_path / name) for name in ("alone", "same"))
+    settings = ("train.epochs=1", "train.lr=0.05", "supernet.draw_per_process=true")
+    done = torchrun(2, "train-supernet", "-r", without_norms, *settings, "--json")
+    assert done.returncode == 0, done.stderr
+    drawn = []
+
+    def in_turns(seed, what, number):
+        drawn.append(number)
+        return python_random(seed, what, number, *((1,) if len(drawn) % 2 == 0 else ()))
+
+    monkeypatch.setattr("autoslim_cli.training.sandwich.python_random", in_turns)
+    parts = ("train.micro_batch=32", *settings)
+    autoslim_json("train-supernet", "-r", alone, *parts)
+    assert drawn == [step for step in range(len(drawn) // 2) for _ in range(2)]
+    supernet = without_norms / "supernet.safetensors"
+    assert_close(supernet, alone / "supernet.safetensors", rtol=1e-3, atol=1e-5)
+    monkeypatch.undo()  # one process alone draws what the first of many does, whatever the setting
+    autoslim_json("train-supernet", "-r", same, *parts)
+    with pytest.raises(AssertionError):
+        assert_close(supernet, same / "supernet.safetensors", rtol=1e-3, atol=1e-5)
 
 
 def test_two_processes_do_all_stages(recipe, tmp_path, autoslim_json, one_thread):

@@ -1,6 +1,7 @@
 """Settings of a training do what they say: precision, clipping."""
 
 import errno
+import json
 import os
 import shutil
 
@@ -10,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from autoslim_cli.cli.app import app
+from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.state import State
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,42 @@ def make(num_classes):
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
                          nn.Flatten(), nn.Linear(16, num_classes))
 """
+
+
+@pytest.mark.parametrize("command", [("train-supernet",), ("retrain", "--width", "0.5")])
+def test_one_backward_pass_of_a_step_is_the_last(command, autoslim, recipe, monkeypatch):
+    """That of the last sub-network of the last micro-batch: sums over processes begin in it."""
+    seen = []
+    monkeypatch.setattr(GradientSums, "watch", lambda self, loss: seen.append(loss.grad_fn is not None))
+    settings = (f"{section}.{one}" for section in ("train", "retrain") for one in ("epochs=1", "micro_batch=30"))
+    autoslim(*command, "-r", recipe, *settings)
+    (metrics,) = recipe.glob("*.metrics.jsonl")
+    assert seen == [True] * max(json.loads(line)["step"] for line in metrics.read_text().splitlines())
+
+
+def test_activation_checkpointing_changes_memory_alone(autoslim, refuse, recipe, tmp_path):
+    """Weights are those of a training without it, to the bit, and what was trained without it is current with it."""
+    lean = shutil.copytree(recipe, tmp_path / "lean")
+    commands = (("train-supernet",), ("retrain", "--width", "0.5"))
+    said = []
+    for directory, switch in ((recipe, "false"), (lean, "true")):
+        for command in commands:
+            settings = (f"{section}.activation_checkpointing={switch}" for section in ("train", "retrain"))
+            done = autoslim(*command, "-r", directory, "train.epochs=1", "retrain.epochs=1", *settings)
+            said.append(done.stderr.split("a step takes about ")[1].split(",")[0])
+    assert said[0] != said[2]
+    for name in ("supernet", "model-width-0.5"):
+        one, other = (safetensors.torch.load_file(d / f"{name}.safetensors") for d in (recipe, lean))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one), name
+    keeping = ("-r", recipe, "train.epochs=1", "train.activation_checkpointing=true", "--resume")
+    assert "training 1 epochs" not in autoslim("train-supernet", *keeping).stderr
+    model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
+    text = (recipe / "recipe.yaml").read_text().replace(model, 'name: "./net.py:make"')
+    (lean / "recipe.yaml").write_text(text)
+    (lean / "net.py").write_text(NO_NORMS)
+    line = refuse(2, "retrain", "--width", "1", "-r", lean, "retrain.activation_checkpointing=true")
+    assert "no blocks of this network save" in line
 
 
 def test_a_step_that_does_not_fit_is_refused(autoslim, refuse, recipe, monkeypatch):

@@ -57,13 +57,14 @@ def test_train_supernet(straight, autoslim):
     assert not state.exists()
 
 
-def test_two_processes(straight, autoslim):
+@pytest.mark.parametrize("settings", [(), ("supernet.draw_per_process=true",)], ids=["same draws", "own draws"])
+def test_two_processes(straight, settings):
     """The whole job of torchrun and its processes goes at once, twice; bytes are those of a job that nobody killed."""
     worked, killed = straight
     killed.mkdir()
     shutil.copy(worked / "recipe.yaml", killed)
     job = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "autoslim_cli"]
-    job += ["train-supernet", "train.save_minutes=0.00001", "train.lr=0.05", "train.epochs=6"]
+    job += ["train-supernet", "train.save_minutes=0.00001", "train.lr=0.05", "train.epochs=6", *settings]
     subprocess.run([*job, "-r", str(worked), "--force"], check=True, capture_output=True)
     state, seen, resume = killed / "supernet.resume.pt", 0, []
     for _ in range(2):

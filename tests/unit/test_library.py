@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import autoslim_cli as autoslim
 from autoslim_cli.data.sets import DIGITS_FILE
 from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
+from autoslim_cli.models.built_in import cifar_resnet
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
@@ -101,6 +102,20 @@ def test_results_depend_on_the_seed_alone():
     assert channels == other_channels
     assert torch.equal(first, second)
     assert not torch.equal(first, weights(seed=1)[1][: len(first)])
+
+
+def test_activation_checkpointing_trains_the_same():
+    found = []
+    for lean in (False, True):
+        settings = {"activation_checkpointing": lean}
+        torch.manual_seed(1)
+        network = cifar_resnet(10, depth=8, width=8, in_channels=1)
+        trained = autoslim.retrain(network, loader(), epochs=1, settings=settings, device="cpu")
+        wide = autoslim.train_supernet(trained, EXAMPLE, loader(), epochs=1, train=settings, device="cpu")
+        found.append({**trained.state_dict(), **wide.state_dict(prefix="wide")})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    with pytest.raises(UsageError, match="no blocks of this network save"):
+        autoslim.retrain(Net(), loader(), epochs=1, settings={"activation_checkpointing": True}, device="cpu")
 
 
 def test_an_optimizer_and_a_schedule_of_ones_own():

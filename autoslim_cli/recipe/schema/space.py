@@ -40,6 +40,10 @@ class SupernetSettings(Settings):
         default=True, description="With model.weights: order each unit's channels by importance, the best first"
     )
     sandwich: bool = Field(default=True, description="False draws all sub-networks at random: to measure the rule")
+    draw_per_process: bool = Field(
+        default=False,
+        description="In a torchrun job each process trains random sub-networks of its own, not all the same",
+    )
     bn: Literal["shared", "switchable"] = Field(
         default="shared",
         description="`shared`: any channels, BN calibrated afterwards; `switchable`: a private BN for each of `widths`",
@@ -53,6 +57,10 @@ class SupernetSettings(Settings):
             raise ValueError(f"min_width {self.min_width} must be below width {self.width}")
         if (self.bn == "switchable") != bool(self.widths):
             raise ValueError("widths belong to bn: switchable, which needs them, as [0.25, 0.5, 0.75, 1.0]")
+        if self.draw_per_process and (self.bn == "switchable" or (self.sandwich and self.samples == 2)):
+            raise ValueError(
+                "draw_per_process is of random sub-networks, and none are drawn: set bn: shared, samples: 4"
+            )
         if not all(self.min_width <= width <= self.width for width in self.widths):
             raise ValueError(f"widths {list(self.widths)} must lie within {self.min_width} and {self.width}")
         return self

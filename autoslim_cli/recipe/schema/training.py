@@ -17,6 +17,11 @@ class TrainSettings(Settings):
         description="Most images of one forward pass, whose gradients add up to the batch's; BN takes its statistics "
         "from them. By default a process's whole share of the batch",
     )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Keep of a network's blocks their inputs alone, and compute the rest anew in backward passes: the "
+        "same weights, in less memory and about a quarter more time",
+    )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="`adamw` wants a far lower rate, as 0.001")
     lr: PositiveFloat = Field(default=0.1, description="Learning rate at its peak")
     momentum: Fraction = Field(default=0.9, description="Of `sgd`")
