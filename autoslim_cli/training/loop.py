@@ -89,6 +89,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                     _stop(job, done, total, reporter, ranks, poll)
             # 5. Look at the holdout.
             line = f"epoch {epoch + 1}/{settings.epochs}{_mean(means)}{_speed(seen)}"
+            state.epochs.over += 1
             glance = _look(settings, training, state)
             if glance is not None:
                 metrics.add({"step": done, "epoch": epoch + 1, "holdout": {"loss": glance.loss}})
@@ -112,14 +113,12 @@ def _state(settings: TrainSettings, training: Training, steps: int) -> State:
 
 
 def _look(settings: TrainSettings, training: Training, state: State) -> Glance | None:
-    """End an epoch: score the network on the holdout, where that is known."""
+    """Score the network on the holdout after an epoch, where that is known."""
     if training.after_epoch is None:
-        state.epochs.over += 1
         return None
     with state.as_kept():
         glance = training.after_epoch()
     training.network.train()
-    state.epochs.over += 1
     state.note(glance.loss, keep=settings.keep == "best")
     return glance
 
