@@ -1,13 +1,13 @@
 """Write files that appear whole or not at all."""
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 from pathlib import Path
+
+from autoslim_cli.files.part import part_of
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -17,17 +17,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
+    with part_of(path) as part:
+        with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+        os.replace(part, path)
 
 
 def copy_file(path: Path, target: Path) -> None:

@@ -16,6 +16,20 @@ LONGEST_NAME = 200
 with suppress(ImportError):  # not on every system; there nothing is locked
     import fcntl
 
+_HELD: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+def _leave_to_parent() -> None:
+    """Close the locks in a forked process: one that loads images may outlive a command that is killed."""
+    for descriptor in _HELD:
+        os.close(descriptor)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 @contextmanager
 def locked(*paths: Path) -> Iterator[None]:
@@ -41,15 +55,18 @@ def _one(path: Path) -> Iterator[None]:
     lock = real.with_name(f".{real.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _taken(path, lock)
+    _HELD.add(descriptor)
     try:
         owner = {"pid": os.getpid(), "host": socket.gethostname()}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)
         yield
     finally:
-        with suppress(FileNotFoundError):
-            lock.unlink()
-        os.close(descriptor)
+        if descriptor in _HELD:  # else this is a forked process, and the lock its parent's
+            _HELD.remove(descriptor)
+            with suppress(FileNotFoundError):
+                lock.unlink()
+            os.close(descriptor)
 
 
 def _taken(path: Path, lock: Path) -> int:

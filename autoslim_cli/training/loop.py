@@ -1,7 +1,7 @@
 """Train weights epoch by epoch: the one loop that the supernet and the retrained network share."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -56,12 +56,13 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
         ) as log,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
-        metrics = Metrics(job.metrics if ranks.first else None, done=done, log=log)
-        while done < total and not _is_over(settings, state, done / per_epoch):
-            epoch, seen = done // per_epoch, dict[str, Any]()
+        metrics = Metrics(job.metrics if ranks.first else None, done=done, over=state.epochs.over, log=log)
+        while state.epochs.over < settings.epochs and not _is_over(settings, state):
+            epoch, seen = state.epochs.over, dict[str, Any]()
             stretch, means = Stretch(), metrics.of_epoch(epoch * per_epoch)
+            # None are left of an epoch that was stopped before the look at its end.
             batches = training.images.training(
-                settings.batch, job.seed, epoch, done % per_epoch, rank=ranks.rank, size=ranks.size
+                settings.batch, job.seed, epoch, done - epoch * per_epoch, rank=ranks.rank, size=ranks.size
             )
             for inputs, targets in stretch.batches(batches):
                 # 1. The gradients of all images of the step, summed over micro-batches and processes.
@@ -90,9 +91,9 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 if stopping:
                     _stop(job, done, total, reporter, ranks, poll)
             # 5. Look at the holdout.
-            mean = sum(steps * loss for steps, loss in means) / sum(steps for steps, _ in means)
-            line = f"epoch {epoch + 1}/{settings.epochs}  loss {mean:.4f}  {seen['images_per_second']:.0f} images/s"
-            glance = _look(settings, training, state, epoch + 1)
+            line = f"epoch {epoch + 1}/{settings.epochs}{_mean(means)}{_speed(seen)}"
+            state.epochs.over += 1
+            glance = _look(settings, training, state)
             if glance is not None:
                 metrics.add({"step": done, "epoch": epoch + 1, "holdout": {"loss": glance.loss}})
             bar.passed(f"{line}  {glance.words if glance else ''}".rstrip())
@@ -101,7 +102,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             saved_at = time.monotonic()
             if ranks.size == 1 and stop:
                 _stop(job, done, total, reporter, ranks, poll)
-    _end(settings, state, done // per_epoch, reporter, poll)
+    _end(settings, state, reporter, poll)
 
 
 def _state(settings: TrainSettings, training: Training, steps: int) -> State:
@@ -114,30 +115,41 @@ def _state(settings: TrainSettings, training: Training, steps: int) -> State:
     return State(network, optimizer, scheduler, scaler, averaged)
 
 
-def _look(settings: TrainSettings, training: Training, state: State, epochs: int) -> Glance | None:
-    """Score the network on the holdout after some epochs, where that is known."""
+def _look(settings: TrainSettings, training: Training, state: State) -> Glance | None:
+    """Score the network on the holdout after an epoch, where that is known."""
     if training.after_epoch is None:
         return None
     with state.as_kept():
         glance = training.after_epoch()
     training.network.train()
-    state.note(epochs, glance.loss, keep=settings.keep == "best")
+    state.note(glance.loss, keep=settings.keep == "best")
     return glance
 
 
-def _end(settings: TrainSettings, state: State, epochs: int, reporter: Reporter, poll: Poll) -> None:
+def _mean(means: Sequence[tuple[int, float]]) -> str:
+    """Say the mean loss of an epoch's steps, each look's by their number; nothing where no metrics are left of it."""
+    steps = sum(steps for steps, _ in means)
+    return f"  loss {sum(steps * loss for steps, loss in means) / steps:.4f}" if steps else ""
+
+
+def _speed(seen: dict[str, Any]) -> str:
+    """Say how fast the last steps were, if there were any."""
+    return f"  {seen['images_per_second']:.0f} images/s" if seen else ""
+
+
+def _end(settings: TrainSettings, state: State, reporter: Reporter, poll: Poll) -> None:
     """Give the network the weights that it ends with, and say which where it is not clear."""
     poll.end()
-    if epochs < settings.epochs:
+    if (epochs := state.epochs.over) < settings.epochs:
         reporter.say(f"stopped after epoch {epochs}: no lower holdout loss in {settings.patience} epochs")
-    if state.best.tensors:
-        reporter.say(f"kept the weights of epoch {state.best.epoch}, of holdout loss {state.best.loss:.4f}")
+    if state.epochs.tensors:
+        reporter.say(f"kept the weights of epoch {state.epochs.best}, of holdout loss {state.epochs.loss:.4f}")
     state.end()
 
 
-def _is_over(settings: TrainSettings, state: State, epochs: float) -> bool:
+def _is_over(settings: TrainSettings, state: State) -> bool:
     """Tell whether the holdout's loss has not fallen for so many epochs that more are not worth it."""
-    return settings.patience is not None and 0 < state.best.epoch <= epochs - settings.patience
+    return settings.patience is not None and 0 < state.epochs.best <= state.epochs.over - settings.patience
 
 
 def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) -> None:
@@ -171,8 +183,13 @@ def _begin(job: Job, training: Training, state: State, reporter: Reporter, ranks
     if batch < ranks.size:
         raise UsageError(f"{job.section}.batch: {batch} images a step cannot be shared by {ranks.size} processes")
     done = ranks.agreed(state.restore(job) if resume else 0, f"steps done of {job.name}")
-    if done > (total := job.settings.epochs * training.images.steps(job.settings.batch)):
+    per_epoch, over = training.images.steps(job.settings.batch), state.epochs.over
+    if done > (total := job.settings.epochs * per_epoch):
         raise ArtifactError(f"{job.state}: says {done} steps done of {total}; remove it and start again")
+    if not over * per_epoch <= done <= (over + 1) * per_epoch:
+        raise ArtifactError(
+            f"{job.state}: says {done} steps done in {over} epochs of {per_epoch}; remove it and start again"
+        )
     if resume:
         reporter.say(f"resuming after step {done}" if done else "starting from the beginning")
     ranks.copy_from_first([*training.network.parameters(), *training.network.buffers()])

@@ -22,13 +22,15 @@ Value = TypeVar("Value")
 class Metrics:
     """A file of metrics of a training: one JSON object a line, whole lines only.
 
-    A training that goes on after some steps drops the lines of later ones; one that begins drops all. Without a path
-    nothing is written: only the first process of a job writes. `log` takes every row as well.
+    A training that goes on after some steps drops the lines of later ones, and of looks at the holdout that come again
+    since their epoch is not over; one that begins drops all. Without a path nothing is written: only the first process
+    of a job writes. `log` takes every row as well.
     """
 
-    def __init__(self, path: Path | None, *, done: int, log: Log) -> None:
+    def __init__(self, path: Path | None, *, done: int, over: int, log: Log) -> None:
         self.path, self.log = path, log
         rows = [row for row in read_metrics(path) if row["step"] <= done and done] if path else []
+        rows = [row for row in rows if "holdout" not in row or row.get("epoch") in range(over + 1)]
         self.before = list(_looks(rows))
         """The looks of a training that goes on: after which step, and the first mean loss since the last one."""
         if path:

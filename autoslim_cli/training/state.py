@@ -16,7 +16,13 @@ from autoslim_cli.errors import ArtifactError, is_out_of_memory
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import difference
 from autoslim_cli.training.job import Job
-from autoslim_cli.training.saved import refuse_optimizer, refuse_other_kind, refuse_scheduler, refuse_tensors
+from autoslim_cli.training.saved import (
+    mapping_of,
+    refuse_optimizer,
+    refuse_other_kind,
+    refuse_scheduler,
+    refuse_tensors,
+)
 
 
 class Averaged:
@@ -43,10 +49,14 @@ class Averaged:
 
 
 @dataclass
-class Best:
-    """The epoch of the lowest holdout loss so far, the first being 1, and the network's tensors then, if kept."""
+class Epochs:
+    """How many epochs are over, the looks at their ends included.
 
-    epoch: int = 0
+    Of them the one of the lowest holdout loss, the first being 1, and the network's tensors then, if kept.
+    """
+
+    over: int = 0
+    best: int = 0
     loss: float = float("inf")
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -60,7 +70,7 @@ class State:
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
     averaged: Averaged | None = None
-    best: Best = field(default_factory=Best)
+    epochs: Epochs = field(default_factory=Epochs)
 
     @contextmanager
     def as_kept(self) -> Iterator[None]:
@@ -74,18 +84,18 @@ class State:
         finally:
             self.averaged.exchange()
 
-    def note(self, epoch: int, loss: float, *, keep: bool) -> None:
-        """Note the holdout loss after an epoch; `keep` the network's tensors if it is the lowest so far."""
-        if loss < self.best.loss:
-            self.best.epoch, self.best.loss = epoch, loss
+    def note(self, loss: float, *, keep: bool) -> None:
+        """Note the holdout loss after the last epoch; `keep` the network's tensors if it is the lowest so far."""
+        if loss < self.epochs.loss:
+            self.epochs.best, self.epochs.loss = self.epochs.over, loss
             if keep:
                 with self.as_kept():
-                    self.best.tensors = {name: t.clone() for name, t in self.network.state_dict().items()}
+                    self.epochs.tensors = {name: t.clone() for name, t in self.network.state_dict().items()}
 
     def end(self) -> None:
         """Give the network the weights that the training ends with: the best, the averaged, or the last."""
-        if self.best.tensors:
-            self.network.load_state_dict(self.best.tensors)
+        if self.epochs.tensors:
+            self.network.load_state_dict(self.epochs.tensors)
         elif self.averaged is not None:
             self.averaged.exchange()
 
@@ -115,7 +125,7 @@ class State:
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.means if self.averaged else [],
-            "best": {"epoch": self.best.epoch, "loss": self.best.loss, "tensors": self.best.tensors},
+            "epochs": vars(self.epochs),
         }
         save_state(job.state, state, older=job.settings.keep_states - 1)
 
@@ -145,7 +155,7 @@ class State:
                 f"{path}: a training with other settings ({why}); restore them, or remove it to start anew"
             )
         # 1. All of it is what it says: loading would take over anything, and fail steps later, or never.
-        done, best = state["done"], state["best"]
+        done, epochs = state["done"], mapping_of(state["epochs"], vars(self.epochs), "epochs")
         if type(done) is not int or done < 0:
             raise ValueError(f"done is {str(done)[:100]}")
         rates = refuse_optimizer(state["optimizer"], self.optimizer, done)
@@ -155,10 +165,13 @@ class State:
         refuse_scheduler(state["scheduler"], rates, done)
         refuse_other_kind(state["scaler"], self.scaler.state_dict(), "scaler")
         refuse_tensors(state["averaged"], self.averaged.means if self.averaged else [], "averaged")
-        refuse_other_kind(best["epoch"], 0, "best.epoch")
-        if type(best["loss"]) is not float or not best["loss"] >= 0:
-            raise ValueError(f"best.loss is {str(best['loss'])[:100]}")
-        refuse_other_kind(best["tensors"], self.network.state_dict() if best["tensors"] else {}, "best.tensors")
+        for name in ("over", "best"):
+            refuse_other_kind(epochs[name], 0, f"epochs.{name}")
+        if not 0 <= epochs["best"] <= epochs["over"]:
+            raise ValueError(f"epochs.best is {epochs['best']} of {epochs['over']}")
+        if type(epochs["loss"]) is not float or not epochs["loss"] >= 0:
+            raise ValueError(f"epochs.loss is {str(epochs['loss'])[:100]}")
+        refuse_other_kind(epochs["tensors"], self.network.state_dict() if epochs["tensors"] else {}, "epochs.tensors")
         # 2. Take it over.
         fill(self.network, state["network"], path)
         groups = self.optimizer.state_dict()["param_groups"]  # of the settings, but for the rates
@@ -170,5 +183,5 @@ class State:
         if self.averaged is not None:
             for mean, saved in zip(self.averaged.means, state["averaged"], strict=True):
                 mean.copy_(saved)
-        self.best.epoch, self.best.loss, self.best.tensors = best["epoch"], best["loss"], best["tensors"]
+        vars(self.epochs).update(epochs)
         return done

@@ -33,13 +33,14 @@ def _trained(
     """Do a training while its files are locked."""
     assert job.state is not None  # of a job with files
     # 1. Keep what is there and current, and lose nothing.
+    current = ranks.agreed(_current(job, reporter), "files made by training") if resume else {}
     if not resume:
         refuse_to_lose(job.state)
         for path in filter(Path.exists, job.channels):
             if not job.replaces:
                 raise UsageError(f"{path} is there: --resume keeps it if it is current, --force makes it anew")
             reporter.say(f"{path} is there: without --resume it is made anew, and the old one kept")
-    elif current := ranks.agreed(_current(job, reporter), "files made by training"):
+    elif current.keys() == job.channels.keys():
         for path in current:
             reporter.say(f"{path} is there and current")
         _clean_up(job, ranks)
@@ -55,6 +56,9 @@ def _trained(
         results = training.results()
     facts = {}
     for path, result in results.items():
+        if path in current:  # of several the one that was written before a kill
+            facts[path] = current[path]
+            continue
         facts[path] = {**result.facts, "made_from": job.made_from}
         if not ranks.first:
             continue
@@ -75,9 +79,9 @@ def _clean_up(job: Job, ranks: Ranks) -> None:
 
 
 def _current(job: Job, reporter: Reporter) -> dict[Path, Facts]:
-    """Return the facts of the job's files if all are there and current, else none."""
+    """Return the facts of those of the job's files that are there and current."""
     found = {
         path: current_facts(path, job.format, job.made_from, counts, reporter.say)
         for path, counts in job.channels.items()
     }
-    return {path: facts for path, facts in found.items() if facts} if all(found.values()) else {}
+    return {path: facts for path, facts in found.items() if facts}

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.atomic import write_text
 from autoslim_cli.files.lock import locked
 
 pytestmark = pytest.mark.slow
@@ -17,6 +18,17 @@ pytestmark = pytest.mark.slow
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom autoslim_cli.files.lock import locked\n"
 HOLD += "with locked(Path(sys.argv[1])):\n    print('mine', flush=True)\n    time.sleep(60)\n"
 
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from autoslim_cli.files.lock import locked
+
+with locked(Path(sys.argv[1])):
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+    time.sleep(60)
+"""
 CONTEND = """
 import sys, time
 from pathlib import Path
@@ -54,6 +66,65 @@ def test_a_file_is_made_by_one_command_at_a_time(recipe, refuse, autoslim):
     assert (recipe / ".supernet.safetensors.lock").exists()
     autoslim("train-supernet", "-r", recipe, "train.epochs=1")
     assert not list(recipe.glob(".*.lock"))
+
+
+def test_workers_do_not_outlive_a_lock(tmp_path):
+    """Processes that load images are forked, and notice only after seconds that the command was killed."""
+    process = subprocess.Popen([sys.executable, "-c", FORKS, str(tmp_path / "one")], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    try:
+        with pytest.raises(UsageError, match=f"process {process.pid} on"), locked(tmp_path / "one"):
+            pass
+        process.kill()
+        process.wait()
+        os.kill(worker, 0)  # it is still there
+        with locked(tmp_path / "one"):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        process.stdout.close()
+
+
+WRITES = """
+import os, sys, time
+from pathlib import Path
+from autoslim_cli.files import atomic
+
+def slow(_):
+    print("writing", flush=True)
+    sys.stdin.readline()
+
+os.fsync = slow
+atomic.write_text(Path(sys.argv[1]), "theirs")
+"""
+
+
+def writing(path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", WRITES, str(path)], **pipes, text=True)
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+def test_what_a_killed_write_leaves_goes_with_the_next(tmp_path):
+    path, other = tmp_path / "one", tmp_path / "two"
+    killed = writing(path)
+    killed.kill()
+    killed.communicate()
+    write_text(other, "another file")
+    assert len(list(tmp_path.glob(".one.*.part"))) == 1
+    write_text(path, "mine")
+    assert sorted(tmp_path.iterdir()) == [path, other]
+    # What another command still writes stays its own.
+    at_work = writing(path)
+    (part,) = tmp_path.glob(".one.*.part")
+    write_text(path, "mine again")
+    assert part.exists()
+    assert path.read_text() == "mine again"
+    at_work.communicate("go on\n")
+    assert at_work.returncode == 0
+    assert path.read_text() == "theirs"
+    assert sorted(tmp_path.iterdir()) == [path, other]
 
 
 def test_searches_and_trainings_are_locked_one_by_one(worked, refuse, autoslim):

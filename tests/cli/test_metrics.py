@@ -48,6 +48,28 @@ def test_a_resumed_training_drops_what_came_after_its_state(autoslim, recipe, mo
     assert [(row["step"], row["loss"]) for row in rows_of(path)] == whole
 
 
+def test_a_look_that_no_state_holds_is_written_once(autoslim, recipe, monkeypatch):
+    """A kill between the line of the holdout and the state: the look is taken again."""
+    command = ("train-supernet", "-r", recipe, "train.epochs=2", "train.save_minutes=0.00001")  # 7 steps an epoch
+    save, saves = State.save, []
+
+    def die_at_the_end_of_the_epoch(*arguments):
+        saves.append(arguments)
+        if len(saves) == 8:
+            raise KeyboardInterrupt
+        save(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", die_at_the_end_of_the_epoch)
+        autoslim(*command, code=130)
+    path = recipe / "supernet.metrics.jsonl"
+    assert [row["step"] for row in rows_of(path) if "holdout" in row] == [7]
+    said = autoslim(*command, "--resume").stderr
+    assert "resuming after step 7" in said
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("epoch ")] == ["1/2", "2/2"]
+    assert [row["step"] for row in rows_of(path) if "holdout" in row] == [7, 14]
+
+
 def test_the_loss_of_an_epoch_that_was_interrupted_is_of_all_its_steps(autoslim, recipe, monkeypatch):
     command = ("retrain", "--width", "0.5", "-r", recipe, "retrain.batch=20", "retrain.epochs=2")  # 30 steps an epoch
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from autoslim_cli.files import checkpoint
+
 pytestmark = pytest.mark.slow
 
 
@@ -119,6 +121,35 @@ def test_retrain(straight, autoslim, settings):
         model = name.replace("arch-", "model-").replace(".json", ".safetensors")
         assert (killed / model).read_bytes() == (worked / model).read_bytes()
     assert not state.exists()
+
+
+def test_joint_between_its_files(straight, autoslim, monkeypatch):
+    """The first of two networks is written, the second is not: what is there stays as it is, under its own name."""
+    worked, killed = straight
+    killed.mkdir()
+    names = ["arch-60pct.json", "arch-30pct.json"]
+    for name in ("recipe.yaml", *names):
+        shutil.copy(worked / name, killed)
+    autoslim("retrain", *(worked / name for name in names), "--joint")
+    save, saved = checkpoint.save, []
+
+    def save_one(path, *rest):
+        if saved:
+            raise KeyboardInterrupt
+        save(path, *rest)
+        saved.append(path)
+
+    command = ("retrain", *(killed / name for name in names), "--joint")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_one)
+        autoslim(*command, code=130)
+    (first,) = killed.glob("*.safetensors")
+    written = first.stat().st_mtime_ns
+    autoslim(*command, "--resume")
+    assert first.stat().st_mtime_ns == written
+    models = sorted(path.name for path in killed.glob("*.safetensors"))
+    assert models == ["model-30pct.safetensors", "model-60pct.safetensors"]
+    assert all((killed / name).read_bytes() == (worked / name).read_bytes() for name in models)
 
 
 SEARCHES = [

@@ -190,7 +190,8 @@ def test_a_training_state_of_objects_is_refused_without_colours_or_advice(tmp_pa
         lambda state: state.update(done="many"),
         lambda state: state.update(done=float("inf")),
         lambda state: state.update(decisive=torch.zeros(3)),
-        lambda state: state["best"].pop("loss"),
+        lambda state: state["epochs"].pop("loss"),
+        lambda state: state.update(epochs=3),
         # The schedule: it takes over whatever attributes it is given.
         lambda state: state["scheduler"].update(last_epoch="3"),
         lambda state: state["scheduler"].update(last_epoch=2),
@@ -223,11 +224,13 @@ def test_a_training_state_of_objects_is_refused_without_colours_or_advice(tmp_pa
         lambda state: state.update(done=True),
         lambda state: state.update(done=-3),
         lambda state: state.update(done=3.0),
-        lambda state: state["best"].update(epoch="first"),
-        lambda state: state["best"].update(loss=float("nan")),
-        lambda state: state["best"].update(loss=-1.0),
-        lambda state: state["best"].update(tensors={"weight": torch.zeros(2, 2)}),
-        lambda state: state["best"].update(tensors=[1]),
+        lambda state: state["epochs"].update(over="first"),
+        lambda state: state["epochs"].update(best="first"),
+        lambda state: state["epochs"].update(best=1),
+        lambda state: state["epochs"].update(loss=float("nan")),
+        lambda state: state["epochs"].update(loss=-1.0),
+        lambda state: state["epochs"].update(tensors={"weight": torch.zeros(2, 2)}),
+        lambda state: state["epochs"].update(tensors=[1]),
     ],
 )
 def test_a_training_state_that_cannot_be(tmp_path, change):
@@ -317,6 +320,11 @@ def test_a_state_of_more_steps_than_there_are(refuse, worked):
     state["scheduler"].update(last_epoch=more)
     save_state(path, state)
     assert f"says {more} steps done of {more - 1}" in refuse(4, *command, "--resume")
+    state.update(done=more - 1)
+    state["scheduler"].update(last_epoch=more - 1)
+    state["epochs"].update(over=3)
+    save_state(path, state)
+    assert f"says {more - 1} steps done in 3 epochs of {more - 1}" in refuse(4, *command, "--resume")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
