@@ -61,7 +61,8 @@ def _one_line() -> Iterator[None]:
         _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", UsageError.exit_code)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"no space left on the disk ({error.filename or error.strerror}); free some, then use --resume", 1)
+            where = error.filename or error.strerror
+            _fail(f"no space left on the disk ({where}); free some, then repeat the command (--resume goes on)", 1)
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             _fail(f"{error.filename}: {error.strerror}; check who owns it, or use another directory", 1)
         if isinstance(error, FileNotFoundError) and _directory_is_gone():

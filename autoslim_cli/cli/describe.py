@@ -208,7 +208,10 @@ def compare(
     if result["differ"]:
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
         show(["unit", *columns], rows, columns[:0:-1], "Channels that differ")
-    say_next(reporter, "export", "--onnx", files[0], then="for deployment")
+    if trained := [file for file in files if Path(file).suffix == ".safetensors"]:
+        say_next(reporter, "export", "--onnx", trained[0], then="for deployment")
+    else:
+        say_next(reporter, "retrain", files[0], then="train it")
 
 
 def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[tuple[str, "Metric"]]) -> list[str]:

@@ -30,6 +30,12 @@ def test_files_of_one_recipe_stand_beside_their_base_network(worked, autoslim_js
     assert all(len({row["channels"][unit] for row in result["networks"]}) == 1 for unit in same)
 
 
+def test_what_comes_next_is_to_deploy_what_is_trained_or_to_train_what_is_not(worked, autoslim):
+    arch, model = worked / "arch-30pct.json", worked / "model-60pct.safetensors"
+    assert f"export --onnx {model}" in autoslim("compare", arch, model).stderr
+    assert f"retrain {arch}" in autoslim("compare", arch, worked / "arch-60pct.json").stderr
+
+
 def test_the_tables_as_text_and_as_markdown(worked, autoslim, refuse):
     arch = worked / "arch-30pct.json"
     text = autoslim("compare", arch, worked / "arch-60pct.json").stdout
