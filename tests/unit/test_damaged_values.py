@@ -5,23 +5,20 @@ AUTOSLIM_EXAMPLES=3000 asks for more.
 """
 
 import copy
-import importlib
 import io
 import json
 import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from outside import outside
 
 from autoslim_cli.errors import AutoslimError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 EXAMPLES = int(os.environ.get("AUTOSLIM_EXAMPLES", "6"))
 READERS = (
     *("recipe", "config", "checkpoint", "supernet", "weights", "log", "metrics", "latency table", "suite"),
@@ -34,13 +31,8 @@ WHOLE = 10
 
 @pytest.fixture(scope="module")
 def fuzz():
-    """Import the fuzzer, which lies in no package, and forget it after."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("fuzz")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        sys.modules.pop("fuzz", None)
+    with outside("benchmarks", names=["fuzz"]) as modules:
+        yield modules.fuzz
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,16 @@
 """The pure parts of benchmarks/kills.py: what counts as different, and where a kill hit."""
 
-import importlib
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from outside import outside
 
 
 @pytest.fixture(scope="module")
 def kills():
-    """Import the benchmark, which lies in no package."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("kills")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        sys.modules.pop("kills", None)
+    with outside("benchmarks", names=["kills"]) as modules:
+        yield modules.kills
 
 
 @pytest.fixture
