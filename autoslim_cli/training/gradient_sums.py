@@ -26,6 +26,8 @@ class GradientSums:
 
     def watch(self, loss: Tensor) -> None:
         """Begin sums in the backward pass of a loss, the last one that adds gradients in a step."""
+        if not self.buckets:
+            return  # nobody to sum with
         # A sub-network's leaves lie in the memory of the parameters that they are parts of.
         bucket_at = {p.untyped_storage().data_ptr(): number for number, some in enumerate(self.buckets) for p in some}
         if len(bucket_at) < sum(map(len, self.buckets)):
