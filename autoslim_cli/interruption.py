@@ -21,14 +21,31 @@ def asked_to_end(answer: Callable[[int], None]) -> Iterator[None]:
     def note(number: int, _frame: FrameType | None) -> None:
         answer(number)
 
+    with _handled_by(note):
+        yield
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let every such signal end the process at once, as it ends a program that has no answer.
+
+    While a library waits for something, Python hears of no signal.
+    """
+    with _handled_by(signal.SIG_DFL):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Have signals handled by something else; all but a SIGHUP that is ignored."""
     here = threading.current_thread() is threading.main_thread()
     numbers = [n for n in SIGNALS if here and not (n != signal.SIGINT and signal.getsignal(n) is signal.SIG_IGN)]
-    previous = {number: signal.signal(number, note) for number in numbers}
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 @contextmanager

@@ -30,6 +30,8 @@ def copy_file(path: Path, target: Path) -> None:
     path, target = Path(os.path.realpath(path)), Path(os.path.realpath(target))
     temporary = target.with_name(f".{target.name}.part")
     temporary.unlink(missing_ok=True)
+    if target.exists() and path.samefile(target):  # to rename one name of a file to another would leave both
+        return
     try:
         os.link(path, temporary)
     except OSError:

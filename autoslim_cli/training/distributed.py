@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
+from autoslim_cli.interruption import ended_by_signals
 from autoslim_cli.launch import launched
 
 Value = TypeVar("Value")
@@ -138,7 +139,8 @@ def join_ranks() -> Ranks:
         if gpus:
             torch.cuda.set_device(launch.local_rank % gpus)
         # NCCL has no two processes on one GPU. What lies in main memory goes through gloo in either case.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus >= launch.local_size else "gloo", timeout=PATIENCE)
+        with ended_by_signals():  # while others are not there yet
+            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus >= launch.local_size else "gloo", timeout=PATIENCE)
     return Ranks(launch.rank, launch.size)
 
 

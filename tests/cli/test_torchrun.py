@@ -1,9 +1,11 @@
 """Two processes share the work of every stage and do what one does; both are real processes over gloo."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -256,6 +258,33 @@ def test_a_process_that_dies_ends_the_job_in_one_line(recipe, tmp_path, autoslim
     assert "resuming after step" in autoslim("train-supernet", *settings, "--resume").stderr
     assert not state.exists()
     assert (recipe / "supernet.safetensors").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_waits_for_others_to_join_can_be_ended(recipe, number):
+    """Python hears no signal while PyTorch waits; torchrun would wait half a minute, and then kill."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "autoslim_cli", "train-supernet", "-r", str(recipe)]
+    running = subprocess.Popen(command, env={**os.environ, **place}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 90
+    while True:  # until it listens for the other one, which never comes
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+    time.sleep(1)
+    running.send_signal(number)
+    try:
+        _, said = running.communicate(timeout=20)
+    finally:
+        running.kill()
+    assert running.returncode == -number
+    assert b"Traceback" not in said
 
 
 def rank_of(parent, rank):

@@ -178,3 +178,13 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
         atomic.write_text(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_second_name_is_given_once(tmp_path):
+    """Whoever was killed after giving it gives it again: to rename one name of a file to another does nothing."""
+    path, other = tmp_path / "state", tmp_path / "state-1"
+    path.write_text("weights")
+    for _ in range(2):
+        atomic.copy_file(path, other)
+        assert other.read_text() == "weights"
+        assert sorted(tmp_path.iterdir()) == [path, other]
