@@ -12,7 +12,7 @@ from autoslim_cli.cost import closed_form
 from autoslim_cli.cost.budget import short
 from autoslim_cli.cost.fvcore_count import agree, fvcore_flops
 from autoslim_cli.files.channel_config import read_config
-from autoslim_cli.models.built_in import FACTORIES
+from autoslim_cli.models.built_in import FACTORIES, cifar_vgg
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
@@ -54,8 +54,12 @@ class Odds(nn.Module):
         return self.fc(x.mean(axis=(1, 2)))
 
 
-FREE = {"odds": 5, "conv_blocks": 4, "cifar_resnet": 12, "mobilenet_v1": 14, "shufflenet_v1": 16}
-NETWORKS = {"odds": lambda num_classes: Odds(), **{name: FACTORIES[name] for name in FREE if name != "odds"}}
+FREE = {"odds": 5, "conv_blocks": 4, "cifar_vgg": 4, "cifar_resnet": 12, "mobilenet_v1": 14, "shufflenet_v1": 16}
+NETWORKS = {
+    **{name: FACTORIES[name] for name in FREE if name != "odds"},
+    "odds": lambda num_classes: Odds(),
+    "cifar_vgg": lambda num_classes: cifar_vgg(num_classes, layers=(16, "M", 24, 24, "M", 32)),
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -86,6 +90,16 @@ def test_equalities_counts_and_forks(name):
     for option, logits in evaluator.forked_logits(images, space.largest, options):
         whole = evaluator.logits(images, option.applied(space.largest))
         torch.testing.assert_close(logits, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max()))
+
+
+def test_vgg_16_has_the_flops_that_are_published_of_it():
+    assert fvcore_flops(cifar_vgg(10), (3, 32, 32)) == 313_201_664  # Li et al. 2017, table 1: 3.13e8
+
+
+@pytest.mark.parametrize("layers", [[], ["M", 8], [8, "m"], [8, 0], [8] * 65, [8, 2.5], [True]])
+def test_layers_that_no_vgg_has(layers):
+    with pytest.raises(ValueError, match="layers must be"):
+        cifar_vgg(10, layers=layers)
 
 
 class Volumes(nn.Module):

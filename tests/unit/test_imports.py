@@ -1,4 +1,4 @@
-"""Imports go down the list of layers that the README draws, never up."""
+"""Imports go down the list of layers that docs/code.md draws, never up."""
 
 import ast
 from pathlib import Path
@@ -42,8 +42,8 @@ def test_a_module_imports_only_from_its_layer_and_below(path):
         assert layer not in LAYERS[:own]
 
 
-def test_the_readme_draws_the_layers_in_this_order():
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_the_code_draws_the_layers_in_this_order():
+    text = (Path(__file__).parents[2] / "docs" / "code.md").read_text(encoding="utf-8")
     places = [text.index(f"\n      {layer}/ ") for layer in LAYERS]
     assert places == sorted(places)
 
