@@ -16,6 +16,8 @@ WIDTH = 400.0
 
 LABELS, LANE, RIGHT = 112.0, 6.0, 14.0
 COLOURS = 6
+DASHES = ("", "second", "third")
+"""Of the first six curves, the next six, and those after them."""
 
 STYLE = """
 svg { --ink: #1d2430; --soft: #667085; --line: #d6dae1; --base: #c3c9d4; --ground: #fff;
@@ -33,7 +35,7 @@ svg .c1 { fill: var(--c1); stroke: var(--c1); } svg .c2 { fill: var(--c2); strok
 svg .c3 { fill: var(--c3); stroke: var(--c3); } svg .c4 { fill: var(--c4); stroke: var(--c4); }
 svg .c5 { fill: var(--c5); stroke: var(--c5); } svg .c6 { fill: var(--c6); stroke: var(--c6); }
 svg .clear { paint-order: stroke; stroke: var(--ground); stroke-width: 4px; }
-svg .limit { stroke-dasharray: 3 3; }
+svg .limit { stroke-dasharray: 3 3; } svg .second { stroke-dasharray: 5 2; } svg .third { stroke-dasharray: 1.5 2; }
 svg .bar { stroke: none; } svg .open { fill: var(--ground); stroke-width: 1.6; } svg .wire { fill: none; }
 svg text.c1, svg text.c2, svg text.c3, svg text.c4, svg text.c5, svg text.c6 { stroke: none; }
 """.strip()
@@ -198,7 +200,7 @@ def said_of(step: Mapping[str, object], metric: Metric) -> str:
 
 def training(facts: Facts) -> Element:
     """Draw the loss of every training against its steps, the supernet's that of its largest sub-network."""
-    legend, head = _legend((f"bar {colour(number)}", name) for number, name in enumerate(facts.curves))
+    legend, head = _legend((_stroke(number), name) for number, name in enumerate(facts.curves))
     top = head + 6
     drawing, left, right, bottom = _drawing("training", top + 210), 44.0, WIDTH - RIGHT, top + 176
     drawing.extend(legend)
@@ -212,7 +214,7 @@ def training(facts: Facts) -> Element:
         drawing.append(element("text", f"{tick:.4g}", class_="soft end", x=left - 4, y=y(tick) + 3))
     drawing.append(element("text", "steps", class_="soft middle", x=(left + right) / 2, y=bottom + 28))
     for number, (name, points) in enumerate(facts.curves.items()):
-        line = _line(f"{colour(number)} wire", [(x(step), y(loss)) for step, loss in points])
+        line = _line(_stroke(number), [(x(step), y(loss)) for step, loss in points])
         line.append(element("title", f"{name}: {len(points)} looks, the last at a loss of {points[-1][1]:.4g}"))
         drawing.append(line)
     return drawing
@@ -256,13 +258,15 @@ def accuracy(metric: Metric, networks: Sequence[Network], cost: str, images: str
 
 
 def _legend(names: Iterable[tuple[str, str]]) -> tuple[list[Element], float]:
-    """Return keys of colours, given as classes and names, and how much height they take."""
+    """Return keys, given as classes of bars or wires and names, and how much height they take."""
     drawn, x, y = list[Element](), 0.0, 0.0
     for class_, name in names:
         width = 22 + 5.6 * len(name)
         if x and x + width > WIDTH:
             x, y = 0.0, y + 14
-        drawn.append(_bar(class_, x, y + 2, 8, 8))
+        is_wire = "wire" in class_.split()
+        key = _line(class_, [(x, y + 6), (x + 9, y + 6)]) if is_wire else _bar(class_, x, y + 2, 8, 8)
+        drawn.append(key)
         drawn.append(element("text", name, x=x + 12, y=y + 10))
         x += width
     return drawn, y + 16
@@ -288,6 +292,11 @@ def spread(scores: Sequence[float], metric: Metric) -> str:
 def colour(number: int) -> str:
     """Return the class that colours a series."""
     return f"c{number % COLOURS + 1}"
+
+
+def _stroke(number: int) -> str:
+    """Return the classes of a curve: where colours are at their end, dashes tell curves apart."""
+    return f"{colour(number)} wire {DASHES[number // COLOURS % len(DASHES)]}".rstrip()
 
 
 def _tick(metric: Metric, value: float) -> str:

@@ -5,12 +5,14 @@ import re
 import shutil
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
 from autoslim_cli.files.channel_config import read_config
+from autoslim_cli.report.charts import training
 from autoslim_cli.report.png import _style
 
 HOSTILE = "\"><svg onload=alert(1)><img src=x onerror='alert(2)'>&amp;\x07"
@@ -156,6 +158,15 @@ def test_every_step_is_seen_and_says_its_channels(worked, autoslim):
         assert style["fill"] != "#fff" or (style["stroke"] not in ("none", "#fff") and float(style["stroke-width"]) > 0)
     channels = ", ".join(f"{unit} {count}" for unit, count in steps[0]["channels"].items())
     assert any(f"draw: {channels}; " in (title.text or "") for title in drawing.iter("title"))
+
+
+def test_a_dozen_and_a_half_of_trainings_are_told_apart():
+    curves = {f"training {number}": [(0.0, 2.0), (100.0, 1.0 / (1 + number))] for number in range(18)}
+    lines = training(SimpleNamespace(curves=curves)).findall("polyline")
+    looks = [_style(line) for line in lines]
+    told_apart = [(look["stroke"], look.get("stroke-dasharray")) for look in looks]
+    assert told_apart[:18] == told_apart[18:]  # the key, then the curves
+    assert len(set(told_apart)) == 18
 
 
 def test_figures_as_png(worked, autoslim, refuse, monkeypatch):
