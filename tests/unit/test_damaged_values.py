@@ -1,6 +1,6 @@
 """What hypothesis damages in sound files ends in one line, or is still sound to its reader.
 
-The files and their readers are those of `benchmarks/fuzz.py`. A few examples of each reader by default;
+The files and their readers are those of `benchmarks/fuzzing`. A few examples of each reader by default;
 AUTOSLIM_EXAMPLES=3000 asks for more.
 """
 
@@ -31,17 +31,18 @@ WHOLE = 10
 
 @pytest.fixture(scope="module")
 def fuzz():
-    with outside("benchmarks", names=["fuzz"]) as modules:
-        yield modules.fuzz
+    parts = ("fuzzing.corpus", "fuzzing.damage", "fuzzing.readers")
+    with outside("benchmarks", names=["fuzzing", *parts]) as modules:
+        yield modules.fuzzing
 
 
 @pytest.fixture(scope="module")
 def readers(fuzz, tmp_path_factory):
     """Return every reader by its name; what it reads is sound."""
-    found = {one.name: one for one in fuzz.readers_of(fuzz.corpus(tmp_path_factory.mktemp("sound")))}
+    found = {one.name: one for one in fuzz.readers.readers_of(fuzz.corpus.corpus(tmp_path_factory.mktemp("sound")))}
     for reader in found.values():
         for file in reader.files:
-            if file.name not in fuzz.REFUSED:
+            if file.name not in fuzz.corpus.REFUSED:
                 reader.read(file)
     return found
 
@@ -144,7 +145,7 @@ def places(value):
 def damaged(draw, file, fuzz):
     """Return a file's content with values at some places replaced, deleted, inserted, copied or exchanged."""
     content, (value_of, content_of) = file.read_bytes(), FORMS[file.suffix]
-    values, value = any_value(fuzz.HOSTILE), value_of(content)
+    values, value = any_value(fuzz.damage.HOSTILE), value_of(content)
     for _ in range(draw(st.integers(1, 3))):
         found = places(value)
         if not found or draw(st.integers(1, WHOLE)) == WHOLE:
