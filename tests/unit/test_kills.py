@@ -1,4 +1,4 @@
-"""The pure parts of benchmarks/kills.py: what counts as different, and where a kill hit."""
+"""The pure parts of benchmarks/kills: what counts as different, and where a kill hit."""
 
 import json
 import os
@@ -8,9 +8,19 @@ from outside import outside
 
 
 @pytest.fixture(scope="module")
-def kills():
-    with outside("benchmarks", names=["kills"]) as modules:
-        yield modules.kills
+def modules():
+    with outside("benchmarks/kills", names=["contents", "processes"]) as modules:
+        yield modules
+
+
+@pytest.fixture(scope="module")
+def kills(modules):
+    return modules.contents
+
+
+@pytest.fixture(scope="module")
+def processes(modules):
+    return modules.processes
 
 
 @pytest.fixture
@@ -36,7 +46,13 @@ def test_only_clocks_and_memory_are_left_out(kills, made):
 
 def test_where_a_kill_hit(kills, made):
     """Before any write, between two, in one, after all."""
-    first, nothing, last, between, write = kills.WHERE[0], {}, kills.WHERE[3], kills.WHERE[1], kills.WHERE[2]
+    first, nothing, last, between, write = (
+        kills.WHERE[0],
+        {},
+        kills.WHERE[3],
+        kills.WHERE[1],
+        kills.WHERE[2],
+    )
     before = kills.stamps(made)
     assert kills.where_it_hit(made, before, nothing) == first
     (made / ".model.safetensors.lock").touch()
@@ -54,6 +70,6 @@ def test_where_a_kill_hit(kills, made):
     assert kills.where_it_hit(made, before, nothing) == write
 
 
-def test_processes_and_their_time(kills):
-    assert kills.tree(os.getpid())[0] == os.getpid()
-    assert kills.cpu_of([os.getpid()]) > 0
+def test_processes_and_their_time(processes):
+    assert processes.tree(os.getpid())[0] == os.getpid()
+    assert processes.cpu_of([os.getpid()]) > 0
