@@ -73,6 +73,7 @@ BASES = {
         (0,),
         epochs=12,
         base_epochs=12,
+        warm_epochs=24,
     ),
     "doubling": Base(
         "ResNet-14 with a stem of stride 2 (6.7M FLOPs)",
@@ -83,6 +84,7 @@ BASES = {
         (0,),
         epochs=12,
         base_epochs=12,
+        warm_epochs=24,
     ),
     "quick": Base(
         "ResNet-8 with a stem of stride 2, a few images: whether everything runs",
