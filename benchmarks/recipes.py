@@ -1,11 +1,12 @@
 """Run a shipped recipe for several seeds, and say how far searched networks are ahead of one width of equal FLOPs.
 
-    python benchmarks/recipes.py digits [--seeds 0,1] [--from supernet] [--summary]
+    python benchmarks/recipes.py digits [--seeds 0,1] [--from supernet] [--summary] [key=value ...]
 
 Each seed is `autoslim run --train-base` in a directory of its own, runs/recipes/NAME/seed-N: supernet, search, and the
 base, the searched and the uniform networks trained; what is there is not made again. Its rows, with the CPU time that
 it took, go to benchmarks/results/recipes/NAME.jsonl. `--summary` runs nothing. Settings and budgets were chosen on
-other seeds (digits: 100 and 101).
+other seeds (digits: 100 and 101) and, of cifar10-small, on held training images. Where CIFAR-10 lies as a folder of
+files: `cifar10-small data.name=image-folder data.path=../../../../data/cifar10-jpeg`.
 """
 
 import argparse
@@ -24,22 +25,22 @@ from autoslim_cli.recipe import catalogue
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
-BUDGETS = {"digits": "7%"}
+BUDGETS = {"digits": "7%", "cifar10-small": "50%,25%"}
 """Of each recipe that is shown; those of digits are what `make demo` runs."""
-SEEDS = {"digits": "0,1,2,3,4"}
+SEEDS = {"digits": "0,1,2,3,4", "cifar10-small": "0,1,2"}
 TITLES = {"base": "base network", "uniform": "one width", "searched": "searched"}
 KEPT = ("network", "budget", "used", "flops", "params", "loss", "top1", "channels")
 
 Row = dict[str, Any]
 
 
-def run(recipe: str, seed: int, start: str) -> Row:
+def run(recipe: str, seed: int, start: str, overrides: list[str]) -> Row:
     """Return the networks of one seed, and the seconds of CPU time that they took."""
     directory = ROOT / "runs" / "recipes" / recipe / f"seed-{seed}"
     if not directory.is_dir():
         catalogue.copy(recipe, directory)
     command = ["-m", "autoslim_cli", "run", "--flops", BUDGETS[recipe], "--train-base", "-r", str(directory), "--json"]
-    more = [f"seed={seed}", *(["--from", start] if start != "scratch" else [])]
+    more = [f"seed={seed}", *overrides, *(["--from", start] if start != "scratch" else [])]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, *command, *more], stdout=subprocess.PIPE, check=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -47,6 +48,7 @@ def run(recipe: str, seed: int, start: str) -> Row:
     return {
         "seed": seed,
         "start": start,
+        **({"overrides": overrides} if overrides else {}),
         "networks": [{key: row[key] for key in KEPT if key in row} for row in said["networks"]],
         "evaluations": said["search"]["evaluations"],
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
@@ -96,6 +98,7 @@ def main() -> None:
     """Run the seeds that have no row, and print the table of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=BUDGETS)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings other than the recipe's")
     parser.add_argument("--seeds", help="by comma; those that are published by default")
     parser.add_argument("--from", dest="start", default="scratch", choices=["scratch", "supernet"])
     parser.add_argument("--summary", action="store_true", help="print the table of what lies in the results")
@@ -105,7 +108,7 @@ def main() -> None:
     done = {(row["seed"], row["start"]) for row in rows}
     for seed in [] if given.summary else map(int, (given.seeds or SEEDS[given.recipe]).split(",")):
         if (seed, given.start) not in done:
-            rows.append(run(given.recipe, seed, given.start))
+            rows.append(run(given.recipe, seed, given.start, given.overrides))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     print(summary([row for row in rows if row["start"] == given.start]))
