@@ -287,10 +287,15 @@ def _check_task(data: DataSettings, task: TaskSettings) -> None:
 
 
 def _check_classes(labels: Tensor, model: ModelSettings, task: TaskSettings) -> None:
-    """Raise UsageError for data of other classes, or labels, than the model has outputs for."""
+    """Raise UsageError for data of other classes, or labels, than the model has outputs for, and for images of none."""
     if labels.dim() == 2:
         if labels.shape[1] != model.classes:
             raise UsageError(f"model.classes: {model.classes}, but the data has {labels.shape[1]} labels")
+    elif task.name == "classification" and (without := int((labels < 0).sum())):  # as of tests whose answers are kept
+        raise UsageError(
+            f"data: {without} of {len(labels)} images have no class (their label is below zero); name a split whose "
+            "images have one, as data.args.test=validation"
+        )
     elif model.classes is not None and task.enlarges == 1 and (classes := int(labels.max()) + 1) > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
 

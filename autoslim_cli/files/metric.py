@@ -1,5 +1,6 @@
 """Name a score, and say it to people."""
 
+import math
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -42,9 +43,12 @@ class Metric(Settings):
         return f"{value:.{max(digits, 2)}f} {self.unit}".rstrip()
 
     def can_be(self, loss: float, value: float) -> bool:
-        """Tell whether a working network can have this score: a fraction from 0 to 1, a loss that is of some use."""
-        of_use = abs(loss) <= MOST_LOSS and (loss >= 0 or self not in BUILT_IN)
-        return of_use and (0 <= value <= 1 if self.unit == "%" else abs(value) < float("inf"))
+        """Tell whether a working network can have this score: a fraction from 0 to 1, a loss that is of some use.
+
+        What the losses of a user's own task come to is not known, but that they are finite.
+        """
+        of_use = 0 <= loss <= MOST_LOSS if self in BUILT_IN else math.isfinite(loss)
+        return of_use and (0 <= value <= 1 if self.unit == "%" else math.isfinite(value))
 
 
 TOP1 = Metric(name="top1", label="top-1", unit="%")

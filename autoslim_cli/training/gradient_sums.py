@@ -1,9 +1,10 @@
 """Sum gradients over the processes of a job while the last backward pass of a step still runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from autoslim_cli.training.distributed import Ranks, Sum, buckets
@@ -14,6 +15,7 @@ class GradientSums:
 
     Each is begun once none of its gradients is still to come, and never before the one ahead of it: so all processes
     begin them in one order, whatever their backward passes reach, and none waits for one that another never begins.
+    Where a process has no gradient it adds zeros; where none has one, there is none afterwards.
     """
 
     def __init__(self, ranks: Ranks, network: nn.Module) -> None:
@@ -22,6 +24,7 @@ class GradientSums:
         self.buckets = list(buckets(trained[::-1])) if ranks.size > 1 else []
         self.missing, self.begun = [0] * len(self.buckets), 0
         self.sums: list[Sum] = []
+        self.absent: list[tuple[Sequence[Tensor], Tensor]] = []
         self.hooks: list[Any] = []
 
     def watch(self, loss: Tensor) -> None:
@@ -43,10 +46,14 @@ class GradientSums:
         self._begin(len(self.buckets))
         for one in self.sums:
             one.end()
+        for parameters, reached in self.absent:
+            for parameter, processes in zip(parameters, reached.tolist(), strict=True):
+                if not processes:
+                    parameter.grad = None
         for hook in self.hooks:
             hook.remove()
         self.missing, self.begun = [0] * len(self.buckets), 0
-        self.sums, self.hooks = [], []
+        self.sums, self.absent, self.hooks = [], [], []
 
     def _came(self, number: int, *_: object) -> None:
         """Note that a gradient of a bucket is there, and begin the buckets that are next and complete."""
@@ -59,8 +66,14 @@ class GradientSums:
     def _begin(self, end: int) -> None:
         """Begin the sums of all buckets before a number that are not begun."""
         for bucket in self.buckets[self.begun : end]:
+            missing = [number for number, parameter in enumerate(bucket) if parameter.grad is None]
+            reached = bucket[0].new_ones(len(bucket))  # by how many processes, once it is summed
+            for number in missing:
+                bucket[number].grad = torch.zeros_like(bucket[number])
+                reached[number] = 0
             gradients = [parameter.grad for parameter in bucket if parameter.grad is not None]
-            self.sums += [Sum.of(gradients)] if gradients else []
+            self.sums.append(Sum.of([*gradients, reached]))
+            self.absent += [(bucket, reached)] if missing else []
         self.begun = max(self.begun, end)
 
 

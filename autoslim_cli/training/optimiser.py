@@ -65,7 +65,7 @@ def schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: i
 def _one_cycle(step: int, peak: float, end: int) -> float:
     """Return the factor that rises to 1 at `peak`, and falls to 1 / 250,000 at `end`, each by half a cosine."""
     low, lowest = 1 / 25, 1 / 25e4
-    if step <= peak:
+    if step < peak:
         return 1 + (low - 1) * (1 + math.cos(math.pi * step / peak)) / 2
     return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(1.0, (step - peak) / max(end - peak, 1e-9)))) / 2
 

@@ -1,5 +1,6 @@
 """Keep what a training continues from: weights, optimizer, rate and the scale of gradients."""
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -169,7 +170,7 @@ class State:
             refuse_other_kind(epochs[name], 0, f"epochs.{name}")
         if not 0 <= epochs["best"] <= epochs["over"]:
             raise ValueError(f"epochs.best is {epochs['best']} of {epochs['over']}")
-        if type(epochs["loss"]) is not float or not epochs["loss"] >= 0:
+        if type(epochs["loss"]) is not float or math.isnan(epochs["loss"]):
             raise ValueError(f"epochs.loss is {str(epochs['loss'])[:100]}")
         refuse_other_kind(epochs["tensors"], self.network.state_dict() if epochs["tensors"] else {}, "epochs.tensors")
         # 2. Take it over.

@@ -106,7 +106,8 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         named, true = _main(outputs).argmax(1).flatten(), masks.flatten().clamp(0, classes - 1)
 
         def count(of: Tensor, which: Tensor) -> Tensor:
-            return torch.zeros(classes, device=of.device).scatter_add_(0, of, which.float())
+            # Whole numbers: floats count no further than 16,777,216, the pixels of 256 images of 256x256.
+            return torch.zeros(classes, dtype=torch.int64, device=of.device).scatter_add_(0, of, which.long())
 
         both = count(true, counted & (named == true))
         return torch.cat([both, count(true, counted) + count(named, counted) - both])

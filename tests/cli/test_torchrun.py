@@ -51,6 +51,8 @@ layers = [nn.Linear(8, 8) for _ in range(6)]
 network = nn.Sequential(*layers)
 layers[1].requires_grad_(False)
 layers[2].unused = nn.Parameter(torch.ones(3))  # of no loss: it has no gradient
+alone = nn.Linear(8, 8)  # reached on the first process alone
+network.append(alone)
 Sum.of = lambda tensors: (begun.append(within), of(tensors))[1]
 
 
@@ -60,6 +62,7 @@ def gradients(sums, watching):
     for micro in range(2):
         # The last backward pass reaches other layers on each process, and on none all of them.
         taken = [one for n, one in enumerate(layers) if not micro or n != 3 + ranks.rank]
+        taken += [alone] if ranks.first else []
         loss = nn.Sequential(*taken)(torch.arange(16.0).view(2, 8) * (ranks.rank + 1) + micro).square().mean()
         if micro and watching:
             sums.watch(loss)
@@ -76,7 +79,10 @@ for sharing in (False, True):
     sums = GradientSums(ranks, network)
     for _ in range(2):
         after, beside = gradients(sums, False), gradients(sums, True)
-        assert len(after) == 10
+        assert len(after) == 12
+        both = [torch.zeros_like(alone.weight) for _ in range(2)]
+        torch.distributed.all_gather(both, alone.weight.grad)
+        assert torch.equal(*both) and both[0].any()
         assert all(torch.equal(*pair) for pair in zip(after, beside, strict=True))
         assert layers[2].unused.grad is None
         assert len(begun) == 2 * len(sums.buckets) > 6, begun

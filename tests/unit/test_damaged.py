@@ -228,7 +228,7 @@ def test_a_training_state_of_objects_is_refused_without_colours_or_advice(tmp_pa
         lambda state: state["epochs"].update(best="first"),
         lambda state: state["epochs"].update(best=1),
         lambda state: state["epochs"].update(loss=float("nan")),
-        lambda state: state["epochs"].update(loss=-1.0),
+        lambda state: state["epochs"].update(loss=-1),
         lambda state: state["epochs"].update(tensors={"weight": torch.zeros(2, 2)}),
         lambda state: state["epochs"].update(tensors=[1]),
     ],
@@ -279,6 +279,13 @@ def test_settings_in_a_state_do_not_count(tmp_path):
     assert state.optimizer.param_groups[0]["momentum"] == 0.9
     state.step(None)
     assert state.scheduler.last_epoch == 4
+
+
+def test_an_own_task_s_loss_may_be_below_zero(tmp_path):
+    state = after_three_steps(torch.optim.SGD, momentum=0.9)
+    state.note(-0.3, keep=False)
+    assert saved(state, tmp_path)
+    assert state.epochs.loss == -0.3
 
 
 def after_three_steps(kind, **settings):

@@ -196,6 +196,20 @@ def test_a_loss_that_is_not_one_number_and_a_score_that_is_none_are_refused(chan
     assert words in str(error.value)
 
 
+def test_what_losses_of_own_tasks_come_to_is_not_known():
+    metric = own().metric
+    assert all(Score(loss, -5.0, metric).possible for loss in (-3.5, 2e6))
+    assert not any(Score(loss, 1.0, metric).possible for loss in (math.nan, math.inf))
+    assert not any(Score(loss, 0.5).possible for loss in (-3.5, 2e6, math.nan))
+
+
+def test_pixels_are_counted_beyond_what_floats_count():
+    side = 4097  # squared: 8,193 more than 2 ** 24
+    logits = torch.zeros(1, CLASSES, 1, 1).expand(1, CLASSES, side, side)
+    counted = segmentation(CLASSES).statistics(logits, torch.zeros(1, side, side, dtype=torch.int64))
+    assert counted.tolist() == [side**2, 0, 0, 0] * 2
+
+
 def test_inputs_may_be_several():
     a, b, targets = torch.randn(6, 3), torch.randn(6, 3), torch.randn(6, 3)
     network = torch.nn.Bilinear(3, 3, 3)

@@ -228,6 +228,10 @@ def test_one_cycle_is_pytorch_s():
         for optimizer, scheduler in ((ours, one), (theirs, other)):
             optimizer.step()
             scheduler.step()
+    for warmup, steps in ((0.1, 10), (0.5, 2), (0.25, 4), (0.05, 10)):  # the peak is the first step, or before it
+        settings = TrainSettings(epochs=1, lr=0.8, schedule="one-cycle", warmup=warmup)
+        rates = schedule(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8), settings, steps)
+        assert rates.get_last_lr()[0] == pytest.approx(0.8, rel=0.05)
     with pytest.raises(ValueError, match="one-cycle rises over `warmup`"):
         TrainSettings(epochs=1, schedule="one-cycle")
 
