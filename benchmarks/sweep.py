@@ -17,6 +17,7 @@ import fnmatch
 import gc
 import json
 import random
+import re
 import sys
 import time
 import traceback
@@ -99,7 +100,8 @@ def check(name: str) -> Outcome:
     try:
         outcome = _check(name)
     except UsageError as error:
-        outcome = Outcome(name, "refused", reason=str(error))
+        reason = re.sub(r" \([^()]*\.py:\d+\)", "", str(error))  # where the library is installed
+        outcome = Outcome(name, "refused", reason=reason)
     except Exception:
         outcome = Outcome(name, "error", reason=traceback.format_exc(limit=-3))
     outcome.seconds = round(time.monotonic() - started, 1)

@@ -41,7 +41,7 @@ class Walk(fx.Interpreter):
         try:
             self.outputs = self.run(*images)
         except UsageError as error:
-            raise UsageError(first_line(error)) from None  # the interpreter has added where it was
+            raise UsageError(f"{first_line(error)}{self.at}") from None
         except Exception as error:  # whatever the user's operations raise on an image that does not suit them
             shapes = " and ".join(str(list(image.shape[1:])) for image in images)
             raise UsageError(

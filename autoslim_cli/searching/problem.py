@@ -137,7 +137,7 @@ class Problem:
         found = []
         for name in self.space.units:
             top = self.space.grown(channels, name)
-            quanta = 0 if top is None else (top - channels[name]) // self.space.units[name].quantum
+            quanta = 0 if top is None else math.ceil((top - channels[name]) / self.space.units[name].quantum)
             counts = (self.space.moved(channels, name, number) for number in range(quanta, 0, -1))
             candidates = (Candidate.of({name: count}) for count in counts if count is not None)
             found += [next((c for c in candidates if self.fits(budget, c.applied(channels))), None)]

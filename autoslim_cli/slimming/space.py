@@ -40,9 +40,12 @@ class UnitSpace:
 
 def scaled(base: int, width: float, quantum: int) -> int:
     """Scale a count to a width: the nearest multiple of `quantum`, at least one; exactly `base` at width 1."""
-    if width == 1:
-        return base
-    return max(quantum, quantum * math.floor(base * width / quantum + 0.5))
+    return base if width == 1 else max(quantum, _nearest(base * width, quantum))
+
+
+def _nearest(count: float, quantum: int) -> int:
+    """Return the nearest multiple."""
+    return quantum * math.floor(count / quantum + 0.5)
 
 
 def _quantum(unit: Unit, divisor: int) -> int:
@@ -104,8 +107,9 @@ class Space:
                     "or raise supernet.width"
                 )
             smallest = min(max(scaled(unit.base, min_width, quantum), _rounded_up(asked, quantum)), largest)
-            step = max(quantum, quantum * math.floor(largest / _value_for(groups, unit) / quantum + 0.5))
-            grid = range(largest, smallest, -step)
+            step = max(quantum, _nearest(largest / _value_for(groups, unit), quantum))
+            # A base network's own count need be no multiple: from one that is the largest the first step leads to one.
+            grid = [largest, *range(_nearest(largest - step, quantum), smallest, -step)] if largest > smallest else []
             units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step, quantum)
         return cls(units, divisors)
 
@@ -176,10 +180,18 @@ class Space:
         return counts[place] if place < len(counts) else None
 
     def moved(self, channels: Channels, unit: str, quanta: int) -> int | None:
-        """Return the count of a unit some quanta up or down, None beyond its smallest or largest."""
-        space = self.units[unit]
-        count = channels[unit] + quanta * space.quantum
-        return count if len(space.counts) > 1 and space.smallest <= count <= space.largest else None
+        """Return the count of a unit some quanta up or down, None beyond its smallest or largest.
+
+        From a count between multiples of the quantum, as a base network may have, the first quantum leads to the next
+        multiple; the largest count may lie between them, too.
+        """
+        space, quantum = self.units[unit], self.units[unit].quantum
+        below = channels[unit] // quantum * quantum
+        count = below + (quanta + (quanta < 0 and below < channels[unit])) * quantum
+        is_out = count < space.smallest or max(count - quantum, channels[unit] if quanta > 0 else 0) >= space.largest
+        if len(space.counts) == 1 or is_out:
+            return None
+        return min(count, space.largest)
 
     def check(self, channels: Channels, where: str, *, bounded: bool = True) -> dict[str, int]:
         """Return the channels in the network's order, pinned units filled in, and of tied units one.

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from autoslim_cli.errors import UsageError
@@ -171,6 +172,16 @@ def test_what_is_computed_in_place_is_seen_under_the_old_name():
     supernet = Supernet(copy.deepcopy(network), reading, reading.table.base).eval()
     torch.testing.assert_close(supernet(images), network.eval()(images))
     torch.testing.assert_close(ForkedEvaluator(supernet).logits(images, reading.table.base), network(images))
+
+
+def test_a_refusal_names_the_line_and_says_nothing_of_what_torch_fx_adds():
+    def forward(self, x):
+        return self.out(F.conv2d(self.a(x), self.weight).mean([2, 3]))
+
+    network = net(layers={"a": nn.Conv2d(3, 8, 3), "out": nn.Linear(8, 4)}, forward=forward)
+    network.weight = nn.Parameter(torch.ones(8, 8, 3, 3))
+    with pytest.raises(UsageError, match=r"write it with nn\.Conv2d or nn\.Linear \([^()]*test_layouts\.py:\d+\)$"):
+        units(network)
 
 
 def test_an_input_of_the_wrong_shape_is_refused():

@@ -103,6 +103,26 @@ def test_odd_granules_leave_fine_grids(granule, divisor, expected):
     assert space.check({"grouped": 11 * granule}, "a config") == {"grouped": 11 * granule}  # off the grid
 
 
+@pytest.mark.parametrize(
+    ("base", "divisor", "counts"),
+    [
+        (100, 8, (16, 24, 40, 56, 72, 88, 100)),
+        (72, 32, (32, 72)),
+        (24, 16, (16, 24)),
+        (96, 8, (16, 24, 48, 72, 96)),
+    ],
+)
+def test_counts_below_a_base_that_is_no_multiple_are_multiples(base, divisor, counts):
+    space = space_of((Unit("a", ("a",), base),), width=1.0, divisor=divisor, groups=100 // 16 if base == 100 else 4)
+    assert space.units["a"].counts == counts
+    moves = [{"a": base}]
+    while (count := space.moved(moves[-1], "a", -1)) is not None:
+        moves.append({"a": count})
+    assert [one["a"] for one in moves[1:]] == list(range((base - 1) // divisor * divisor, counts[0] - 1, -divisor))
+    back = [space.moved(one, "a", 1) for one in moves]
+    assert back == [None, *(one["a"] for one in moves[:-1])]
+
+
 @pytest.mark.parametrize("width", [1.0, 1.01, 1.2])
 def test_a_supernet_of_width_one_or_more_holds_the_base_network(width):
     space = space_of((Unit("a", ("a",), 34), Unit("b", ("b",), 37)), width=width)

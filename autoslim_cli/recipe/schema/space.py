@@ -14,7 +14,9 @@ class SpaceSettings(Settings):
         default=12, description="Slimming steps from a unit's largest count to zero, about; one number, or by pattern"
     )
     divisor: Count | dict[str, Count] = Field(
-        default=8, description="Counts are multiples of this; one number, or by pattern"
+        default=8,
+        description="Counts are multiples of this, but for a base network's own; of a unit smaller than it, of a half "
+        "of it or less; of groups, of whole groups. One number, or by pattern",
     )
     min: dict[str, Count] = Field(default_factory=dict, description="Smallest counts, by pattern")
     pin: tuple[str, ...] = Field(default=(), description="Patterns of units that stay at base width")
