@@ -1,5 +1,7 @@
 """Switchable BN, joint training, the spectrum of widths, and switching at run time."""
 
+import copy
+import inspect
 import itertools
 import json
 
@@ -7,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from torch import nn
 
 import autoslim_cli
 from autoslim_cli.errors import UsageError
@@ -14,7 +17,7 @@ from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet, largest
-from autoslim_cli.training.measure import evaluate
+from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
 from autoslim_cli.training.tasks import classification
 
@@ -43,6 +46,65 @@ def test_a_switch_has_its_own_bn_and_trains_it():
         torch.testing.assert_close(network(images), extracted(images))
         assert torch.equal(extracted.bn1.running_mean, after[f"/{name}./bn1.running_mean"])
         network.train()
+
+
+class Parted(nn.Module):
+    """A network of which a part is read; BN lies in it, and outside."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        self.head = nn.Sequential(nn.Conv2d(8, num_classes, 1), nn.BatchNorm2d(num_classes))
+
+    def forward(self, x):
+        return self.head(self.backbone(x)).mean([2, 3])
+
+
+def test_a_switch_has_its_own_bn_outside_of_what_was_read():
+    reading = read(Parted(5), (1, 8, 8), part="backbone")
+    base = reading.table.base
+    switches = {"base": base, "half": {**base, "backbone.0": 4}}
+    network = Supernet(copy.deepcopy(reading.module), reading, base, switches)
+    batches = [torch.randn(64, 1, 8, 8) * 2 + 3 for _ in range(60)]
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    labels = torch.randint(5, (64,))
+    for images in batches:
+        network.zero_gradients()
+        sandwich_step(run_switches(network), images, labels, "base", ["half"], task=classification(5), distill=False)
+        optimizer.step()
+    own = {name: network.extract(channels, name).head[1] for name, channels in switches.items()}
+    assert all(norm.num_batches_tracked == len(batches) for norm in own.values())
+    one, other = (norm.state_dict() for norm in own.values())
+    assert not any(torch.equal(one[name], other[name]) for name in one if name != "num_batches_tracked")
+    for name, channels in switches.items():
+        plain = network.extract(channels, name)
+        network.eval().switch_to(name)
+        torch.testing.assert_close(network(batches[0]), plain.eval()(batches[0]))
+        measured = copy.deepcopy(plain)
+        calibrate(measured, [(images, labels) for images in batches[-10:]])
+        torch.testing.assert_close(plain.head[1].running_mean, measured.head[1].running_mean, atol=0.1, rtol=0.1)
+    # Without a switch they are the network's own, which are none of a switch's.
+    network.activate(base)
+    assert network.body.head[1].running_mean is network.body.head[1]._buffers["running_mean"]
+    assert network.body.head[1].weight is network.body.head[1]._parameters["weight"]
+
+
+def test_networks_of_which_a_part_is_read_train_jointly(autoslim_json, recipe):
+    """And a slimmable one of fixed widths: what is written has measured BN, outside of the part, too."""
+    (recipe / "net.py").write_text(f"from torch import nn\n{inspect.getsource(Parted)}")
+    own = ("-r", recipe, "model.name=./net.py:Parted", "model.args={}", "model.trace=backbone", "train.lr=0.02")
+    for name, count in (("wide", 8), ("slim", 4)):
+        config = {"model": {"name": "./net.py:Parted", "input": [1, 8, 8], "classes": 10, "trace": "backbone"}}
+        config |= {"format": "autoslim.channels/1", "channels": {"backbone.0": count, "backbone.3": 8}}
+        (recipe / f"arch-{name}.json").write_text(json.dumps(config))
+    files = [recipe / f"model-{name}.safetensors" for name in ("wide", "slim")]
+    autoslim_json("retrain", recipe / "arch-wide.json", recipe / "arch-slim.json", "--joint", *own, "retrain.epochs=6")
+    autoslim_json("train-supernet", *own, *SWITCHABLE)
+    files += [autoslim_json("extract", "--width", width, *own, *SWITCHABLE)["path"] for width in ("1", "0.5")]
+    for file in files:
+        weights = safetensors.torch.load_file(file)
+        assert weights["head.1.num_batches_tracked"] == weights["backbone.1.num_batches_tracked"] > 0
+        assert weights["head.1.running_mean"].abs().min() > 0
 
 
 def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe):
