@@ -185,8 +185,10 @@ class Supernet(nn.Module):
         return self.body(*inputs)
 
     def zero_gradients(self) -> None:
-        """Zero all gradients in place: those of the sub-networks are views of them."""
+        """Zero all gradients in place: those of the sub-networks are views of them. Frozen weights have none."""
         for parameter in self.parameters():
+            if not parameter.requires_grad:
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             else:
