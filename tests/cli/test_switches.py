@@ -15,8 +15,12 @@ import autoslim_cli
 from autoslim_cli.errors import UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet, largest
+from autoslim_cli.stages.project import load_supernet, open_project
+from autoslim_cli.stages.start import teacher
 from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
 from autoslim_cli.training.tasks import classification
@@ -128,6 +132,27 @@ def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe)
     assert not torch.allclose(network.at(width=1.0)(images), plain(images))
     with pytest.raises(UsageError, match=r"no switch width-0\.75"):
         network.at(width=0.75)
+
+
+def test_retraining_goes_on_from_switches_and_is_taught_by_the_largest(autoslim_json, refuse, recipe):
+    """With the BN that they were trained with: the network around them has one that was never trained."""
+    own = ("-r", recipe, *SWITCHABLE, "retrain.epochs=1", "retrain.lr=1e-9")
+    autoslim_json("train-supernet", *own)
+    switch = autoslim_json("extract", "--width", "0.5", *own)
+    tuned = autoslim_json("retrain", "--width", "0.5", "--from", "supernet", *own)
+    before, after = (safetensors.torch.load_file(row["path"]) for row in (switch, tuned))
+    for name, tensor in before.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
+    for width in ("0.75", "0.25"):
+        said = refuse(2, "retrain", "--width", width, "--from", "supernet", *own)
+        assert "retrain.start: no switch has these channels; there are width-1, width-0.5" in said
+    project = open_project(load_recipe(recipe, [*SWITCHABLE, "retrain.teacher=supernet"]), recipe, Reporter())
+    taught_by = teacher(project)
+    largest_switch = load_supernet(project).extract(project.network.base, "width-1")
+    assert taught_by is not None
+    for name, tensor in largest_switch.state_dict().items():
+        assert torch.equal(taught_by.state_dict()[name], tensor), name
 
 
 def test_widths_and_switches_belong_together(refuse, recipe):
