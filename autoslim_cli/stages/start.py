@@ -115,6 +115,20 @@ def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
     return network
 
 
+def keys(project: Project) -> list[str]:
+    """Return what a start and a teacher depend on of the recipe beside `retrain`: sections, and keys of sections.
+
+    What is cut out of the supernet is calibrated, but for a switch. Weights are sorted unit by unit: ties and pins say
+    which units there are.
+    """
+    settings, found = project.recipe.retrain, list[str]()
+    if "supernet" in (settings.start, settings.teacher) and not project.network.switches:
+        found.append("calibrate")
+    if settings.start == "weights":
+        found += ["supernet.sort", "space.tie", "space.pin"]
+    return found
+
+
 def parents(project: Project) -> list[Path]:
     """Return the files that a retraining is made from beside its config."""
     settings, found = project.recipe.retrain, []
