@@ -29,7 +29,9 @@ class _Facts(BaseModel):
 class Origin(_Facts):
     """What a checkpoint was made from: `files/provenance.py`."""
 
-    recipe: dict[str, Any] = Field(description="The sections of the recipe that decided, and its seed")
+    recipe: dict[str, Any] = Field(
+        description="The sections of the recipe that decided, of some one key alone, and its seed"
+    )
     contents: dict[str, str] = Field(description="Digests of what names in the recipe stood for")
     parents: dict[str, str] = Field(description="sha256 of the files that it was made from, by name")
     versions: dict[str, str] = Field(default={}, description="Of autoslim, torch and Python; decides nothing")

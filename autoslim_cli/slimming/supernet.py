@@ -107,7 +107,8 @@ class Supernet(nn.Module):
 
     `body` is the plain network at `full` channels. In training mode BN uses batch statistics and keeps no running
     averages (US-Nets, section 3.3); in eval mode it uses those that the body holds. Each of `switches` has a BN of its
-    own instead, weights and running averages (switchable BN: Slimmable Networks, section 3.3).
+    own instead, weights and running averages, outside of the part that was read, too (switchable BN: Slimmable
+    Networks, section 3.3).
     """
 
     reading: Reading
@@ -124,12 +125,16 @@ class Supernet(nn.Module):
         self.switch: str | None = None
         norms = [layer for layer in self.layers.values() if layer.row.kind == "norm"]
         read = {id(layer.module) for layer in norms}
-        self.other_norms = [m for m in body.modules() if isinstance(m, _BatchNorm) and id(m) not in read]
+        modules = body.named_modules()
+        self.other_norms = {name: m for name, m in modules if isinstance(m, _BatchNorm) and id(m) not in read}
         self.activate(self.full)
         self.private = nn.ModuleDict(
             {
-                _key(name): nn.ModuleDict({_key(layer.row.name): layer.private(channels) for layer in norms})
-                for name, channels in self.switches.items()
+                _key(switch): nn.ModuleDict(
+                    {_key(layer.row.name): layer.private(channels) for layer in norms}
+                    | {_key(name): _unshadowed(copy.deepcopy(norm)) for name, norm in self.other_norms.items()}
+                )
+                for switch, channels in self.switches.items()
             }
         )
 
@@ -146,6 +151,8 @@ class Supernet(nn.Module):
         for layer in self.layers.values():
             if layer.row.kind == "norm":
                 layer.adopt(private[_key(layer.row.name)], self.channels)
+        for other, norm in self.other_norms.items():
+            vars(norm).update({**private[_key(other)]._parameters, **private[_key(other)]._buffers})
 
     def activate(self, channels: Channels) -> None:
         """Run at `channels` from now on. In training, call it before every forward pass."""
@@ -159,11 +166,10 @@ class Supernet(nn.Module):
 
     def let_other_norms(self, *, batch_statistics: bool) -> None:
         """Let BN outside of the part that was read use the batch's statistics, keeping none, or measured ones."""
-        for norm in self.other_norms:
-            for name in STATISTICS:
-                vars(norm).pop(name, None)
-                if batch_statistics and name in norm._buffers:
-                    vars(norm)[name] = None
+        for norm in self.other_norms.values():
+            _unshadowed(norm)
+            if batch_statistics:
+                vars(norm).update(dict.fromkeys(name for name in STATISTICS if name in norm._buffers))
 
     def train(self, mode: bool = True) -> "Supernet":
         """Switch between batch statistics (training) and measured ones (eval)."""
@@ -179,8 +185,10 @@ class Supernet(nn.Module):
         return self.body(*inputs)
 
     def zero_gradients(self) -> None:
-        """Zero all gradients in place: those of the sub-networks are views of them."""
+        """Zero all gradients in place: those of the sub-networks are views of them. Frozen weights have none."""
         for parameter in self.parameters():
+            if not parameter.requires_grad:
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             else:
@@ -188,16 +196,17 @@ class Supernet(nn.Module):
 
     def extract(self, channels: Channels, switch: str | None = None) -> nn.Module:
         """Return the sub-network at `channels` as a plain network of its own, with a switch's BN if one is given."""
-        private = self.private[_key(switch)] if switch else None
+        private = cast(nn.ModuleDict, self.private[_key(switch)]) if switch else None
 
         def tensors(row: LayerRow) -> Tensors:
             active = self.layers[row.name].tensors(channels)
             if private is not None and row.kind == "norm":
-                active = tensors_of(cast(nn.ModuleDict, private)[_key(row.name)])
+                active = tensors_of(private[_key(row.name)])
             return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in active.items()}
 
         plain = assemble(self.reading.module, self.reading.table, channels, tensors)
         modules = dict(self.body.named_modules())
+        modules |= {name: private[_key(name)] for name in self.other_norms} if private is not None else {}
         with torch.no_grad():
             for name, module in plain.named_modules():
                 for key, tensor in tensors_of(module).items():
@@ -218,6 +227,13 @@ def largest(switches: Mapping[str, Channels]) -> dict[str, int]:
 def _key(name: str) -> str:
     """Return a name fit for a ModuleDict: no dots, and none of nn.Module's own attributes (`half`)."""
     return "/" + name.replace(".", "/")
+
+
+def _unshadowed(norm: nn.Module) -> nn.Module:
+    """Let a layer compute with its registered tensors; return it."""
+    for name in (*norm._parameters, *norm._buffers):
+        vars(norm).pop(name, None)
+    return norm
 
 
 def _leaf(parameter: nn.Parameter, runs: dict[int, list[Range]]) -> Tensor:

@@ -88,8 +88,8 @@ def origin(
 ) -> dict[str, Any]:
     """Return what an artifact records of its origin: sections of the recipe, and what its names stand for now.
 
-    `also` names what counts beside the network and the training images: `weights` to start from, `test images`; `named`
-    is what further names stand for.
+    `sections` may name a key alone, as `evaluate.images`. `also` names what counts beside the network and the training
+    images: `weights` to start from, `test images`; `named` is what further names stand for.
     """
     contents = {"network": project.network.digest, "images": project.images.digest, **(named or {})}
     contents |= task_digest(project.recipe.task, project.directory)

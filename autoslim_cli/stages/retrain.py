@@ -58,6 +58,7 @@ def retrain(
         made_from=origin(
             project,
             *sections(project),
+            *start.keys(project),
             parents=[*([config] if config else []), *start.parents(project)],
             also=["test images", *(["weights"] if recipe.retrain.start == "weights" else [])],
             named=start.contents(project),
@@ -73,7 +74,7 @@ def retrain(
 
 
 def sections(project: Project) -> tuple[str, ...]:
-    """Return the recipe's sections that retraining depends on."""
+    """Return the recipe's sections that retraining depends on, whatever it starts from."""
     return ("data", "retrain", "calibrate") if _ends_in_calibration(project) else ("data", "retrain")
 
 

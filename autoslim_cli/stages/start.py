@@ -26,8 +26,8 @@ TEACHER = "retrain.teacher"
 def started(project: Project, channels: Channels) -> nn.Module:
     """Return the network at `channels` with the weights that `retrain.start` names, on the device.
 
-    Raises UsageError if the supernet does not hold these channels, ArtifactError if a file is missing, damaged or of
-    another network.
+    Raises UsageError if the supernet does not hold these channels, or has switches of others, ArtifactError if a file
+    is missing, damaged or of another network.
     """
     start, network = project.recipe.retrain.start, project.network
     if start == "scratch":
@@ -59,7 +59,7 @@ def teacher(project: Project) -> nn.Module | None:
         return None
     if name == "supernet":
         supernet = load_supernet(project, same_holdout=False)
-        network = _extracted(project, supernet, supernet.full)
+        network = _extracted(project, supernet, next(iter(supernet.switches.values()), supernet.full))
     elif named := _library_teacher(project):
         network = _of_library(project, *named)
     else:
@@ -115,6 +115,20 @@ def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
     return network
 
 
+def keys(project: Project) -> list[str]:
+    """Return what a start and a teacher depend on of the recipe beside `retrain`: sections, and keys of sections.
+
+    What is cut out of the supernet is calibrated, but for a switch. Weights are sorted unit by unit: ties and pins say
+    which units there are.
+    """
+    settings, found = project.recipe.retrain, list[str]()
+    if "supernet" in (settings.start, settings.teacher) and not project.network.switches:
+        found.append("calibrate")
+    if settings.start == "weights":
+        found += ["supernet.sort", "space.tie", "space.pin"]
+    return found
+
+
 def parents(project: Project) -> list[Path]:
     """Return the files that a retraining is made from beside its config."""
     settings, found = project.recipe.retrain, []
@@ -136,7 +150,7 @@ def label(project: Project) -> str:
 
 
 def refuse_missing_channels(project: Project, channels: Channels) -> None:
-    """Raise UsageError where a network is to start from the supernet, which lacks some of its channels."""
+    """Raise UsageError where a network is to start from the supernet, which lacks its channels, or a switch of them."""
     if project.recipe.retrain.start != "supernet":
         return
     for name, count in channels.items():
@@ -145,12 +159,18 @@ def refuse_missing_channels(project: Project, channels: Channels) -> None:
                 f"retrain.start: the supernet has {there} channels of {name}, not {count}; start from scratch, or "
                 "train a wider supernet"
             )
+    if project.network.switches and channels not in project.network.switches.values():
+        raise UsageError(
+            f"retrain.start: no switch has these channels; there are {', '.join(project.network.switches)}, and BN of "
+            "other channels was never trained; start from scratch"
+        )
 
 
 def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.Module:
-    """Return a sub-network with its own BN statistics."""
-    plain, settings = supernet.extract(channels), project.recipe.calibrate
-    ranks = project.ranks
+    """Return a sub-network with its own BN statistics: a switch's BN, or what is measured now."""
+    if supernet.switches:  # one of which has these channels: others were refused
+        return supernet.extract(channels, next(name for name, own in supernet.switches.items() if own == channels))
+    plain, settings, ranks = supernet.extract(channels), project.recipe.calibrate, project.ranks
     calibrate(plain, calibration_batches(project.images.training, settings.images, settings.batch, ranks), ranks)
     return plain
 

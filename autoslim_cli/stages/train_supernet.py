@@ -51,7 +51,7 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
         section="train",
         settings=recipe.train,
         seed=recipe.seed,
-        made_from=origin(project, "data", "space", "supernet", "train", also=["weights"]),
+        made_from=origin(project, "data", "space", "supernet", "train", *_judging(project), also=["weights"]),
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,
@@ -64,6 +64,13 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
 
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     return {"supernet": str(path), "widths": facts["holdout"]}
+
+
+def _judging(project: Project) -> list[str]:
+    """Return the recipe's keys that the scores after each epoch depend on, where they decide how the training ends."""
+    if not project.recipe.train.validates:
+        return []
+    return ["evaluate.images"] if project.network.switches else ["evaluate.images", "calibrate.batch"]
 
 
 def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:

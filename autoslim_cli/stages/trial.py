@@ -59,7 +59,8 @@ def trial(project: Project, channels: Channels) -> Score:
 def conditions(project: Project) -> str:
     """Return a digest of what a trial's score depends on beside the channels."""
     project = _starting(project)
-    made = origin(project, "data", "retrain", "calibrate", parents=start.parents(project), also=["weights"])
+    sections = ("data", "retrain", "calibrate", *start.keys(project))
+    made = origin(project, *sections, parents=start.parents(project), also=["weights"])
     text = json.dumps([decisive(made), project.recipe.search.trial_epochs], sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -18,13 +18,14 @@ _CONVOLUTIONS = (
 def optimizer_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """Return the optimizer with the authors' weight-decay groups: decay on dense convolution and linear weights only.
 
-    On a GPU it is the fused one, which updates all tensors in a few kernels.
+    Frozen weights are left out. On a GPU it is the fused one, which updates all tensors in a few kernels.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            (decayed if name == "weight" and _is_dense(module) else spared).append(parameter)
+            if parameter.requires_grad:
+                (decayed if name == "weight" and _is_dense(module) else spared).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": spared, "weight_decay": 0.0},

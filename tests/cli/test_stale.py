@@ -12,7 +12,11 @@ from PIL import Image
 from autoslim_cli import SlimmableNetwork, machine
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.provenance import decisive
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.searching import preparation
+from autoslim_cli.stages.project import open_project
+from autoslim_cli.stages.trial import conditions
 
 NET = """\
 from torch import nn
@@ -29,12 +33,62 @@ class Net(nn.Module):
 """
 SHORT = ["model.name=./net.py:Net", "model.args={}", "train.epochs=1", "train.lr=0.02", "retrain.epochs=1"]
 
+WEIGHTS = ["retrain.start=weights", "model.weights=model-base.safetensors"]
+
 
 @pytest.fixture
 def own(recipe):
     """A recipe of a network of one's own."""
     (recipe / "net.py").write_text(NET)
     return recipe
+
+
+STARTS = {
+    "the supernet teaches": (["retrain.teacher=supernet"], "calibrate.images=128", "evaluate.images=20"),
+    "from the supernet": (["retrain.start=supernet"], "calibrate.batch=64", "space.groups=5"),
+    "from weights, sorted": (WEIGHTS, "supernet.sort=false", "supernet.samples=3"),
+    "from weights, pinned": (WEIGHTS, "space.pin=[conv1]", "space.groups=5"),
+    "from weights, tied": (WEIGHTS, "space.tie=[[layer1.0.conv1, conv1]]", "calibrate.images=128"),
+}
+
+
+@pytest.mark.parametrize(("settings", "other", "indifferent"), STARTS.values(), ids=STARTS)
+def test_what_a_start_and_a_teacher_depend_on_is_seen(autoslim, worked, settings, other, indifferent):
+    command = ("retrain", "--width", "1", "-r", worked, "retrain.epochs=1", "retrain.calibrate=false")
+    if "retrain.start=weights" in settings:
+        autoslim(*command, "--name", "base")
+    autoslim(*command, *settings)
+    assert "is there and current" in autoslim(*command, *settings, indifferent, "--resume").stderr
+    key = other.partition("=")[0]
+    assert f"is stale: {key} was " in autoslim(*command, *settings, other, "--resume").stderr
+    # One that starts from scratch depends on none of it.
+    autoslim(*command, "--name", "scratch")
+    assert "is there and current" in autoslim(*command, "--name", "scratch", other, "--resume").stderr
+
+
+def test_what_a_trial_starts_from_is_seen(worked):
+    (worked / "base.pt").write_bytes(b"")
+
+    def of(*settings):
+        return conditions(open_project(load_recipe(worked, list(settings)), worked, Reporter()))
+
+    weights = ["retrain.start=weights", "model.weights=base.pt"]
+    assert of(*weights) != of(*weights, "supernet.sort=false")
+    assert of(*weights) == of(*weights, "supernet.samples=3")
+    assert of() != of("calibrate.batch=64")
+    assert of() == of("supernet.sort=false")
+
+
+def test_what_judges_epochs_is_seen_where_the_best_is_kept(autoslim, recipe):
+    command = ("train-supernet", "-r", recipe, "train.epochs=1")
+    for settings in (["train.keep=best"], ["train.patience=2"]):
+        autoslim(*command, *settings, "--force")
+        assert "is there and current" in autoslim(*command, *settings, "calibrate.images=128", "--resume").stderr
+        for key, value in (("evaluate.images", 20), ("calibrate.batch", 64)):
+            said = autoslim(*command, *settings, f"{key}={value}", "--resume", code=2).stderr
+            assert f"is stale: {key} was " in said
+    autoslim(*command, "--force")
+    assert "is there and current" in autoslim(*command, "evaluate.images=20", "calibrate.batch=64", "--resume").stderr
 
 
 @pytest.mark.parametrize(

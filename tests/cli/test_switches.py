@@ -1,5 +1,7 @@
 """Switchable BN, joint training, the spectrum of widths, and switching at run time."""
 
+import copy
+import inspect
 import itertools
 import json
 
@@ -7,14 +9,19 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from torch import nn
 
 import autoslim_cli
 from autoslim_cli.errors import UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet, largest
-from autoslim_cli.training.measure import evaluate
+from autoslim_cli.stages.project import load_supernet, open_project
+from autoslim_cli.stages.start import teacher
+from autoslim_cli.training.measure import calibrate, evaluate
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
 from autoslim_cli.training.tasks import classification
 
@@ -45,6 +52,65 @@ def test_a_switch_has_its_own_bn_and_trains_it():
         network.train()
 
 
+class Parted(nn.Module):
+    """A network of which a part is read; BN lies in it, and outside."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        self.head = nn.Sequential(nn.Conv2d(8, num_classes, 1), nn.BatchNorm2d(num_classes))
+
+    def forward(self, x):
+        return self.head(self.backbone(x)).mean([2, 3])
+
+
+def test_a_switch_has_its_own_bn_outside_of_what_was_read():
+    reading = read(Parted(5), (1, 8, 8), part="backbone")
+    base = reading.table.base
+    switches = {"base": base, "half": {**base, "backbone.0": 4}}
+    network = Supernet(copy.deepcopy(reading.module), reading, base, switches)
+    batches = [torch.randn(64, 1, 8, 8) * 2 + 3 for _ in range(60)]
+    optimizer = torch.optim.SGD(network.parameters(), 0.01)
+    labels = torch.randint(5, (64,))
+    for images in batches:
+        network.zero_gradients()
+        sandwich_step(run_switches(network), images, labels, "base", ["half"], task=classification(5), distill=False)
+        optimizer.step()
+    own = {name: network.extract(channels, name).head[1] for name, channels in switches.items()}
+    assert all(norm.num_batches_tracked == len(batches) for norm in own.values())
+    one, other = (norm.state_dict() for norm in own.values())
+    assert not any(torch.equal(one[name], other[name]) for name in one if name != "num_batches_tracked")
+    for name, channels in switches.items():
+        plain = network.extract(channels, name)
+        network.eval().switch_to(name)
+        torch.testing.assert_close(network(batches[0]), plain.eval()(batches[0]))
+        measured = copy.deepcopy(plain)
+        calibrate(measured, [(images, labels) for images in batches[-10:]])
+        torch.testing.assert_close(plain.head[1].running_mean, measured.head[1].running_mean, atol=0.1, rtol=0.1)
+    # Without a switch they are the network's own, which are none of a switch's.
+    network.activate(base)
+    assert network.body.head[1].running_mean is network.body.head[1]._buffers["running_mean"]
+    assert network.body.head[1].weight is network.body.head[1]._parameters["weight"]
+
+
+def test_networks_of_which_a_part_is_read_train_jointly(autoslim_json, recipe):
+    """And a slimmable one of fixed widths: what is written has measured BN, outside of the part, too."""
+    (recipe / "net.py").write_text(f"from torch import nn\n{inspect.getsource(Parted)}")
+    own = ("-r", recipe, "model.name=./net.py:Parted", "model.args={}", "model.trace=backbone", "train.lr=0.02")
+    for name, count in (("wide", 8), ("slim", 4)):
+        config = {"model": {"name": "./net.py:Parted", "input": [1, 8, 8], "classes": 10, "trace": "backbone"}}
+        config |= {"format": "autoslim.channels/1", "channels": {"backbone.0": count, "backbone.3": 8}}
+        (recipe / f"arch-{name}.json").write_text(json.dumps(config))
+    files = [recipe / f"model-{name}.safetensors" for name in ("wide", "slim")]
+    autoslim_json("retrain", recipe / "arch-wide.json", recipe / "arch-slim.json", "--joint", *own, "retrain.epochs=6")
+    autoslim_json("train-supernet", *own, *SWITCHABLE)
+    files += [autoslim_json("extract", "--width", width, *own, *SWITCHABLE)["path"] for width in ("1", "0.5")]
+    for file in files:
+        weights = safetensors.torch.load_file(file)
+        assert weights["head.1.num_batches_tracked"] == weights["backbone.1.num_batches_tracked"] > 0
+        assert weights["head.1.running_mean"].abs().min() > 0
+
+
 def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe):
     result = autoslim_json("train-supernet", "-r", recipe, *SWITCHABLE)
     assert list(result["widths"]) == ["width-1", "width-0.5"]
@@ -66,6 +132,27 @@ def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe)
     assert not torch.allclose(network.at(width=1.0)(images), plain(images))
     with pytest.raises(UsageError, match=r"no switch width-0\.75"):
         network.at(width=0.75)
+
+
+def test_retraining_goes_on_from_switches_and_is_taught_by_the_largest(autoslim_json, refuse, recipe):
+    """With the BN that they were trained with: the network around them has one that was never trained."""
+    own = ("-r", recipe, *SWITCHABLE, "retrain.epochs=1", "retrain.lr=1e-9")
+    autoslim_json("train-supernet", *own)
+    switch = autoslim_json("extract", "--width", "0.5", *own)
+    tuned = autoslim_json("retrain", "--width", "0.5", "--from", "supernet", *own)
+    before, after = (safetensors.torch.load_file(row["path"]) for row in (switch, tuned))
+    for name, tensor in before.items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
+    for width in ("0.75", "0.25"):
+        said = refuse(2, "retrain", "--width", width, "--from", "supernet", *own)
+        assert "retrain.start: no switch has these channels; there are width-1, width-0.5" in said
+    project = open_project(load_recipe(recipe, [*SWITCHABLE, "retrain.teacher=supernet"]), recipe, Reporter())
+    taught_by = teacher(project)
+    largest_switch = load_supernet(project).extract(project.network.base, "width-1")
+    assert taught_by is not None
+    for name, tensor in largest_switch.state_dict().items():
+        assert torch.equal(taught_by.state_dict()[name], tensor), name
 
 
 def test_widths_and_switches_belong_together(refuse, recipe):

@@ -167,6 +167,25 @@ def test_weight_decay_spares_depthwise_norms_and_biases():
     assert len(spared["params"]) == 6
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_frozen_weights_stay_as_they_are(optimizer):
+    network = cifar_resnet(5, depth=8, width=8)
+    network.conv1.requires_grad_(False)
+    supernet, space = supernet_of(network, (3, 8, 8))
+    before = {name: tensor.clone() for name, tensor in supernet.body.named_parameters()}
+    made = optimizer_of(supernet.body, TrainSettings(epochs=1, optimizer=optimizer, lr=0.1, weight_decay=0.1))
+    for _ in range(3):
+        supernet.zero_gradients()
+        supernet.activate(space.largest)
+        supernet(torch.randn(4, 3, 8, 8)).square().sum().backward()
+        made.step()
+    after = dict(supernet.body.named_parameters())
+    assert {name for name in before if torch.equal(before[name], after[name])} == {"conv1.weight"}
+    assert after["conv1.weight"].grad is None
+    held = {id(parameter) for group in made.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for name, parameter in after.items() if name != "conv1.weight"}
+
+
 class Gained(nn.Conv2d):
     """A convolution with a gain for each output channel."""
 

@@ -54,5 +54,13 @@ class Recipe(Settings):
         }
 
     def sections(self, *names: str) -> dict[str, Any]:
-        """Return the named sections as plain JSON values: what an artifact was made from."""
-        return {name: self.model_dump(mode="json")[name] for name in names}
+        """Return the named sections as plain JSON values: what an artifact was made from.
+
+        `evaluate.images` names one key of a section, which is returned without the others.
+        """
+        all_values, named = self.model_dump(mode="json"), dict[str, Any]()
+        for name in names:
+            section, _, key = name.partition(".")
+            values = all_values[section]
+            named[section] = {**named.get(section, {}), key: values[key]} if key else values
+        return named

@@ -117,7 +117,11 @@ class CalibrateSettings(Settings):
 
 
 class EvaluateSettings(Settings):
-    """Say how networks are measured. No setting here changes a network."""
+    """Say how networks are measured.
+
+    `images` changes a supernet whose training goes by the holdout's loss, with `train.keep: best` or `train.patience`;
+    no other setting here changes a network.
+    """
 
     batch: Batch = Field(default=512, description="Images in one forward")
     images: Count = Field(
