@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from fuzzing.corpus import SUPERNET_OF, job_of, training_state
 from torch import nn
 
 from autoslim_cli.cost.configs import read_channels
@@ -30,6 +29,7 @@ from autoslim_cli.stages.inspect import info
 from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.stages.report import gathered
 from autoslim_cli.training.metrics import read_metrics
+from fuzzing.corpus import SUPERNET_OF, job_of, training_state
 
 
 @dataclass
