@@ -31,8 +31,6 @@ RUN = [ROOT / "docs/tutorial.md", *sorted(ROOT.glob("docs/how-to/*.md"))]
 SMALLER = {
     "epochs: 30": "epochs: 1",
     "epochs: 15": "epochs: 1",
-    "epochs: 8": "epochs: 1",
-    "epochs: 4,": "epochs: 1,",
     "holdout: 400": "holdout: 40",
     "groups: 24": "groups: 3",
     "groups: 12": "groups: 3",
