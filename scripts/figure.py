@@ -1,6 +1,7 @@
-"""Draw the figures of the docs from tables that are in the repository.
+"""Draw the figures of the docs from rows and tables that are in the repository.
 
-docs/searched.png: searched networks beside one width (docs/searches.md). docs/spectrum.png: one supernet over all
+docs/proof.png: what users end with beside other tools, and what it costs (benchmarks/results/peers). docs/searched.png:
+searched networks beside one width, by an earlier search (docs/searches.md). docs/spectrum.png: one supernet over all
 widths (docs/widths.md). docs/channels.png: the channels that AutoSlim's authors published, beside MobileNetV2's own.
 
 python scripts/figure.py
@@ -8,6 +9,7 @@ python scripts/figure.py
 
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,16 @@ BASES = {
     "**Flat base**": "ResNet-14, 24 channels everywhere",
     "**Doubling base**": "ResNet-14, doubling (He et al.)",
 }
+PROVEN = "resnet20"
+"""The base network of the proof that is drawn."""
+ARMS = {
+    "warm-supernet": "autoslim, fine-tuned",
+    "warm-one-width-supernet": "one width, same supernet",
+    "fastnas-pruned": "FastNAS, fine-tuned",
+    "torch-pruning-l2-pruned": "Torch-Pruning, fine-tuned",
+    "one-width-scratch": "one width, from scratch",
+}
+MARKS = (("C0", "o"), ("C9", "s"), ("C1", "^"), ("C3", "v"), ("0.45", "D"))
 SEARCHED, UNIFORM = ("default", "stride 0.05"), ("uniform",)
 """How the tables call what is compared."""
 ROW = re.compile(r"\| (\d+) % \| ([^|]+) \| ([\d.]+) ± ([\d.]+) \|")
@@ -32,9 +44,47 @@ ROW = re.compile(r"\| (\d+) % \| ([^|]+) \| ([\d.]+) ± ([\d.]+) \|")
 
 def main() -> None:
     """Draw all."""
+    proof()
     searched()
     spectrum()
     channels()
+
+
+def proof() -> None:
+    """Draw each seed's networks of the proof and their means: against FLOPs, and against what each arm computes."""
+    file = ROOT / "benchmarks" / "results" / "peers" / PROVEN / "final.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    figure, (by_flops, by_work) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for (arm, label), (colour, marker) in zip(ARMS.items(), MARKS, strict=True):
+        points: dict[int, list[Any]] = {}
+        for row in rows:
+            if row["arm"] == arm:
+                points.setdefault(row["share"], []).append(row)
+        shares = sorted(points)
+        look = {"color": colour, "marker": marker, "markersize": 5}
+        for panel, cost, unit in ((by_flops, "flops", 1e6), (by_work, "multiply_adds", 1e12)):
+            some = shares if panel is by_flops else shares[-1:]
+            means = [(mean(points[share], cost) / unit, 100 * mean(points[share], "top1")) for share in some]
+            panel.plot(*zip(*means, strict=True), label=label if panel is by_flops else None, **look)
+            every = [(row[cost] / unit, 100 * row["top1"]) for share in some for row in points[share]]
+            panel.scatter(*zip(*every, strict=True), color=colour, marker=marker, s=8, alpha=0.5)
+    seeds = len({row["seed"] for row in rows})
+    by_flops.set_xlabel("FLOPs of the network, millions", fontsize=8)
+    by_flops.set_ylabel("test top-1, %", fontsize=8)
+    by_work.set_xlabel(
+        f"all that was computed for it (at {max(row['share'] for row in rows)} %), 10¹² multiply-adds", fontsize=8
+    )
+    by_work.set_xlim(left=0)
+    by_flops.set_title(f"ResNet-20 at 25 and 12 % of its FLOPs, {seeds} seeds", fontsize=9)
+    by_flops.legend(fontsize=7, frameon=False, loc="lower right")
+    for panel in (by_flops, by_work):
+        finish(panel)
+    save(figure, "proof")
+
+
+def mean(rows: list[Any], name: str) -> float:
+    """Return the mean of a column."""
+    return statistics.fmean(row[name] for row in rows)
 
 
 def searched() -> None:
