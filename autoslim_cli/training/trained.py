@@ -23,7 +23,8 @@ def trained(
     the first one writes. Raises UsageError if a stopped training would be lost, if a finished file would be replaced
     that the job may not replace, or another command makes one of the files, AutoslimError on a loss that is not finite.
     """
-    with locked(*job.channels):
+    assert job.state is not None  # of a job with files
+    with locked(*job.channels, job.state):  # joint trainings of other networks have the same state
         return _trained(job, build, reporter, ranks, resume=resume)
 
 
@@ -31,7 +32,7 @@ def _trained(
     job: Job, build: Callable[[], Training], reporter: Reporter, ranks: Ranks, *, resume: bool
 ) -> dict[Path, Facts]:
     """Do a training while its files are locked."""
-    assert job.state is not None  # of a job with files
+    assert job.state is not None
     # 1. Keep what is there and current, and lose nothing.
     current = ranks.agreed(_current(job, reporter), "files made by training") if resume else {}
     if not resume:
