@@ -7,6 +7,7 @@ from autoslim_cli.cost.budget import MEASURES, Budget
 from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
+from autoslim_cli.files.channel_config import config_name
 from autoslim_cli.network.table import Channels
 from autoslim_cli.report.figures import write_report
 from autoslim_cli.searching.preparation import check_reach
@@ -46,9 +47,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
         path = project.directory / Path(config["path"]).name
         channels = read_channels(path, project.network, project.costs, bounded=True)
         (subnet,) = calibrate_bn(project, [], [path], resume=True)
-        searched = retrain(
-            project, path.stem.removeprefix("arch-") + label(project), channels, config=path, resume=True
-        )
+        searched = retrain(project, config_name(path) + label(project), channels, config=path, resume=True)
         rows.append(_row("searched", project, budget, searched, channels))
         rows[-1] |= {f"holdout_{score}_without_retraining": subnet[score]}
         uniform = uniform_channels(project, budget)
