@@ -101,9 +101,11 @@ def retrain(
     values = [argument for argument in arguments or () if "=" in argument and not Path(argument).exists()]
     paths = [Path(argument) for argument in arguments or () if argument not in values]
     if joint:
-        if start or name:
+        others = {"--from": start, "--name": name, "--width": width, "--uniform-flops": uniform_flops}
+        if given := [option for option, value in others.items() if value is not None]:
             raise UsageError(
-                "--joint trains from scratch, and names files after their configs: leave out --from and --name"
+                "--joint trains the networks of channel configs from scratch, and names files after them: leave out "
+                + " and ".join(given)
             )
         project = open_recipe(recipe or recipe_of(paths[0] if paths else None), values, verbose)
         from autoslim_cli.stages.joint import retrain_jointly
@@ -172,10 +174,11 @@ def _network(
     """Return the name and the channels that retrain's arguments ask for."""
     from autoslim_cli.cost.budget import Budget, parse
     from autoslim_cli.cost.configs import read_channels
+    from autoslim_cli.files.channel_config import config_name
     from autoslim_cli.stages.run import uniform_channels, uniform_name
 
     if path is not None:
-        return path.stem.removeprefix("arch-"), read_channels(path, project.network, project.costs, bounded=False)
+        return config_name(path), read_channels(path, project.network, project.costs, bounded=False)
     if width is not None:
         supernet = project.recipe.supernet
         if not supernet.min_width <= width <= supernet.width:

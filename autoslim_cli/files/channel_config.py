@@ -1,6 +1,7 @@
 """Read and write channel configs: the one contract between search, people and training."""
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -107,6 +108,22 @@ def read_config(path: Path) -> ChannelConfig:
         return ChannelConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, ChannelConfig)}") from None
+
+
+def config_name(path: Path) -> str:
+    """Return what the files that are made from a config are called after: `arch-300M.json` is `300M`."""
+    return path.stem.removeprefix("arch-")
+
+
+def by_name(configs: Iterable[Path]) -> dict[str, Path]:
+    """Return configs by their names. Raises UsageError for two of one name, which would be made into one file."""
+    named: dict[str, Path] = {}
+    for path in configs:
+        name = config_name(path)
+        if name in named:
+            raise UsageError(f"{named[name]} and {path}: both are called {name}, and so would their files; rename one")
+        named[name] = path
+    return named
 
 
 def config_in(path: Path, facts: dict[str, Any]) -> ChannelConfig:

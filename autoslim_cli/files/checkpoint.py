@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import platform
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,6 +134,12 @@ def save_state(path: Path, state: Mapping[str, Any], older: int = 0) -> None:
 def older_state(path: Path, number: int) -> Path:
     """Return where an older training state is kept, 1 being the one before the last."""
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def older_states(path: Path) -> list[Path]:
+    """Return the older training states that are there, however many a training kept."""
+    name = re.compile(rf"{re.escape(path.stem)}-\d+{re.escape(path.suffix)}")
+    return sorted(found for found in path.parent.iterdir() if name.fullmatch(found.name))
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Origin(_Facts):
         description="The sections of the recipe that decided, of some one key alone, and its seed"
     )
     contents: dict[str, str] = Field(description="Digests of what names in the recipe stood for")
-    parents: dict[str, str] = Field(description="sha256 of the files that it was made from, by name")
+    parents: dict[str, str] = Field(description="sha256 of what it was made from, by name, or by path if two share one")
     versions: dict[str, str] = Field(default={}, description="Of autoslim, torch and Python; decides nothing")
 
     @model_validator(mode="after")

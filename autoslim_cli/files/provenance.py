@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,36 @@ from autoslim_cli.recipe.schema import Recipe
 
 
 def made_from(
-    recipe: Recipe, *sections: str, contents: Mapping[str, str], parents: Iterable[Path] = ()
+    recipe: Recipe,
+    *sections: str,
+    contents: Mapping[str, str],
+    directory: Path,
+    parents: Iterable[Path] = (),
 ) -> dict[str, Any]:
     """Return what an artifact records of its origin: recipe, what its names stand for, parents' sha256, versions.
 
     `contents` holds digests of the network, the images, the weights: a name in a recipe does not say what it names.
+    Parents go by their names, several of one name by their paths from the recipe's `directory`.
     """
     return {
         "recipe": {"seed": recipe.seed, **recipe.sections("model", "task", *sections)},
         "contents": dict(contents),
-        "parents": {path.name: config_sha256(path) if path.suffix == ".json" else sha256(path) for path in parents},
+        "parents": {
+            name: config_sha256(path) if path.suffix == ".json" else sha256(path)
+            for name, path in _named(list(parents), directory).items()
+        },
         "versions": versions(),
     }
+
+
+def _named(paths: Sequence[Path], directory: Path) -> dict[str, Path]:
+    """Return files by their names, those that share theirs by their paths from a directory."""
+    names = Counter(path.name for path in paths)
+
+    def name(path: Path) -> str:
+        return path.name if names[path.name] == 1 else Path(os.path.relpath(path, directory)).as_posix()
+
+    return {name(path): path for path in paths}
 
 
 def current_facts(

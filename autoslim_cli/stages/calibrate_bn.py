@@ -9,7 +9,7 @@ from torch import nn
 
 from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.channel_config import save_model
+from autoslim_cli.files.channel_config import by_name, save_model
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.files.provenance import current_facts, keeping_the_old
@@ -54,7 +54,8 @@ def calibrate_bn(
 
     A file that was there with other contents is kept under another name. `compare` also scores each with the
     statistics of the largest sub-network instead of its own.
-    Raises UsageError for a width or channels beyond the supernet, and for a supernet with switchable BN.
+    Raises UsageError for a width or channels beyond the supernet, for two of one name, and for a supernet with
+    switchable BN.
     """
     recipe, network, costs = project.recipe, project.network, project.costs
     if network.switches:
@@ -62,8 +63,10 @@ def calibrate_bn(
             "supernet.bn: switchable has measured its BN; `autoslim extract --width` cuts its switches out"
         )
     wanted = {_checked_name(recipe.supernet, width): network.space.uniform(width) for width in widths}
-    for path in configs:
-        wanted[path.stem.removeprefix("arch-")] = read_channels(path, network, costs, bounded=True)
+    for name, path in by_name(configs).items():
+        if name in wanted:
+            raise UsageError(f"{path}: called {name}, as one of --widths is; rename it")
+        wanted[name] = read_channels(path, network, costs, bounded=True)
     supernet = load_supernet(project)
     made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
     settings, task, ranks, rows = recipe.calibrate, project.task, project.ranks, list[dict[str, Any]]()

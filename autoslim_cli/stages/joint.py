@@ -7,7 +7,8 @@ from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.channel_config import chosen_by
+from autoslim_cli.files.channel_config import by_name, chosen_by
+from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
@@ -27,15 +28,18 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
     """Train the networks of channel configs with shared weights and private BN; write `model-<name>.safetensors` each.
 
     All learn from the labels, in every step, or with `retrain.distill` all but the largest from it. Returns their
-    figures on the test set.
+    figures on the test set. Raises UsageError for two configs of one name, and for settings of a network that trains
+    alone.
     """
     recipe, network, costs = project.recipe, project.network, project.costs
-    found = {path.stem.removeprefix("arch-"): read_channels(path, network, costs, bounded=False) for path in configs}
-    if len(found) < 2:
+    named = by_name(configs)
+    if len(named) < 2:
         raise UsageError("--joint: name two or more channel configs of different names")
+    _refuse_settings(recipe.retrain)
+    found = {name: read_channels(path, network, costs, bounded=False) for name, path in named.items()}
     switches = dict(sorted(found.items(), key=lambda item: costs["flops"](item[1]), reverse=True))
     paths = {name: project.directory / f"model-{name}.safetensors" for name in switches}
-    chosen = {path.stem.removeprefix("arch-"): chosen_by(path) for path in configs}
+    chosen = {name: chosen_by(path) for name, path in named.items()}
     job = Job(
         section="retrain",
         settings=recipe.retrain,
@@ -56,6 +60,19 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         {"name": name, "path": str(paths[name]), **costs(channels), **facts[paths[name]]["test"]}
         for name, channels in switches.items()
     ]
+
+
+def _refuse_settings(settings: RetrainSettings) -> None:
+    """Raise UsageError for a start or a teacher: networks that share their weights have neither."""
+    if settings.start != "scratch":
+        raise UsageError(
+            f"retrain.start: {settings.start}: with --joint networks start from scratch; set it to scratch"
+        )
+    if settings.teacher != "none":
+        raise UsageError(
+            f"retrain.teacher: {settings.teacher}: with --joint there is none but the largest network "
+            "(retrain.distill); set it to none"
+        )
 
 
 def _training(

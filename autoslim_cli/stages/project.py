@@ -97,7 +97,7 @@ def origin(
         contents["test images"] = project.images.test.source.digest
     if "weights" in also and project.recipe.model.weights:
         contents["weights"] = weights_digest(project.recipe.model, project.directory)
-    return made_from(project.recipe, *sections, contents=contents, parents=parents)
+    return made_from(project.recipe, *sections, contents=contents, directory=project.directory, parents=parents)
 
 
 def with_activation_memory(project: Project) -> Project:

@@ -18,6 +18,7 @@ from autoslim_cli.files.channel_config import (
     BY_HAND,
     ChannelConfig,
     config_in,
+    config_name,
     config_sha256,
     describe,
     read_config,
@@ -113,7 +114,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         if not facts:
             budget = config.found.budget if config.found else ""
             limits = dict(_limits(budget, project.costs(project.network.base)))
-            name = path.stem.removeprefix("arch-")
+            name = config_name(path)
             found.append(network(name, "found", channels, scores=scores, budget=budget, limits=limits))
             continue
         kind: Kind = "retrained" if kind_of(facts) == "retrained" else "subnet"

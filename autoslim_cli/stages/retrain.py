@@ -19,7 +19,7 @@ from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.training.checkpointing import with_memory
+from autoslim_cli.training.checkpointing import blocks_computed_anew, with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
 from autoslim_cli.training.measure import (
     calibrate,
@@ -71,6 +71,18 @@ def retrain(
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
     return {"name": name, "path": str(path), **project.costs(channels), **facts["test"], **from_}
+
+
+def refuse_retraining(project: Project) -> None:
+    """Raise what would end a retraining before its first step, whatever the channels: before hours of other work.
+
+    Errors are UsageError for settings that do not suit the task or the network, ArtifactError for missing files.
+    """
+    recipe = project.recipe
+    start.refuse_missing(project)
+    task = task_of(recipe, project.directory, recipe.retrain)
+    _refuse_lessons(task, recipe.retrain, taught=recipe.retrain.teacher != "none")
+    blocks_computed_anew(project.network.reading, recipe.retrain)
 
 
 def sections(project: Project) -> tuple[str, ...]:
@@ -145,13 +157,7 @@ def ends_in_calibration(settings: RetrainSettings, network: nn.Module, steps: in
 def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_by: nn.Module | None) -> Step:
     """Return what one step of a plain network's training does: it learns from the targets and from a teacher."""
     weight, temperature = settings.teacher_weight, settings.temperature
-    if temperature != 1 and not task.gives_logits:
-        raise UsageError(
-            f"retrain.temperature: {temperature:g} softens logits, and {task.name} has none; leave it at 1"
-        )
-
-    if taught_by is not None and not task.teaches:
-        raise UsageError(f"retrain.teacher: in {task.name} networks learn from the targets alone; leave it at none")
+    _refuse_lessons(task, settings, taught=taught_by is not None)
 
     def softened(outputs: object) -> object:
         return mapped(outputs, lambda one: one / temperature) if temperature != 1 else outputs
@@ -170,6 +176,16 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
         return {"loss": over.backward(loss, last=True)}
 
     return step
+
+
+def _refuse_lessons(task: Task, settings: RetrainSettings, *, taught: bool) -> None:
+    """Raise UsageError for a temperature or a teacher that means nothing in a task."""
+    if settings.temperature != 1 and not task.gives_logits:
+        raise UsageError(
+            f"retrain.temperature: {settings.temperature:g} softens logits, and {task.name} has none; leave it at 1"
+        )
+    if taught and not task.teaches:
+        raise UsageError(f"retrain.teacher: in {task.name} networks learn from the targets alone; leave it at none")
 
 
 def _training(project: Project, name: str, channels: dict[str, int], path: Path, also: dict[str, str]) -> Training:

@@ -7,14 +7,14 @@ from autoslim_cli.cost.budget import MEASURES, Budget
 from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
+from autoslim_cli.files.channel_config import config_name
 from autoslim_cli.network.table import Channels
 from autoslim_cli.report.figures import write_report
-from autoslim_cli.searching.preparation import check_reach
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
 from autoslim_cli.stages.project import Project
 from autoslim_cli.stages.report import report
-from autoslim_cli.stages.retrain import retrain
-from autoslim_cli.stages.search import SearchResult, search
+from autoslim_cli.stages.retrain import refuse_retraining, retrain
+from autoslim_cli.stages.search import SearchResult, refuse_search, search
 from autoslim_cli.stages.start import label, refuse_missing_channels
 from autoslim_cli.stages.train_supernet import train_supernet
 
@@ -28,8 +28,9 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
     `train_base`: train the base network by the same recipe, too, which says how much was lost; else its cost is given.
     `force`: train a supernet anew though another one is there.
     """
-    # 1. The supernet, once it is clear that nothing later is missing.
-    check_reach(project.network.space, project.costs, budgets)
+    # 1. The supernet, once it is clear that nothing later is missing or refused.
+    refuse_search(project, budgets)
+    refuse_retraining(project)
     if train_base:
         refuse_missing_channels(project, project.network.base)
     assert len(project.images.test)
@@ -46,9 +47,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
         path = project.directory / Path(config["path"]).name
         channels = read_channels(path, project.network, project.costs, bounded=True)
         (subnet,) = calibrate_bn(project, [], [path], resume=True)
-        searched = retrain(
-            project, path.stem.removeprefix("arch-") + label(project), channels, config=path, resume=True
-        )
+        searched = retrain(project, config_name(path) + label(project), channels, config=path, resume=True)
         rows.append(_row("searched", project, budget, searched, channels))
         rows[-1] |= {f"holdout_{score}_without_retraining": subnet[score]}
         uniform = uniform_channels(project, budget)

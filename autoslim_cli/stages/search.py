@@ -24,6 +24,7 @@ from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.searching.telling import progress, said, told
 from autoslim_cli.stages.answers import file_of, write_answer
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
+from autoslim_cli.stages.retrain import refuse_retraining
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial
 
@@ -58,13 +59,23 @@ def search(project: Project, budgets: list[Budget], *, resume: bool = False) -> 
         return _searched(project, budgets, resume=resume)
 
 
+def refuse_search(project: Project, budgets: list[Budget]) -> None:
+    """Raise what a search would be refused for: settings, by UsageError, or a budget out of reach, by BudgetError.
+
+    With rivals it is what their trials would be refused for, too.
+    """
+    refuse_settings(project.recipe.search, project.task, project.recipe.data.holdout)
+    if project.network.switches:
+        raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
+    check_reach(project.network.space, project.costs, budgets)
+    if project.recipe.search.rivals:
+        refuse_retraining(project)
+
+
 def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> SearchResult:
     """Search while the log is locked."""
     settings, costs = project.recipe.search, project.costs
-    refuse_settings(settings, project.task, project.recipe.data.holdout)
-    if project.network.switches:
-        raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
-    check_reach(project.network.space, costs, budgets)
+    refuse_search(project, budgets)
     # 1. Open the supernet, the log and the holdout. The first rank reads the log for all.
     problem, scorer, log, begun = _opened(project, budgets, resume=resume)
     ranks, journal = scorer.ranks, Journal(costs, scorer, log)

@@ -33,8 +33,7 @@ def started(project: Project, channels: Channels) -> nn.Module:
     if start == "scratch":
         return network.fresh(channels)
     if start == "weights":
-        if project.recipe.model.weights is None:
-            raise UsageError("retrain.start: weights are those of model.weights, which the recipe does not name")
+        _refuse_nameless_weights(project)
         return network.trained(channels, project.directory, project.reporter.say, sort=project.recipe.supernet.sort)
     if start == "supernet":
         refuse_missing_channels(project, channels)
@@ -71,6 +70,14 @@ def teacher(project: Project) -> nn.Module | None:
                 f"and the recipe's model {list(model.input)} and {model.classes}"
             )
     return on_device(network, project.device, model.trace).eval().requires_grad_(False)
+
+
+def refuse_missing(project: Project) -> None:
+    """Raise what `started` and `teacher` would for want of files, names or fit, before a supernet is there to ask."""
+    _refuse_nameless_weights(project)
+    parents(project)
+    if project.recipe.retrain.teacher != "supernet":
+        teacher(project)
 
 
 def contents(project: Project) -> dict[str, str]:
@@ -164,6 +171,12 @@ def refuse_missing_channels(project: Project, channels: Channels) -> None:
             f"retrain.start: no switch has these channels; there are {', '.join(project.network.switches)}, and BN of "
             "other channels was never trained; start from scratch"
         )
+
+
+def _refuse_nameless_weights(project: Project) -> None:
+    """Raise UsageError where a network is to start from weights that the recipe does not name."""
+    if project.recipe.retrain.start == "weights" and project.recipe.model.weights is None:
+        raise UsageError("retrain.start: weights are those of model.weights, which the recipe does not name")
 
 
 def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.Module:

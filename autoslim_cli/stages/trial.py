@@ -10,6 +10,7 @@ from autoslim_cli.network.table import Channels
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
 from autoslim_cli.stages.retrain import learning
+from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.loop import fit
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
@@ -21,11 +22,16 @@ def trial(project: Project, channels: Channels) -> Score:
     """Return the holdout's score of a network after `search.trial_epochs` of the training that `retrain` says.
 
     It trains on the training images alone, and starts as `retrain.start` says; where that is from scratch, an epoch
-    would tell nothing, and it starts from the supernet. Raises AutoslimError on a loss that no working network has.
+    would tell nothing, and it starts from the supernet. Raises AutoslimError on a loss that no working network has,
+    UsageError for a step that does not fit into memory.
     """
     project, recipe = _starting(project), project.recipe
     network, task = start.started(project, channels), task_of(recipe, project.directory, recipe.retrain)
-    step = learning(network, task, recipe.retrain, start.teacher(project))
+    settings = recipe.retrain.model_copy(
+        update={"epochs": recipe.search.trial_epochs, "ema": None, "keep": "last", "patience": None}
+    )
+    step = learning(network, task, settings, start.teacher(project))
+    step, needs = with_memory(step, network, project.network.reading, settings)
     images = project.images.training
     training = Training(
         network,
@@ -33,21 +39,10 @@ def trial(project: Project, channels: Channels) -> Score:
         step,
         lambda: network.zero_grad(set_to_none=True),
         statistics=running_averages(network),
-    )
-    job = Job(
-        section="retrain",
-        settings=recipe.retrain.model_copy(
-            update={
-                "epochs": recipe.search.trial_epochs,
-                "ema": None,
-                "keep": "last",
-                "patience": None,
-            }
-        ),
-        seed=recipe.seed,
+        memory=lambda count: needs(channels, count, settings),
     )
     ranks = project.ranks
-    fit(job, training, project.reporter, ranks, resume=False)
+    fit(Job("retrain", settings, recipe.seed), training, project.reporter, ranks, resume=False)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
     batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
     score = evaluate(network, batches, task, ranks)

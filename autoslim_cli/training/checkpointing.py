@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from autoslim_cli.cost.step_memory import StepMemory, blocks_to_checkpoint
 from autoslim_cli.data.batch import Tree
+from autoslim_cli.network.blocks import Block
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.traced_part import answering
 from autoslim_cli.recipe.schema import TrainSettings
@@ -22,10 +23,15 @@ def with_memory(step: Step, network: nn.Module, reading: Reading, settings: Trai
 
     Raises UsageError if checkpointing would save next to nothing.
     """
-    if not settings.activation_checkpointing:
+    blocks = blocks_computed_anew(reading, settings)
+    if not blocks:
         return step, StepMemory.of(reading)
-    blocks = blocks_to_checkpoint(reading)
     return checkpointed(step, [network.get_submodule(block.name) for block in blocks]), StepMemory.of(reading, blocks)
+
+
+def blocks_computed_anew(reading: Reading, settings: TrainSettings) -> list[Block]:
+    """Return the blocks that settings let a training compute anew; UsageError if they save next to nothing."""
+    return blocks_to_checkpoint(reading) if settings.activation_checkpointing else []
 
 
 def checkpointed(step: Step, blocks: Sequence[nn.Module]) -> Step:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.lock import locked
-from autoslim_cli.files.provenance import current_facts, refuse_to_lose, set_aside
+from autoslim_cli.files.provenance import current_facts, difference, refuse_to_lose, set_aside
 from autoslim_cli.progress import Reporter
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Facts, Job, Training
@@ -23,7 +23,8 @@ def trained(
     the first one writes. Raises UsageError if a stopped training would be lost, if a finished file would be replaced
     that the job may not replace, or another command makes one of the files, AutoslimError on a loss that is not finite.
     """
-    with locked(*job.channels):
+    assert job.state is not None  # of a job with files
+    with locked(*job.channels, job.state):  # joint trainings of other networks have the same state
         return _trained(job, build, reporter, ranks, resume=resume)
 
 
@@ -31,7 +32,7 @@ def _trained(
     job: Job, build: Callable[[], Training], reporter: Reporter, ranks: Ranks, *, resume: bool
 ) -> dict[Path, Facts]:
     """Do a training while its files are locked."""
-    assert job.state is not None  # of a job with files
+    assert job.state is not None
     # 1. Keep what is there and current, and lose nothing.
     current = ranks.agreed(_current(job, reporter), "files made by training") if resume else {}
     if not resume:
@@ -43,7 +44,7 @@ def _trained(
     elif current.keys() == job.channels.keys():
         for path in current:
             reporter.say(f"{path} is there and current")
-        _clean_up(job, ranks)
+        _clean_up(job, reporter, ranks)
         return current
     elif not job.replaces and not job.state.exists() and (there := next(filter(Path.exists, job.channels), None)):
         raise UsageError(f"{there} is finished, and not what would be made now; --force makes it anew, and keeps it")
@@ -65,17 +66,31 @@ def _trained(
         if path.exists():
             reporter.say(f"{path}: the one that was there is kept as {set_aside(path).name}")
         checkpoint.save(path, job.format, result.tensors, facts[path])
-    _clean_up(job, ranks)
+    _clean_up(job, reporter, ranks)
     return facts
 
 
-def _clean_up(job: Job, ranks: Ranks) -> None:
-    """Remove what a training that is over could be continued from; all processes see the same files then."""
+def _clean_up(job: Job, reporter: Reporter, ranks: Ranks) -> None:
+    """Remove what a training that is over could be continued from; all processes see the same files then.
+
+    A state of other settings is another training's, which may have taken hours: it stays, and `reporter` says so.
+    """
     if ranks.first and job.state:
-        for number in range(1, job.settings.keep_states):
-            checkpoint.older_state(job.state, number).unlink(missing_ok=True)
-        job.state.unlink(missing_ok=True)
+        for path in filter(Path.exists, (*checkpoint.older_states(job.state), job.state)):
+            if why := _of_another(path, job):
+                reporter.say(f"{path} is kept: {why}")
+            else:
+                path.unlink()
     ranks.wait()
+
+
+def _of_another(path: Path, job: Job) -> str:
+    """Say why a state is not of this training: nothing if it is."""
+    try:
+        why = difference(checkpoint.load_state(path).get("decisive"), job.decisive)
+    except (ArtifactError, RuntimeError):  # damaged, or of values that cannot be compared
+        return "it cannot be read, so it may be of another training"
+    return f"a stopped training with other settings ({why}); restore them, and --resume continues it" if why else ""
 
 
 def _current(job: Job, reporter: Reporter) -> dict[Path, Facts]:

@@ -7,10 +7,12 @@ from argparse import Namespace
 import pytest
 import torch
 import torchvision
+from artifacts import rewritten
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from autoslim_cli import load_model
+from autoslim_cli.files.atomic import sha256
 from autoslim_cli.stages import start
 
 ONE_EPOCH = ("retrain.epochs=1", "retrain.lr=1e-9", "retrain.calibrate=true")
@@ -165,6 +167,21 @@ def test_a_student_of_a_fixed_teacher_alone_learns_its_outputs(autoslim_json, wo
     moved = max((t - load_file(own)[n]).abs().max() for n, t in weights_of(result["path"]).items())
     assert moved < 0.05
     assert result["loss"] < scratch["loss"]
+
+
+def test_a_start_and_a_teacher_of_one_name_are_both_parents(autoslim, autoslim_json, worked):
+    (worked / "before").mkdir()
+    own, before = worked / "model-60pct.safetensors", worked / "before" / "model-60pct.safetensors"
+    rewritten(own, lambda facts: facts.update(chosen_by="another"), before)
+    settings = ("--name", "student", "retrain.teacher=before/model-60pct.safetensors", "retrain.epochs=1")
+    result = retrained(autoslim_json, worked, "--from", own, *settings)
+    with safe_open(result["path"], "pt") as file:
+        parents = json.loads(file.metadata()["autoslim"])["made_from"]["parents"]
+    assert parents.keys() == {"arch-60pct.json", "model-60pct.safetensors", "before/model-60pct.safetensors"}
+    assert parents["before/model-60pct.safetensors"] == sha256(before)
+    rewritten(own, lambda facts: facts.update(chosen_by="one more"))
+    said = autoslim("retrain", worked / "arch-60pct.json", "--from", own, *settings, "--resume").stderr
+    assert "model-student.safetensors is stale: model-60pct.safetensors was sha256:" in said
 
 
 def test_run_fine_tunes_from_the_supernet(autoslim, autoslim_json, worked):

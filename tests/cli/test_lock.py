@@ -136,6 +136,19 @@ def test_searches_and_trainings_are_locked_one_by_one(worked, refuse, autoslim):
     autoslim("search", "--flops", "60%", "-r", worked, "search.strategy=uniform")
 
 
+def test_one_joint_training_at_a_time(worked, refuse, autoslim):
+    """Trainings of other networks have one state and one file of metrics between them."""
+    other = holding(worked / "joint.resume.pt")
+    command = ("retrain", worked / "arch-30pct.json", worked / "arch-60pct.json", "--joint", "retrain.epochs=1")
+    assert f"joint.resume.pt: process {other.pid} on {socket.gethostname()} is making it" in refuse(2, *command)
+    assert not (worked / "model-30pct.safetensors").exists()
+    autoslim("retrain", worked / "arch-30pct.json", "retrain.epochs=1")  # alone it has a state of its own
+    other.kill()
+    other.communicate()
+    autoslim(*command)
+    assert not list(worked.glob(".*.lock"))
+
+
 def test_a_lock_of_another_host_is_not_taken_over(tmp_path):
     lock = tmp_path / ".one.lock"
     lock.write_text(json.dumps({"pid": 1, "host": "elsewhere"}))

@@ -195,6 +195,7 @@ def test_a_score_that_the_task_does_not_have_cannot_be_searched_by(measuring, au
     said = refuse(2, "search", "-r", measuring, "--flops", "60%", "search.score=top1")
     assert "'top1' is no score of ./task.py:means: loss, or error" in said
     assert "softens logits" in refuse(2, "retrain", "-r", measuring, "--width", "0.5", "retrain.temperature=2")
+    assert "softens logits" in refuse(2, "run", "-r", measuring, "--flops", "60%", "retrain.temperature=2")
 
 
 def test_outputs_that_the_task_cannot_use_are_refused_before_any_work(segmenting, refuse):

@@ -156,6 +156,47 @@ def test_run_checks_the_budget_before_it_trains(refuse, recipe):
     assert files(recipe) == ["recipe.yaml"]
 
 
+NO_BLOCKS = """
+from torch import nn
+
+
+def make(num_classes):
+    layers = nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
+    return nn.Sequential(*layers)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        (["supernet.bn=switchable", "supernet.widths=[0.5, 1.0]"], 2, "a search needs bn: shared"),
+        (["search.score=miou"], 2, "search.score: 'miou' is no score of classification"),
+        (["search.draw=anew"], 2, "set search.images below its 150 images"),
+        (["retrain.teacher=none.safetensors"], 4, "retrain.teacher: no file"),
+        (["retrain.teacher=recipe.yaml"], 4, "recipe.yaml"),
+        (["retrain.teacher=DEFAULT"], 2, "retrain.teacher: DEFAULT is a name of torchvision's or timm's weights"),
+        (["retrain.start=weights"], 2, "retrain.start: weights are those of model.weights"),
+        (
+            ["model.name=./net.py:make", "model.args={}", "retrain.activation_checkpointing=true"],
+            2,
+            "no blocks of this network save",
+        ),
+    ],
+)
+def test_run_refuses_before_it_trains(refuse, recipe, settings, code, words):
+    """What a search or a retraining would be refused for after the supernet's training, which may take days."""
+    (recipe / "net.py").write_text(NO_BLOCKS)
+    assert words in refuse(code, "run", "--flops", "60%", "-r", recipe, "train.epochs=1", *settings)
+    assert [name for name in files(recipe) if name != "__pycache__"] == ["net.py", "recipe.yaml"]
+
+
+def test_a_search_asks_what_its_trials_need_before_it_begins(refuse, worked):
+    before = (worked / "search.jsonl").read_bytes()
+    rivals = ("search.rivals=[magnitude]", "retrain.teacher=none.safetensors")
+    assert "retrain.teacher: no file" in refuse(4, "search", "--flops", "50%", "-r", worked, *rivals)
+    assert (worked / "search.jsonl").read_bytes() == before
+
+
 def test_directories_are_no_files(refuse, worked):
     assert "cannot be read" in refuse(4, "retrain", worked, "-r", worked)
     (worked / "x.json").mkdir()

@@ -9,6 +9,7 @@ from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.trained_weights import sort_channels
+from autoslim_cli.training import checkpointing
 
 
 def config_of(result):
@@ -61,3 +62,19 @@ def test_the_best_after_a_trial_is_the_answer(autoslim, autoslim_json, worked):
     )
     assert (worked / "search.jsonl").read_text().count('"trial"') == 2 * before.count('"trial"')
     assert not list(worked.glob("trial*"))
+
+
+def test_a_trial_takes_the_memory_that_retraining_may_take(autoslim, refuse, worked, monkeypatch):
+    """Its scores are the same to the bit where blocks are computed anew, and a step that does not fit is refused."""
+    checkpointed, calls, trials = checkpointing.checkpointed, [], []
+    monkeypatch.setattr(checkpointing, "checkpointed", lambda *given: calls.append(given) or checkpointed(*given))
+    command = ("search", "--flops", "50%", "-r", worked, "search.strategy=uniform", "search.rivals=[magnitude]")
+    for lean in (False, True):
+        said = autoslim(*command, "retrain.lr=0.01", f"retrain.activation_checkpointing={lean}").stderr
+        assert said.count("a step takes about") == 2
+        assert len(calls) == 2 * lean
+        rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+        trials.append([(row["trial"], row["loss"]) for row in rows if "trial" in row])
+    assert trials[0] == trials[1]
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**10)
+    assert "retrain.batch: a step over 64 images at a time" in refuse(2, *command)

@@ -17,6 +17,7 @@ from autoslim_cli.recipe.loading import load_recipe
 from autoslim_cli.searching import preparation
 from autoslim_cli.stages.project import open_project
 from autoslim_cli.stages.trial import conditions
+from autoslim_cli.training.state import State
 
 NET = """\
 from torch import nn
@@ -121,6 +122,63 @@ def test_a_stopped_training_of_an_edited_network_is_refused(autoslim, refuse, ow
     (own / "net.py").write_text(NET.replace("ReLU", "SiLU"))
     line = refuse(4, "train-supernet", "-r", own, *SHORT, "--resume")
     assert "a training with other settings (network was sha256:" in line
+
+
+def interrupted(autoslim, monkeypatch, *command, saves=1):
+    """Run a training that ends as by Ctrl-C once so many states are saved."""
+    save, saved = State.save, []
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        saved.append(arguments)
+        if len(saved) == saves:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", save_and_die)
+        autoslim(*command, code=130)
+
+
+@pytest.mark.parametrize("stage", ["retrain", "train-supernet"])
+def test_a_stopped_training_of_other_settings_outlives_a_finished_one(autoslim, worked, monkeypatch, stage):
+    """What is finished is current, and what is stopped beside it may have taken hours."""
+    if stage == "retrain":
+        command, state = ("retrain", worked / "arch-60pct.json"), worked / "model-60pct.resume.pt"
+        longer = ("retrain.epochs=5",)
+    else:
+        command, state = ("train-supernet", "-r", worked), worked / "supernet.resume.pt"
+        longer = ("train.epochs=5", "--force")
+    interrupted(autoslim, monkeypatch, *command, *longer, saves=2)
+    before = state.read_bytes()
+    said = autoslim(*command, "--resume").stderr
+    assert "is there and current" in said
+    assert "epochs was 5, is 3" in next(row for row in said.splitlines() if f"{state.name} is kept: " in row)
+    assert state.read_bytes() == before
+    said = autoslim(*command, *longer, "--resume").stderr
+    assert "resuming after step" in said
+    assert "resuming after step 0" not in said
+    assert not state.exists()  # its own is not needed any more
+
+
+def test_a_state_of_what_is_current_goes(autoslim, worked, monkeypatch):
+    """As after a kill between the file and the removal of what it could be continued from."""
+    command, state = ("retrain", worked / "arch-60pct.json"), worked / "model-60pct.resume.pt"
+    interrupted(autoslim, monkeypatch, *command, saves=3)
+    said = autoslim(*command, "--resume").stderr
+    assert "is there and current" in said
+    assert "is kept" not in said
+    assert not state.exists()
+    state.write_bytes(b"no state")
+    assert f"{state.name} is kept: it cannot be read" in autoslim(*command, "--resume").stderr
+    assert state.read_bytes() == b"no state"
+
+
+def test_older_states_go_with_the_last_however_many_are_kept_now(autoslim, worked, monkeypatch):
+    command = ("retrain", worked / "arch-30pct.json", "retrain.save_minutes=0.00001")
+    interrupted(autoslim, monkeypatch, *command, "retrain.keep_states=3", saves=4)
+    assert len(list(worked.glob("model-30pct.resume*.pt"))) == 3
+    autoslim(*command, "retrain.keep_states=1", "--resume")
+    assert not list(worked.glob("*.resume*.pt"))
 
 
 def facts_of(path):

@@ -176,8 +176,39 @@ def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worke
         assert row["top1"] > 0.2
         again = autoslim_json("evaluate", row["path"])
         assert (again["top1"], again["flops"]) == (row["top1"], row["flops"])
-    assert "two or more" in refuse(2, "retrain", configs[0], "--joint")
     assert "--joint takes several" in refuse(2, "retrain", *configs)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["retrain.start=supernet"], "retrain.start: supernet: with --joint"),
+        (["retrain.teacher=supernet"], "retrain.teacher: supernet: with --joint"),
+        (["--width", "0.5"], "leave out --width"),
+        (["--uniform-flops", "50%", "--name", "both"], "leave out --name and --uniform-flops"),
+    ],
+)
+def test_a_joint_training_refuses_what_it_would_ignore(refuse, worked, more, words):
+    configs = [worked / "arch-30pct.json", worked / "arch-60pct.json"]
+    assert words in refuse(2, "retrain", *configs, "--joint", "retrain.epochs=1", *more)
+
+
+def test_two_configs_of_one_name_are_refused(refuse, worked):
+    """Of what is made from them one would take the other's place."""
+    one, other = worked / "arch-30pct.json", worked / "arch-60pct.json"
+    assert "two or more" in refuse(2, "retrain", one, "--joint")
+    (worked / "elsewhere").mkdir()
+    copy = worked / "elsewhere" / "30pct.json"
+    copy.write_bytes(other.read_bytes())
+    said = refuse(2, "retrain", one, other, copy, "--joint", "-r", worked)
+    assert f"{one} and {copy}: both are called 30pct" in said
+    said = refuse(2, "calibrate-bn", "--channels", one, "--channels", copy, "-r", worked)
+    assert f"{one} and {copy}: both are called 30pct" in said
+    width = worked / "arch-width-0.5.json"
+    width.write_bytes(one.read_bytes())
+    said = refuse(2, "calibrate-bn", "--widths", "0.5", "--channels", width, "-r", worked)
+    assert f"{width}: called width-0.5, as one of --widths is" in said
+    assert not list(worked.glob("subnet-*"))
 
 
 def test_the_spectrum_of_widths(autoslim_json, worked):
