@@ -175,17 +175,13 @@ def _network(
     from autoslim_cli.cost.budget import Budget, parse
     from autoslim_cli.cost.configs import read_channels
     from autoslim_cli.files.channel_config import config_name
+    from autoslim_cli.slimming.base_network import width_name
     from autoslim_cli.stages.run import uniform_channels, uniform_name
 
     if path is not None:
         return config_name(path), read_channels(path, project.network, project.costs, bounded=False)
     if width is not None:
-        supernet = project.recipe.supernet
-        if not supernet.min_width <= width <= supernet.width:
-            raise UsageError(
-                f"--width {width:g} is outside {supernet.min_width:g} to {supernet.width:g} (supernet.width)"
-            )
-        return f"width-{width:g}", project.network.space.uniform(width)
+        return width_name(width), project.network.space.at_width(width)
     assert uniform_flops is not None
     budget = Budget((parse("flops", uniform_flops, project.costs["flops"](project.network.base)),))
     return uniform_name(budget), uniform_channels(project, budget)

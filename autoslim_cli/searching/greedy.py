@@ -37,9 +37,7 @@ def exact(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
 
 def paper(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     """Search as AutoSlim's section 3.2 has it: exact, by the score, harm alone, one group a step, no answer filled."""
-    as_published = {"score": "score", "per_flop": False, "pace": 0.0, "fill": 0.0, "refine": 0}
-    settings = problem.settings.model_copy(update=as_published)
-    return exact(replace(problem, settings=settings), ask)
+    return exact(replace(problem, settings=problem.settings.as_published()), ask)
 
 
 def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:

@@ -9,7 +9,7 @@ from autoslim_cli.errors import BudgetError, UsageError
 from autoslim_cli.machine import free_memory
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.searching.problem import Problem
-from autoslim_cli.searching.scorer import Scorer, most_images
+from autoslim_cli.searching.scorer import LEAST_IMAGES, Scorer, most_images
 from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.space import Space
@@ -25,6 +25,10 @@ def refuse_settings(settings: SearchSettings, task: Task, holdout: int) -> None:
     """Raise UsageError for settings that do not suit a task, or so many images."""
     if settings.score not in ("loss", task.metric.name):
         raise UsageError(f"search.score: {settings.score!r} is no score of {task.name}: loss, or {task.metric.name}")
+    if min(holdout, settings.images or holdout) < LEAST_IMAGES:
+        raise UsageError(
+            f"search.images: BN takes its statistics from what is scored, and needs {LEAST_IMAGES} images at least"
+        )
     if settings.draw == "anew" and not (settings.images and settings.images < holdout):
         raise UsageError(
             f"search.draw: anew draws search.images of the holdout at each step: set search.images below its "

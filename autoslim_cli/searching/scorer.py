@@ -22,6 +22,9 @@ from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 
+LEAST_IMAGES = 2
+"""Of a score: BN takes its statistics from them, and of one image a map of one pixel has none."""
+
 MEASURED = 16
 """Most candidates whose memory is measured before a search."""
 
@@ -54,7 +57,9 @@ class Scorer:
         self.whole = even(holdout if self.anew else holdout.take(settings.images or len(holdout)), most)
         if self.anew:
             self.whole = Even(self.whole.images.in_memory(), self.whole.batch)
-        screened = max(1, round(settings.screen * (settings.images if settings.images and self.anew else self.images)))
+        screened = max(
+            LEAST_IMAGES, round(settings.screen * (settings.images if settings.images and self.anew else self.images))
+        )
         self.kept = {WHOLE: self.whole, SCREEN: even(self.whole.images.take(screened), most)}
         self.drawn = (WHOLE, self.whole)
         self.loaded: dict[int, list[Batch]] = {}

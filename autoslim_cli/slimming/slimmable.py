@@ -73,7 +73,8 @@ class SlimmableNetwork(torch.nn.Module):
     def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":
         """Run at a width, or at the channels of every unit, from now on.
 
-        Raises UsageError for a width that is no switch of switchable BN, or channels that do not fit.
+        Raises UsageError for a width beyond the supernet's, or that is no switch of switchable BN, and for channels
+        that do not fit.
         """
         if (width is None) == (channels is None):
             raise UsageError("name either a width or channels")
@@ -85,7 +86,7 @@ class SlimmableNetwork(torch.nn.Module):
                 )
             self.supernet.switch_to(name)
         else:
-            wanted = self.space.uniform(width) if width is not None else dict(channels or {})
+            wanted = self.space.at_width(width) if width is not None else dict(channels or {})
             self.supernet.activate(self.space.check(wanted, "at()"))
         return self
 

@@ -74,6 +74,8 @@ class Space:
 
     units: dict[str, UnitSpace]
     divisors: dict[str, int]
+    between: tuple[float, float] = (0.0, math.inf)
+    """The smallest and the largest width that it was laid out for."""
 
     @classmethod
     def of(
@@ -111,7 +113,7 @@ class Space:
             # A base network's own count need be no multiple: from one that is the largest the first step leads to one.
             grid = [largest, *range(_nearest(largest - step, quantum), smallest, -step)] if largest > smallest else []
             units[unit.name] = UnitSpace(unit, (smallest, *reversed(grid)), step, quantum)
-        return cls(units, divisors)
+        return cls(units, divisors, (min_width, width))
 
     @property
     def largest(self) -> dict[str, int]:
@@ -148,6 +150,13 @@ class Space:
             count = scaled(space.unit.base, width, _quantum(space.unit, self.divisors[name]))
             channels[name] = min(max(count, space.smallest), space.largest)
         return channels
+
+    def at_width(self, width: float) -> dict[str, int]:
+        """Return the channels of one width. Raises UsageError for one that the supernet does not hold."""
+        low, high = self.between
+        if not low <= width <= high:
+            raise UsageError(f"width {width:g} is outside the supernet's {low:g} to {high:g}")
+        return self.uniform(width)
 
     @property
     def widths(self) -> list[float]:

@@ -15,7 +15,6 @@ from autoslim_cli.files.metric import Metric
 from autoslim_cli.files.provenance import current_facts, keeping_the_old
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
-from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import width_name
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
@@ -62,7 +61,7 @@ def calibrate_bn(
         raise UsageError(
             "supernet.bn: switchable has measured its BN; `autoslim extract --width` cuts its switches out"
         )
-    wanted = {_checked_name(recipe.supernet, width): network.space.uniform(width) for width in widths}
+    wanted = {width_name(width): network.space.at_width(width) for width in widths}
     for name, path in by_name(configs).items():
         if name in wanted:
             raise UsageError(f"{path}: called {name}, as one of --widths is; rename it")
@@ -140,11 +139,4 @@ def switch_name(project: Project, width: float) -> str:
         )
     if width_name(width) not in project.network.switches:
         raise UsageError(f"--width {width:g} is no switch; supernet.widths: {list(project.recipe.supernet.widths)}")
-    return width_name(width)
-
-
-def _checked_name(supernet: SupernetSettings, width: float) -> str:
-    """Name a width's file; refuse a width that the supernet does not hold."""
-    if not supernet.min_width <= width <= supernet.width:
-        raise UsageError(f"width {width:g} is outside the supernet's {supernet.min_width:g} to {supernet.width:g}")
     return width_name(width)

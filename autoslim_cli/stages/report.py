@@ -106,6 +106,8 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             if config.model != recipe.model.architecture:
                 raise AutoslimError(f"{path}: of {describe(config.model)}, which is not the recipe's model")
             channels = space.check(config.channels, str(path), bounded=False)
+            if latencies and any(channels[unit] > count for unit, count in space.ends[1].items()):
+                raise AutoslimError(f"{path}: more channels than the supernet's, for which no latency was measured")
             check_cost(path, config, project.costs, channels)
             scores = _scores(path, config, facts, project.task.metric)
         except AutoslimError as error:

@@ -130,10 +130,10 @@ def glance_as_ended(
 
 
 def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
-    """Score a network on the test images."""
+    """Score a network that was retrained on the test images. Raises AutoslimError if no working network scores so."""
     ranks = project.ranks
     batches = project.images.test.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-    return evaluate(network, batches, task, ranks)
+    return evaluate(network, batches, task, ranks).of_use("test images", "retrain")
 
 
 def _ends_in_calibration(project: Project) -> bool:

@@ -95,7 +95,7 @@ def uniform_channels(project: Project, budget: Budget) -> dict[str, int]:
         smallest = ", ".join(f"{lowest[bound.measure]:g} {MEASURES[bound.measure].word}" for bound in budget.bounds)
         raise BudgetError(f"no uniform width holds {budget}; the smallest has {smallest}")
     channels = fit[1]
-    if budget.used(costs(channels)) < project.recipe.search.fill:
+    if budget.used(costs(channels)) < project.recipe.search.fills:
         channels = filled_evenly(space, channels, fits)
     return channels
 

@@ -133,6 +133,7 @@ def _opened(
     )
     log = SearchLog(path, _header(project, scorer), writing=ranks.first, metric=task.metric)
     run = {"budgets": list(map(str, budgets)), **settings.model_dump(mode="json", include=set(DECIDING))}
+    run["min_width"] = recipe.supernet.min_width  # what the space ends at, which no supernet records
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
     if resume:
         log.replay(run, rows)
@@ -214,7 +215,8 @@ def _say_plan(project: Project, scorer: Scorer, forecast: Forecast, log: SearchL
     seconds = scorer.time_a_pass(space.largest)
     images = scorer.images_of(1)
     known = len(log.scored)
-    left = forecast.passes * seconds / scorer.ranks.size
+    alone = project.recipe.search.strategy in ("random", "uniform")  # whole networks, one after another, on one process
+    left = forecast.passes * seconds / (1 if alone else scorer.ranks.size)
     left *= max(0.0, 1 - known / forecast.evaluations) if log.continues else 1
     if known:
         say(f"the log holds {known} scores{'' if log.continues else ', of other budgets or another strategy'}")

@@ -104,7 +104,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         return glance_at(scores_on(glance), project.task.metric)
 
     def results() -> dict[Path, Result]:
-        scores = scores_on(holdout)
+        scores = {name: score.of_use("holdout", "train") for name, score in scores_on(holdout).items()}
         figures = {name: {**costs(widths[name]), **score.figures} for name, score in scores.items()}
         facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
         facts["metric"] = project.task.metric.model_dump(mode="json")

@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import replace
 
-from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.network.table import Channels
 from autoslim_cli.stages import start
@@ -45,10 +44,7 @@ def trial(project: Project, channels: Channels) -> Score:
     fit(Job("retrain", settings, recipe.seed), training, project.reporter, ranks, resume=False)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
     batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-    score = evaluate(network, batches, task, ranks)
-    if not score.possible:
-        raise AutoslimError(f"a trial ended with a loss of {score.loss:g} on the holdout; lower retrain.lr")
-    return score
+    return evaluate(network, batches, task, ranks).of_use("holdout", "retrain")
 
 
 def conditions(project: Project) -> str:

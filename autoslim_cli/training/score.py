@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files.metric import TOP1, Metric
 
 
@@ -19,6 +20,18 @@ class Score:
     def possible(self) -> bool:
         """Tell whether a working network can have this score: not if its loss is not finite, or beyond all use."""
         return self.metric.can_be(self.loss, self.value)
+
+    def of_use(self, images: str, section: str) -> "Score":
+        """Return the score, on some images, after the training of a section.
+
+        Raises AutoslimError for one that no working network has.
+        """
+        if not self.possible:
+            raise AutoslimError(
+                f"the training ended with a loss of {self.loss:g} and {self.metric.title} of {self.value:g} on the "
+                f"{images}, which no working network has; lower {section}.lr"
+            )
+        return self
 
     @property
     def figures(self) -> dict[str, float]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autoslim_cli.files import atomic
+from autoslim_cli.training.score import Score
 
 
 def files(directory):
@@ -50,7 +51,7 @@ def test_wrong_words(refuse, tmp_path, monkeypatch, arguments, code, words):
         (["calibrate-bn"], ["--widths", "--channels"]),
         (["calibrate-bn", "--widths", "0.1:9"], ["--widths"]),
         (["retrain"], ["--width", "--uniform-flops"]),
-        (["retrain", "--width", "9"], ["--width 9", "0.25 to 1.5"]),
+        (["retrain", "--width", "9"], ["width 9", "0.25 to 1.5"]),
         (["search", "--flops", "3X"], ["--flops '3X' is not a budget"]),
         (["search", "--flops", "50%,20%,10%", "--params", "50%,20%"], ["3 bounds with --flops", "2 with --params"]),
         (["units", "space.pin=[layer9.*]"], ["space.pin", "'layer9.*'", "the nearest are layer"]),
@@ -92,6 +93,25 @@ def test_scores_that_are_none(refuse, worked):
     row["scored"][0][1] = float("nan")
     log.write_text("\n".join([*rows[:place], json.dumps(row), *rows[place + 1 :]]) + "\n")
     assert f"line {place + 1} is damaged" in refuse(4, "search", "--flops", "60%", "-r", worked, "--resume")
+
+
+def test_one_image_is_no_score(refuse, worked):
+    assert "2 images at least" in refuse(2, "search", "--flops", "60%", "-r", worked, "search.images=1")
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "words"),
+    [
+        (("train-supernet", "train.epochs=1"), "train_supernet.scores_at", "train.lr"),
+        (("retrain", "--width", "0.5"), "retrain.evaluate", "retrain.lr"),
+    ],
+)
+def test_a_network_that_no_reader_would_take_is_not_written(refuse, recipe, monkeypatch, command, module, words):
+    diverged = Score(float("nan"), 0.1)
+    scores = {"largest": diverged} if module.startswith("train") else diverged
+    monkeypatch.setattr(f"autoslim_cli.stages.{module}", lambda *_: scores)
+    assert f"lower {words}" in refuse(1, *command, "-r", recipe)
+    assert not list(recipe.glob("*.safetensors"))
 
 
 def test_other_images_need_images_to_draw_from(refuse, worked):

@@ -8,7 +8,12 @@ import safetensors
 import torch
 
 import autoslim_cli
+from autoslim_cli.cost.budget import parse_many
 from autoslim_cli.files.atomic import sha256
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.stages.project import open_project
+from autoslim_cli.stages.run import uniform_channels
 
 
 def facts_of(path):
@@ -486,3 +491,20 @@ def test_the_cifar_recipe_is_the_paper_s_network(autoslim_json, tmp_path, monkey
     config = {"format": "autoslim.channels/1", "model": model, "channels": channels}
     (tmp_path / "base.json").write_text(json.dumps(config))
     assert autoslim_json("info", "base.json")["flops"] == 87_976_448
+
+
+def test_a_search_of_another_smallest_width_is_another_search(worked, autoslim_json):
+    search = ("search", "--flops", "30%", "-r", worked, "--resume")
+    autoslim_json(*search)
+    autoslim_json(*search, "supernet.min_width=0.4")
+    rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
+    assert [row["run"]["min_width"] for row in rows if "run" in row] == [0.25, 0.25, 0.4]
+
+
+def test_what_the_paper_s_search_is_compared_with_is_not_filled_either(worked):
+    used = {}
+    for strategy in ("lazy", "paper"):
+        project = open_project(load_recipe(worked, [f"search.strategy={strategy}"]), worked, Reporter())
+        (budget,) = parse_many({"flops": "45%"}, project.costs(project.network.base))
+        used[strategy] = budget.used(project.costs(uniform_channels(project, budget)))
+    assert used["paper"] < used["lazy"]

@@ -11,6 +11,7 @@ from mixed_network import MixedNetwork
 from torch import nn
 
 from autoslim_cli import SlimmableNetwork, calibrate
+from autoslim_cli.errors import UsageError
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
@@ -91,6 +92,13 @@ def test_channels_of_a_config_after_a_width(name):
     calibrate(plain, batches)
     calibrate(network.at(channels=channels), batches)
     close(network, plain, torch.randn(4, *shape))
+
+
+@pytest.mark.parametrize("width", [3.0, -1.0, 0.0])
+def test_a_width_that_the_supernet_does_not_hold_is_refused(width):
+    network, _ = opened("concat")
+    with pytest.raises(UsageError, match=r"width -?\d is outside the supernet's 0\.\d+ to 1\.\d"):
+        network.at(width=width)
 
 
 def test_what_was_measured_is_saved_and_loaded():

@@ -11,6 +11,7 @@ from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings, SearchSettings
+from autoslim_cli.searching.problem import SCREEN
 from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.slimming.candidate import CURRENT, Candidate
 from autoslim_cli.slimming.forks import ForkedEvaluator
@@ -40,10 +41,11 @@ def score(supernet, tmp_path):
     source = data.open_source("train", settings, model, 0, tmp_path, cpu)
     _, holdout = data.split_holdout(source, settings, model, 0, cpu)
 
-    def run(candidates, **changes):
+    def run(candidates, draw_of=1, **changes):
         settings, task = SearchSettings(**changes), classification(10)
         scorer = Scorer(ForkedEvaluator(body), holdout, settings, task=task, seed=0, ranks=Ranks(), most=48)
-        return scorer.score(space.largest, candidates, 1)
+        assert scorer.images_of(draw_of) > 1
+        return scorer.score(space.largest, candidates, draw_of)
 
     return run
 
@@ -59,6 +61,13 @@ def test_a_score_does_not_depend_on_what_is_scored_beside_it(supernet, score):
     assert len({one.loss for one in together.values()}) > 6
     for candidate in candidates:
         assert score([candidate]) == {candidate: together[candidate]}
+
+
+def test_two_images_are_screened_at_least(supernet, score):
+    """BN takes its statistics from what is scored: of a single image, maps of one pixel have none."""
+    _, space = supernet
+    scores = score([CURRENT, *slimmer(space)], images=4, draw_of=SCREEN)
+    assert all(one.possible for one in scores.values())
 
 
 class Reads(TorchDispatchMode):

@@ -1,6 +1,6 @@
 """Say how channels are chosen."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -74,3 +74,13 @@ class SearchSettings(Settings):
     refine: Annotated[int, Field(ge=0), AtMost(100_000, "each scores many networks")] = Field(
         default=0, description="Most moves of a group from one unit to another, for each budget, while the score rises"
     )
+
+    def as_published(self) -> Self:
+        """Return the settings with what AutoSlim's section 3.2 says of them."""
+        published = {"score": "score", "per_flop": False, "pace": 0.0, "fill": 0.0, "refine": 0}
+        return self.model_copy(update=published)
+
+    @property
+    def fills(self) -> float:
+        """Return the share of a budget that answers use, and so what they are compared with."""
+        return self.as_published().fill if self.strategy == "paper" else self.fill
