@@ -31,7 +31,7 @@ def resumed(path: Path, new: LatencyTable, shapes: Sequence[LayerShape], space: 
     Raises ArtifactError if the file is of another network or device.
     """
     old = read_table(path)
-    if (old.model, old.tie, old.device) != (new.model, new.tie, new.device):
+    if (old.model, old.network, old.tie, old.device) != (new.model, new.network, new.tie, new.device):
         raise ArtifactError(f"{path}: a table of {old.model.name} on {old.device}; profile again without --resume")
     wanted = {shape.text: shape for shape in shapes}
     layers = [layer for layer in old.layers if _covers(layer, wanted.get(layer.shape))]

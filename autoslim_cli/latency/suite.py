@@ -47,6 +47,7 @@ class Suite(Settings):
     format: Literal["autoslim.latency-suite/1"] = "autoslim.latency-suite/1"
     id: str = Field(default="", description="What times must repeat: those of another suite are not of these files")
     model: ModelSettings
+    network: str | None = Field(default=None, description="Digest of the network that was read")
     tie: tuple[tuple[str, ...], ...] = ()
     batch: Positive = 1
     layers: list[SuiteLayer]

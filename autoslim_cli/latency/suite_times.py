@@ -64,6 +64,7 @@ def table_of_suite(directory: Path, model: ModelSettings, space: Space) -> Laten
     ]
     return LatencyTable(
         model=suite.model,
+        network=suite.network,
         tie=suite.tie,
         device=Device(**times.device.model_dump(), engine="imported", batch=suite.batch),
         layers=layers,

@@ -114,6 +114,9 @@ class LatencyTable(Settings):
 
     format: Literal["autoslim.latency/1"] = "autoslim.latency/1"
     model: ModelSettings
+    network: str | None = Field(
+        default=None, description="Digest of the network that was read: a name does not say what it stands for"
+    )
     tie: tuple[tuple[str, ...], ...] = Field(
         default=(), description="`space.tie` of its recipe: tied units are one axis"
     )
@@ -144,14 +147,22 @@ def write_table(path: Path, table: LatencyTable) -> None:
     write_json(path, table.model_dump(mode="json", exclude_none=True))
 
 
-def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings) -> None:
-    """Raise ArtifactError if a table is of another network: equal layer shapes are not enough for its correction."""
+def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings, network: str | None = None) -> None:
+    """Raise ArtifactError if a table is of another network: equal layer shapes are not enough for its correction.
+
+    `network` is the digest of what `model` is now; a table that was made by hand has none.
+    """
     theirs, ours = table.model.architecture.model_dump(mode="json"), model.architecture.model_dump(mode="json")
     other = [f"model.{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
     if other:
         raise ArtifactError(
             f"{path}: the table is of {table.model.name} with {'; '.join(other)}; "
             "`autoslim profile` measures this network"
+        )
+    if network is not None and table.network not in (None, network):
+        raise ArtifactError(
+            f"{path}: {table.model.name} is another network than when the table was made; `autoslim profile` measures "
+            "this one"
         )
 
 

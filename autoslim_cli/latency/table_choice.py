@@ -16,15 +16,19 @@ from autoslim_cli.latency.table import (
 from autoslim_cli.recipe.schema import ModelSettings
 
 
-def table_for_search(named: Path | None, directory: Path, model: ModelSettings, place: torch.device) -> Path:
+def table_for_search(
+    named: Path | None, directory: Path, model: ModelSettings, network: str, place: torch.device
+) -> Path:
     """Return the path of the table that is named, or of this machine's own in a recipe's directory.
+
+    `network` is the digest of what `model` is.
 
     Raises ArtifactError if this machine has none there, or the table is of another machine or network, or not
     complete; UsageError if it is of this machine, but its engine is not installed.
     """
     path = named or _own_table(directory, place)
     table = read_table(path)
-    refuse_other_model(path, table, model)
+    refuse_other_model(path, table, model, network)
     refuse_incomplete(path, table)
     device = table.device
     if device.engine != "imported" and is_local(device, place):

@@ -10,10 +10,10 @@ from autoslim_cli.latency.correction import corrected
 from autoslim_cli.latency.grid import layer_shapes
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.random_networks import random_channels
-from autoslim_cli.latency.suite import Suite, make_directory, write_layers, write_manifest, write_networks
+from autoslim_cli.latency.suite import MANIFEST, Suite, make_directory, write_layers, write_manifest, write_networks
 from autoslim_cli.latency.suite_times import table_of_suite
 from autoslim_cli.latency.summary import Summary, summary
-from autoslim_cli.latency.table import refuse_to_replace, write_table
+from autoslim_cli.latency.table import refuse_other_model, refuse_to_replace, write_table
 from autoslim_cli.stages.project import Project
 
 
@@ -38,7 +38,7 @@ def export_suite(project: Project, directory: Path, *, networks: int, batch: int
         layers = write_layers(directory, shapes, reading, space, batch, project.reporter)
         whole = write_networks(directory, networks, draw, reading, batch, project.reporter)
     model, tie = recipe.model.architecture, recipe.space.tie
-    suite = Suite(model=model, tie=tie, batch=batch, layers=layers, networks=whole)
+    suite = Suite(model=model, network=project.network.digest, tie=tie, batch=batch, layers=layers, networks=whole)
     files = sum(len(layer.files) for layer in layers) + len(whole)
     return {"manifest": str(write_manifest(directory, suite)), "shapes": len(layers), "files": files}
 
@@ -50,6 +50,7 @@ def import_suite(project: Project, directory: Path) -> Summary:
     """
     space, found = project.network.space, pieces(project.network.reading)
     table = table_of_suite(directory, project.recipe.model, space)
+    refuse_other_model(directory / MANIFEST, table, project.recipe.model, project.network.digest)
     path = project.directory / f"latency-{file_name(table.device.name)}.json"
     refuse_to_replace(path, table.device)
     table = corrected(table, found, space, str(path))

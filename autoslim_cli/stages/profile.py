@@ -29,7 +29,8 @@ def profile(
     device = local_device(place, engine, dtype, batch, channels_last)
     path, shapes = project.directory / table_name(device), layer_shapes(found, space)
     with locked(path), saying_what_is_kept(reporter.say, f"{path} holds what was measured"):
-        table = LatencyTable(model=recipe.model.architecture, tie=recipe.space.tie, device=device, layers=[])
+        model, network = recipe.model.architecture, project.network.digest
+        table = LatencyTable(model=model, network=network, tie=recipe.space.tie, device=device, layers=[])
         if not resume:
             refuse_to_replace(path, device)
         elif path.exists():

@@ -112,7 +112,7 @@ def with_latency(project: Project, named: Path | None) -> Project:
 
     Raises ArtifactError or UsageError if there is none that a search can take.
     """
-    path = table_for_search(named, project.directory, project.recipe.model, project.device)
+    path = table_for_search(named, project.directory, project.recipe.model, project.network.digest, project.device)
     reading, space = project.network.reading, project.network.space
     table = read_table(path)
     latency = predictor(table, pieces(reading), *space.ends, str(path))

@@ -177,7 +177,7 @@ def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterat
     for path in [named] if named else sorted(project.directory.glob("latency-*.json")):
         try:
             table = read_table(path)
-            refuse_other_model(path, table, network.model)
+            refuse_other_model(path, table, network.model, network.digest)
             refuse_incomplete(path, table)
             latency = predictor(table, pieces(network.reading), *network.space.ends, str(path))
         except AutoslimError as error:
