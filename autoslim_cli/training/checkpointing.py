@@ -10,10 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 from autoslim_cli.cost.step_memory import StepMemory, blocks_to_checkpoint
 from autoslim_cli.data.batch import Tree
+from autoslim_cli.errors import UsageError
 from autoslim_cli.network.blocks import Block
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.traced_part import answering
-from autoslim_cli.recipe.schema import TrainSettings
+from autoslim_cli.recipe.schema import RetrainSettings, TrainSettings
 from autoslim_cli.training.job import Losses, Step
 from autoslim_cli.training.passes import Pass
 
@@ -31,7 +32,11 @@ def with_memory(step: Step, network: nn.Module, reading: Reading, settings: Trai
 
 def blocks_computed_anew(reading: Reading, settings: TrainSettings) -> list[Block]:
     """Return the blocks that settings let a training compute anew; UsageError if they save next to nothing."""
-    return blocks_to_checkpoint(reading) if settings.activation_checkpointing else []
+    try:
+        return blocks_to_checkpoint(reading) if settings.activation_checkpointing else []
+    except UsageError as error:
+        section = "retrain" if isinstance(settings, RetrainSettings) else "train"
+        raise UsageError(f"{section}.{error}") from None
 
 
 def checkpointed(step: Step, blocks: Sequence[nn.Module]) -> Step:

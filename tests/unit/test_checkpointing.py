@@ -266,5 +266,6 @@ FLAT = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Adapt
 def test_where_it_cannot_help_it_is_refused_in_one_line(network, why):
     with pytest.raises(UsageError, match=why) as refused:
         with_memory(step_of(network), network, read(network, (3, 16, 16)), LEAN)
+    assert str(refused.value).startswith("train.activation_checkpointing: ")
     assert "leave it out" in str(refused.value)
     assert "\n" not in str(refused.value)
