@@ -77,12 +77,14 @@ class Problem:
         """Return the candidates of a slimming step: every unit that can still lose a group (AutoSlim, section 3.2).
 
         Latency may stay, or rise, where a unit loses a group: such a unit loses as many as save something. Units that
-        save nothing at all are left out, unless nothing does; a step then takes one group, so that a search ends.
+        save nothing at all are left out, unless nothing does: memory is a maximum, which no unit alone lowers where
+        layers tie. A step then takes one group, of a unit that is part of the maximum (any, if there is none).
         """
         single = self.slimmer(channels)
         before = self.cost(channels)
         deeper = (self._saving(budget, channels, before, candidate) for candidate in single)
-        return [candidate for candidate in deeper if candidate is not None] or single
+        hidden = (candidate for candidate in single if self._saved(budget, channels, candidate) > 0)
+        return [candidate for candidate in deeper if candidate is not None] or list(hidden) or single
 
     def _saving(self, budget: Budget, channels: Channels, before: Cost, candidate: Candidate) -> Candidate | None:
         """Return the candidate, or its unit less as many groups as bring the budget nearer; None if none do."""
@@ -93,6 +95,21 @@ class Problem:
                 return None
             candidate = Candidate.of({unit: count})
         return candidate
+
+    def _saved(self, budget: Budget, channels: Channels, candidate: Candidate) -> float:
+        """Return what a candidate saves of what is missing to a budget, as a share of it.
+
+        Where that is nothing, it may be hidden by others that tie, and shows once they shrink, too: it is as much as
+        further channels of the unit would add now.
+        """
+        before, after = self.cost(channels), self.cost(candidate.applied(channels))
+        if not budget.saves(before, after):
+            ((unit, count),) = candidate.changes
+            granule = self.space.units[unit].unit.granule
+            more = self.cost({**channels, unit: channels[unit] + granule})
+            lost = (channels[unit] - count) / granule
+            after = {measure: value - lost * (more[measure] - value) for measure, value in before.items()}
+        return budget.saving(before, after)
 
     def larger(self, channels: Channels) -> list[Candidate]:
         """Return every unit that can take a group more."""
@@ -116,7 +133,9 @@ class Problem:
         """Return what slimming candidates are compared by: harm, or harm per cost saved that the budget asks for."""
         if not self.settings.per_flop:
             return harm
-        saved = budget.saving(self.cost(channels), self.cost(candidate.applied(channels)))
+        saved = self._saved(budget, channels, candidate)
+        if saved <= 0:
+            return math.inf, harm[0]
         first, second = (_per_saving(value, saved, noise) for value, noise in zip(harm, self.noises, strict=True))
         return first, second
 
@@ -163,4 +182,4 @@ def _per_saving(harm: float, saved: float, noise: float = NOISE) -> float:
     """
     smooth = math.hypot(harm, noise)
     positive = (smooth + harm) / 2 if harm > 0 else noise**2 / (smooth - harm) / 2  # the same, without cancellation
-    return positive / saved if saved > 0 else math.inf
+    return positive / saved

@@ -230,6 +230,50 @@ def test_what_a_step_saves_beyond_a_budget_counts_for_nothing(strategy):
     assert answer.channels == {"a": 8, "b": 12, "c": 24, "d": 15}
 
 
+layers = st.lists(st.dictionaries(st.sampled_from(sorted(BASE)), st.integers(1, 2), min_size=1), min_size=2, max_size=4)
+"""Of each layer the bytes that a channel of its units takes."""
+
+
+@given(grids, layers, shares, settings, st.integers(0, 999))
+def test_a_step_by_memory_takes_from_the_layer_that_holds_most(grids, layers, shares, settings, seed):
+    """Where layers tie no unit alone saves anything, and units that were no part of it lost all that they had."""
+
+    def held(channels):
+        return [sum(size * channels[name] for name, size in layer.items()) for layer in layers]
+
+    def by_memory(channels):
+        return {**cost(channels), "activation_memory": max(held(channels))}
+
+    space = space_of(grids)
+    low, high = (by_memory(ends)["activation_memory"] for ends in (space.smallest, space.largest))
+    limits = sorted({int(low + share * (high - low)) for share in shares}, reverse=True)
+    budgets = tuple(Budget((Bound("activation_memory", "x", limit),)) for limit in limits)
+    for strategy in ("exact", "lazy"):
+        alone = settings.model_copy(update={"strategy": strategy, "stride": 0.0, "pace": 0.0})
+        channels = space.largest
+        for event in STRATEGIES[strategy](Problem(space, by_memory, budgets, alone), arbitrary(seed)):
+            if isinstance(event, Step) and event.kind == "slim":
+                ((unit, *_),) = event.changes
+                now = held(channels)
+                with_one_more = [total + layer.get(unit, 0) for total, layer in zip(now, layers, strict=True)]
+                assert max(with_one_more) > max(now)
+                channels = event.channels
+
+
+@pytest.mark.parametrize("strategy", ["exact", "lazy"])
+@pytest.mark.parametrize("per_flop", [True, False])
+def test_of_units_that_save_together_alone_the_least_harmful_is_slimmed(strategy, per_flop):
+    def by_memory(channels):  # b and c tie where both have as many, and save together alone
+        return {**cost(channels), "activation_memory": 100 * max(channels["b"], channels["c"], channels["d"] // 2)}
+
+    settings = SearchSettings(fill=0, stride=0.0, per_flop=per_flop)
+    budget = Budget((Bound("activation_memory", "x", 800),))
+    problem = Problem(space_of(dict.fromkeys(BASE, range(4, 13))), by_memory, (budget,), settings)
+    events = list(STRATEGIES[strategy](problem, convex({"a": 1, "b": 9, "c": 8, "d": 1})))
+    assert events[0].changes == (("c", 12, 11),)
+    assert events[-1].channels == {"a": 12, "b": 8, "c": 8, "d": 12}
+
+
 def test_units_that_harm_far_more_together_are_not_taken_together():
     grids = {name: range(1, 9) for name in BASE}
 
