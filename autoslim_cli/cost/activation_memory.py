@@ -33,9 +33,8 @@ class ActivationMemory:
     """The most bytes that tensors between layers hold at a time, at batch 1 in fp32.
 
     A layer is a piece (`latency/pieces.py`): what it takes and what it makes are alive while it runs, and every tensor
-    that a later layer takes; what the network gives stays alive to the end. A view keeps all of the tensor alive that it
-    lies in.
-    What a kernel needs for itself is the engine's, and not counted.
+    that a later layer takes; what the network gives stays alive to the end. A view keeps all of the tensor alive that
+    it lies in. What a kernel needs for itself is the engine's, and not counted.
     """
 
     tensors: tuple[TensorSize, ...]

@@ -16,7 +16,7 @@ from autoslim_cli.network.table import Unit
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.searching.finish import fill
+from autoslim_cli.searching.finish import fill, finish, refine
 from autoslim_cli.searching.forecast import foresee
 from autoslim_cli.searching.problem import _per_saving
 from autoslim_cli.searching.scorer import even, share
@@ -135,7 +135,7 @@ def test_what_follows_a_met_budget_only_helps(grids, shares, settings, seed):
 
 @given(grids, shares, settings, st.integers(0, 999), st.sampled_from([("flops",), ("flops", "params")]))
 def test_an_answer_fills_its_budget_where_any_unit_can_take_more(grids, shares, settings, seed, measures):
-    settings = settings.model_copy(update={"fill": 0.98, "refine": 0})
+    settings = settings.model_copy(update={"fill": 0.98})
     assume(settings.strategy != "paper")
     problem = problem_of(grids, shares, settings, measures)
     for event in STRATEGIES[settings.strategy](problem, arbitrary(seed)):
@@ -172,6 +172,37 @@ def test_two_units_exchange_quanta_where_neither_alone_fills_a_budget():
     assert steps
     assert len(steps[0].changes) == 2
     assert 0.98 <= problem.used(budget, steps[-1].channels) <= 1
+
+
+def test_of_moves_that_fit_the_one_that_helps_most_is_taken():
+    """Any that used less of the budget came before one that helps ten times as much."""
+
+    def ask(channels, candidates, draw):
+        def score(candidate):
+            used = candidate.applied(channels)
+            return Score(5 - (used["b"] > 8) + 0.9 * (used["c"] < 8) + 0.9 * (used["d"] < 4), 0.5)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    problem = problem_of(dict.fromkeys(BASE, range(2, 13)), [0.5], SearchSettings(refine=1))
+    budget = Budget((Bound("flops", "x", 1320),))
+    (step,) = refine(problem, ask, budget, {"a": 4, "b": 8, "c": 8, "d": 4})
+    assert step.changes == (("a", 4, 3), ("b", 8, 9))  # at c's cost it would use less
+
+
+def test_what_moves_leave_of_a_budget_is_filled():
+    def ask(channels, candidates, draw):
+        def score(candidate):  # a and d are for nothing where b has more
+            used = candidate.applied(channels)
+            return Score(5 - 0.5 * (used["b"] - 8) + 0.1 * abs(used["a"] - 4) + 0.1 * abs(used["d"] - 4), 0.5)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    problem = problem_of({**dict.fromkeys(BASE, range(2, 13)), "c": (4, 8)}, [0.5], SearchSettings(refine=1))
+    budget = Budget((Bound("flops", "x", 1280),))
+    events = list(finish(problem, ask, budget, {"a": 4, "b": 8, "c": 8, "d": 4}))
+    assert [event.kind for event in events[:-1]][:2] == ["move", "fill"]
+    assert problem.used(budget, events[0].channels) < 0.98 <= problem.used(budget, events[-1].channels)
 
 
 def test_the_order_of_harms_per_saving_is_continuous():
