@@ -33,8 +33,8 @@ class ActivationMemory:
     """The most bytes that tensors between layers hold at a time, at batch 1 in fp32.
 
     A layer is a piece (`latency/pieces.py`): what it takes and what it makes are alive while it runs, and every tensor
-    that a later layer takes. A view keeps all of the tensor alive that it lies in.
-    What a kernel needs for itself is the engine's, and not counted.
+    that a later layer takes; what the network gives stays alive to the end. A view keeps all of the tensor alive that
+    it lies in. What a kernel needs for itself is the engine's, and not counted.
     """
 
     tensors: tuple[TensorSize, ...]
@@ -46,8 +46,9 @@ class ActivationMemory:
         """Find which tensors are alive while each piece runs; `pieces` are in the order of the graph."""
         first: dict[fx.Node, int] = {}
         last: dict[fx.Node, int] = {}
-        for number, piece in enumerate(pieces):
-            for node in (*piece.inputs, *piece.outputs):
+        held = [(number, (*piece.inputs, *piece.outputs)) for number, piece in enumerate(pieces)]
+        for number, nodes in (*held, (len(pieces) - 1, _given(reading))):
+            for node in nodes:
                 maker = reading.memory.get(node, node)
                 if maker.op != "get_attr":  # a view of a weight
                     first.setdefault(maker, number)
@@ -62,3 +63,16 @@ class ActivationMemory:
         """Return the bytes at some channels."""
         values = [tensor.values(channels) for tensor in self.tensors]
         return VALUE_BYTES * max(sum(values[place] for place in places) for places in self.alive)
+
+
+def _given(reading: Reading) -> tuple[fx.Node, ...]:
+    """Return the tensors that a network gives, alone or in tuples and dictionaries."""
+    found: dict[fx.Node, None] = {}
+    waiting = [source for node in reading.graph.nodes if node.op == "output" for source in node.all_input_nodes]
+    while waiting:
+        node = waiting.pop()
+        if node in reading.shapes:
+            found[node] = None
+        elif node not in reading.numbers:
+            waiting.extend(node.all_input_nodes)
+    return tuple(found)

@@ -90,10 +90,6 @@ class StepMemory:
             alive = {one: None for one in alive if ends.get(one) is not node}
         return cls(tuple(maker for maker, _ in saved), tuple(moments), sizes, reading)
 
-    def saved_values(self, channels: Channels) -> int:
-        """Return how many values are kept from the forward pass on for each image."""
-        return sum(self.sizes[node].values(channels) for node in self.saved)
-
     def values(self, channels: Channels) -> int:
         """Return how many values are held at the peak for each image."""
         count = {node: size.values(channels) for node, size in self.sizes.items()}
@@ -104,10 +100,16 @@ class StepMemory:
         )
 
     def __call__(self, channels: Channels, images: int, settings: TrainSettings) -> int:
-        """Return the bytes of a step over so many images at a time."""
-        layers = [row.params(channels) for row in self.reading.table.rows]
+        """Return the bytes of a step over so many images at a time.
+
+        Weights are those of the whole network, tensors those of the part that was traced.
+        """
+        table = self.reading.table
+        layers = [row.params(channels) for row in table.rows]
         copies = 2 + _OPTIMIZER_TENSORS[settings.optimizer] + (settings.ema is not None)  # 2: weights, gradients
-        weights = sum(layers) * copies + max(layers)  # a layer's gradient is computed, then added
+        weights = (sum(layers) + table.other_params) * copies + max(
+            layers
+        )  # a layer's gradient is computed, then added
         values = self.values(channels) * images
         return values * _VALUE_BYTES[settings.precision] + weights * _VALUE_BYTES["fp32"]
 

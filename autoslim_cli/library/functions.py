@@ -144,6 +144,7 @@ def train_supernet(
             after_epoch=after_epoch if images else None,
             statistics=measure.running_averages(wide_network.private),
             memory=lambda count: needs(network.full, count, settings),
+            part=network.reading.part,
             optimizer=_made(optimizer),
             schedule=schedule,
         )

@@ -18,17 +18,17 @@ FULL = 0.995
 
 
 def finish(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step | Answer]:
-    """Fill and refine the channels that met a budget, as the settings say, and yield the answer."""
-    channels = dict(channels)
-    if problem.settings.fill:
-        for step in fill(problem, ask, budget, channels):
+    """Fill and refine the channels that met a budget, as the settings say, and yield the answer.
+
+    A move may leave room, which is filled once more.
+    """
+    filling = (fill,) if problem.settings.fill else ()
+    refining = (refine, *filling) if problem.settings.refine else ()
+    for improve in (*filling, *refining):
+        for step in improve(problem, ask, budget, channels):
             yield step
             channels = step.channels
-    if problem.settings.refine:
-        for step in refine(problem, ask, budget, channels):
-            yield step
-            channels = step.channels
-    yield Answer(budget, channels, problem.score(ask, channels))
+    yield Answer(budget, dict(channels), problem.score(ask, channels))
 
 
 def fill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iterator[Step]:
@@ -87,12 +87,16 @@ def _best(
     *,
     at_any_score: bool = False,
 ) -> Step | None:
-    """Return the step of the candidate that helps most for what it costs; None if none helps, or must not."""
+    """Return the step of the candidate that helps most; None if none helps, or must not.
+
+    What fills a budget is judged by what it costs, too. Of moves, which all fit, some use less of it than before.
+    """
     scores = ask(channels, [CURRENT, *candidates], WHOLE) if candidates else {}
-    helpful = [c for c in candidates if at_any_score or problem.harm(scores[c], scores[CURRENT]) < (0.0, 0.0)]
+    harm = {c: problem.harm(scores[c], scores[CURRENT]) for c in candidates}
+    helpful = [c for c in candidates if at_any_score or harm[c] < (0.0, 0.0)]
     if not helpful:
         return None
-    worth = {c: problem.worth(budget, c, channels, problem.harm(scores[c], scores[CURRENT])) for c in helpful}
+    worth = harm if kind == "move" else {c: problem.worth(budget, c, channels, harm[c]) for c in helpful}
     best = min(helpful, key=worth.__getitem__)
     return problem.step(kind, channels, best, scores[best], budget)
 

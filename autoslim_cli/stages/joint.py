@@ -125,5 +125,6 @@ def _training(
         results,
         statistics=statistics,
         memory=memory,
+        part=network.reading.part,
         after_epoch=after_epoch if recipe.retrain.validates else None,
     )

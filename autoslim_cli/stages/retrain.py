@@ -218,5 +218,6 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
         results,
         statistics=running_averages(network),
         memory=lambda count: needs(channels, count, recipe.retrain),
+        part=project.network.reading.part,
         after_epoch=(lambda: glance(project, [network], task)) if recipe.retrain.validates else None,
     )

@@ -119,7 +119,17 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     def memory(count: int) -> int:
         return needs(network.full, count, recipe.train)
 
-    return Training(supernet.kept, images, step, supernet.zero_gradients, results, after_epoch, statistics, memory)
+    return Training(
+        supernet.kept,
+        images,
+        step,
+        supernet.zero_gradients,
+        results,
+        after_epoch,
+        statistics,
+        memory,
+        part=network.reading.part,
+    )
 
 
 def scored_channels(network: BaseNetwork, settings: SupernetSettings) -> dict[str, dict[str, int]]:

@@ -161,14 +161,15 @@ def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) 
     # Sums of gradients are made beside them.
     sums = sum(p.nbytes for p in training.network.parameters()) if ranks.size > 1 else 0
     needed, free = training.memory(images) + sums, min(ranks.gather(free_memory(training.images.device)))
-    reporter.say(f"a step takes about {_size(needed)}, {images} images at a time; {_size(free)} are free")
+    alone = f" with the tensors of the part {training.part} alone" if training.part else ""
+    reporter.say(f"a step takes about {_size(needed)}{alone}, {images} images at a time; {_size(free)} are free")
     if needed > free:
         fixed = training.memory(0)
         most = (free - fixed - sums) // max(1, training.memory(1) - fixed)
         fits = f"set {job.section}.micro_batch={2 ** (most.bit_length() - 1)}" if most > 0 else "take a smaller network"
         raise UsageError(
-            f"{job.section}.batch: a step over {images} images at a time takes about {_size(needed)} of memory, and "
-            f"{_size(free)} are free; {fits}, or share the batch among more processes"
+            f"{job.section}.batch: a step over {images} images at a time takes about {_size(needed)} of memory{alone}, "
+            f"and {_size(free)} are free; {fits}, or share the batch among more processes"
         )
 
 

@@ -93,7 +93,7 @@ def test_a_switch_has_its_own_bn_outside_of_what_was_read():
     assert network.body.head[1].weight is network.body.head[1]._parameters["weight"]
 
 
-def test_networks_of_which_a_part_is_read_train_jointly(autoslim_json, recipe):
+def test_networks_of_which_a_part_is_read_train_jointly(autoslim, autoslim_json, recipe):
     """And a slimmable one of fixed widths: what is written has measured BN, outside of the part, too."""
     (recipe / "net.py").write_text(f"from torch import nn\n{inspect.getsource(Parted)}")
     own = ("-r", recipe, "model.name=./net.py:Parted", "model.args={}", "model.trace=backbone", "train.lr=0.02")
@@ -102,8 +102,9 @@ def test_networks_of_which_a_part_is_read_train_jointly(autoslim_json, recipe):
         config |= {"format": "autoslim.channels/1", "channels": {"backbone.0": count, "backbone.3": 8}}
         (recipe / f"arch-{name}.json").write_text(json.dumps(config))
     files = [recipe / f"model-{name}.safetensors" for name in ("wide", "slim")]
-    autoslim_json("retrain", recipe / "arch-wide.json", recipe / "arch-slim.json", "--joint", *own, "retrain.epochs=6")
-    autoslim_json("train-supernet", *own, *SWITCHABLE)
+    jointly = ("retrain", recipe / "arch-wide.json", recipe / "arch-slim.json", "--joint", *own, "retrain.epochs=6")
+    for command in (jointly, ("train-supernet", *own, *SWITCHABLE), ("retrain", "--width", "1", *own)):
+        assert " MiB with the tensors of the part backbone alone, 64 images" in autoslim(*command).stderr
     files += [autoslim_json("extract", "--width", width, *own, *SWITCHABLE)["path"] for width in ("1", "0.5")]
     for file in files:
         weights = safetensors.torch.load_file(file)

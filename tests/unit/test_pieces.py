@@ -71,10 +71,31 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("name", VIEWS)
+class Several(nn.Module):
+    """Gives what its first layers make, too: alone, by a view, or in a tuple that nothing else takes."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.give = give
+        self.a, self.b, self.c = conv(3, 64), conv(64, 8, stride=4), conv(8, 128)
+
+    def forward(self, x):
+        early = self.a(x)
+        return self.give(early, self.c(self.b(early)))
+
+
+SEVERAL = {
+    "levels": lambda: Several(lambda early, late: {"early": early, "late": [late]}),
+    "a view": lambda: Several(lambda early, late: (late, early[:, :8])),
+    "halves": lambda: Several(lambda early, late: (early.chunk(2, 1), late)),
+    "one": lambda: Several(lambda _, late: late),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS | SEVERAL)
 @pytest.mark.parametrize("ratio", [0.5, 1.0])
-def test_views_keep_what_they_lie_in(name, ratio):
-    reading = read(VIEWS[name](), SHAPE)
+def test_activation_memory_is_what_a_run_holds(name, ratio):
+    reading = read((VIEWS | SEVERAL)[name](), SHAPE)
     found = pieces(reading)
     channels = _channels(reading.table, ratio)
     module = fx.GraphModule(fresh(reading.module, reading.table, channels).eval(), reading.graph)

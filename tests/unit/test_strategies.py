@@ -16,7 +16,7 @@ from autoslim_cli.network.table import Unit
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
-from autoslim_cli.searching.finish import fill
+from autoslim_cli.searching.finish import fill, finish, refine
 from autoslim_cli.searching.forecast import foresee
 from autoslim_cli.searching.problem import _per_saving
 from autoslim_cli.searching.scorer import even, share
@@ -135,7 +135,7 @@ def test_what_follows_a_met_budget_only_helps(grids, shares, settings, seed):
 
 @given(grids, shares, settings, st.integers(0, 999), st.sampled_from([("flops",), ("flops", "params")]))
 def test_an_answer_fills_its_budget_where_any_unit_can_take_more(grids, shares, settings, seed, measures):
-    settings = settings.model_copy(update={"fill": 0.98, "refine": 0})
+    settings = settings.model_copy(update={"fill": 0.98})
     assume(settings.strategy != "paper")
     problem = problem_of(grids, shares, settings, measures)
     for event in STRATEGIES[settings.strategy](problem, arbitrary(seed)):
@@ -172,6 +172,37 @@ def test_two_units_exchange_quanta_where_neither_alone_fills_a_budget():
     assert steps
     assert len(steps[0].changes) == 2
     assert 0.98 <= problem.used(budget, steps[-1].channels) <= 1
+
+
+def test_of_moves_that_fit_the_one_that_helps_most_is_taken():
+    """Any that used less of the budget came before one that helps ten times as much."""
+
+    def ask(channels, candidates, draw):
+        def score(candidate):
+            used = candidate.applied(channels)
+            return Score(5 - (used["b"] > 8) + 0.9 * (used["c"] < 8) + 0.9 * (used["d"] < 4), 0.5)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    problem = problem_of(dict.fromkeys(BASE, range(2, 13)), [0.5], SearchSettings(refine=1))
+    budget = Budget((Bound("flops", "x", 1320),))
+    (step,) = refine(problem, ask, budget, {"a": 4, "b": 8, "c": 8, "d": 4})
+    assert step.changes == (("a", 4, 3), ("b", 8, 9))  # at c's cost it would use less
+
+
+def test_what_moves_leave_of_a_budget_is_filled():
+    def ask(channels, candidates, draw):
+        def score(candidate):  # a and d are for nothing where b has more
+            used = candidate.applied(channels)
+            return Score(5 - 0.5 * (used["b"] - 8) + 0.1 * abs(used["a"] - 4) + 0.1 * abs(used["d"] - 4), 0.5)
+
+        return {candidate: score(candidate) for candidate in candidates}
+
+    problem = problem_of({**dict.fromkeys(BASE, range(2, 13)), "c": (4, 8)}, [0.5], SearchSettings(refine=1))
+    budget = Budget((Bound("flops", "x", 1280),))
+    events = list(finish(problem, ask, budget, {"a": 4, "b": 8, "c": 8, "d": 4}))
+    assert [event.kind for event in events[:-1]][:2] == ["move", "fill"]
+    assert problem.used(budget, events[0].channels) < 0.98 <= problem.used(budget, events[-1].channels)
 
 
 def test_the_order_of_harms_per_saving_is_continuous():
@@ -228,6 +259,50 @@ def test_what_a_step_saves_beyond_a_budget_counts_for_nothing(strategy):
     problem = replace(problem, budgets=(budget,))
     answer = list(STRATEGIES[strategy](problem, ask))[-1]
     assert answer.channels == {"a": 8, "b": 12, "c": 24, "d": 15}
+
+
+layers = st.lists(st.dictionaries(st.sampled_from(sorted(BASE)), st.integers(1, 2), min_size=1), min_size=2, max_size=4)
+"""Of each layer the bytes that a channel of its units takes."""
+
+
+@given(grids, layers, shares, settings, st.integers(0, 999))
+def test_a_step_by_memory_takes_from_the_layer_that_holds_most(grids, layers, shares, settings, seed):
+    """Where layers tie no unit alone saves anything, and units that were no part of it lost all that they had."""
+
+    def held(channels):
+        return [sum(size * channels[name] for name, size in layer.items()) for layer in layers]
+
+    def by_memory(channels):
+        return {**cost(channels), "activation_memory": max(held(channels))}
+
+    space = space_of(grids)
+    low, high = (by_memory(ends)["activation_memory"] for ends in (space.smallest, space.largest))
+    limits = sorted({int(low + share * (high - low)) for share in shares}, reverse=True)
+    budgets = tuple(Budget((Bound("activation_memory", "x", limit),)) for limit in limits)
+    for strategy in ("exact", "lazy"):
+        alone = settings.model_copy(update={"strategy": strategy, "stride": 0.0, "pace": 0.0})
+        channels = space.largest
+        for event in STRATEGIES[strategy](Problem(space, by_memory, budgets, alone), arbitrary(seed)):
+            if isinstance(event, Step) and event.kind == "slim":
+                ((unit, *_),) = event.changes
+                now = held(channels)
+                with_one_more = [total + layer.get(unit, 0) for total, layer in zip(now, layers, strict=True)]
+                assert max(with_one_more) > max(now)
+                channels = event.channels
+
+
+@pytest.mark.parametrize("strategy", ["exact", "lazy"])
+@pytest.mark.parametrize("per_flop", [True, False])
+def test_of_units_that_save_together_alone_the_least_harmful_is_slimmed(strategy, per_flop):
+    def by_memory(channels):  # b and c tie where both have as many, and save together alone
+        return {**cost(channels), "activation_memory": 100 * max(channels["b"], channels["c"], channels["d"] // 2)}
+
+    settings = SearchSettings(fill=0, stride=0.0, per_flop=per_flop)
+    budget = Budget((Bound("activation_memory", "x", 800),))
+    problem = Problem(space_of(dict.fromkeys(BASE, range(4, 13))), by_memory, (budget,), settings)
+    events = list(STRATEGIES[strategy](problem, convex({"a": 1, "b": 9, "c": 8, "d": 1})))
+    assert events[0].changes == (("c", 12, 11),)
+    assert events[-1].channels == {"a": 12, "b": 8, "c": 8, "d": 12}
 
 
 def test_units_that_harm_far_more_together_are_not_taken_together():
