@@ -107,9 +107,8 @@ class StepMemory:
         table = self.reading.table
         layers = [row.params(channels) for row in table.rows]
         copies = 2 + _OPTIMIZER_TENSORS[settings.optimizer] + (settings.ema is not None)  # 2: weights, gradients
-        weights = (sum(layers) + table.other_params) * copies + max(
-            layers
-        )  # a layer's gradient is computed, then added
+        # A layer's gradient is computed, then added.
+        weights = (sum(layers) + table.other_params) * copies + max(layers)
         values = self.values(channels) * images
         return values * _VALUE_BYTES[settings.precision] + weights * _VALUE_BYTES["fp32"]
 
