@@ -68,13 +68,15 @@ def widest_uniform(
 ) -> tuple[float, dict[str, int]] | None:
     """Return the largest width that fits, and its channels; None if no width does. `cost` settles ties.
 
-    Widths are tried from the largest down, not bisected: latency need not rise with them.
+    Widths are tried from the largest down, not bisected: latency need not rise with them. The base network's counts,
+    which may be at no other width, are tried as they are if the space holds them.
     """
-    for width in sorted({*space.widths, 1.0, 0.0}, reverse=True):  # the base network's counts may be at no other width
+    base = space.uniform(1.0)
+    base_fits = all(unit.smallest <= base[name] <= unit.largest for name, unit in space.units.items()) and fits(base)
+    for width in sorted({*space.widths, 0.0} - {1.0} | ({1.0} if base_fits else set()), reverse=True):
         channels = space.uniform(width)
         if fits(channels):
-            base = space.uniform(1.0)
-            return (1.0, base) if fits(base) and cost(channels) < cost(base) else (width, channels)
+            return (1.0, base) if base_fits and cost(channels) < cost(base) else (width, channels)
     return None
 
 
