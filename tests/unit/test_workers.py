@@ -17,6 +17,9 @@ from autoslim_cli.data.sources import FileSource
 from autoslim_cli.data.workers import Workers
 from autoslim_cli.errors import AutoslimError
 
+# Two workers are asked for whatever the machine: torch warns of more than there are cores.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
 
 class Squares(Dataset):
     """Items that say who made them."""
