@@ -24,11 +24,12 @@ import torch
 
 from autoslim_cli.cost.budget import Bound, Budget
 from autoslim_cli.cost.closed_form import flops
-from autoslim_cli.data.sets import DataSettings, Images, ModelSettings, all_images, open_source
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import Images, all_images
 from autoslim_cli.machine import keep_freed_memory
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import SearchSettings, SupernetSettings
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings, SearchSettings, SupernetSettings
 from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.searching.problem import SCREEN
 from autoslim_cli.seeds import python_random

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from autoslim_cli.data import sets
 from autoslim_cli.data.folder import Part
-from autoslim_cli.data.sets import Images
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import Images, all_images, split_holdout
 from autoslim_cli.data.sources import Source
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
 
@@ -25,7 +25,7 @@ class ImageSets:
     device: torch.device
 
     def _source(self, part: Part) -> Source:
-        return sets.open_source(part, self.data, self.model, self.seed, self.directory, self.device, self.task)
+        return open_source(part, self.data, self.model, self.seed, self.directory, self.device, self.task)
 
     @cached_property
     def _training_source(self) -> Source:
@@ -33,7 +33,7 @@ class ImageSets:
 
     @cached_property
     def _split(self) -> tuple[Images, Images]:
-        return sets.split_holdout(self._training_source, self.data, self.model, self.seed, self.device, self.task)
+        return split_holdout(self._training_source, self.data, self.model, self.seed, self.device, self.task)
 
     @property
     def digest(self) -> str:
@@ -53,9 +53,9 @@ class ImageSets:
     @cached_property
     def all_training(self) -> Images:
         """Return all training images, the holdout's among them."""
-        return sets.all_images(self._training_source, self.data, self.model, self.device, self.task)
+        return all_images(self._training_source, self.data, self.model, self.device, self.task)
 
     @cached_property
     def test(self) -> Images:
         """Return the test images."""
-        return sets.all_images(self._source("test"), self.data, self.model, self.device, self.task)
+        return all_images(self._source("test"), self.data, self.model, self.device, self.task)

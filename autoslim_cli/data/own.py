@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, default_collate
 
 from autoslim_cli.data.batch import Batch, Each, Tree, mapped, shapes, tensors
 from autoslim_cli.data.folder import Part
+from autoslim_cli.data.sources import Drawn
 from autoslim_cli.data.workers import Collate, Workers
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.own_code import load_factory, source_of
@@ -57,23 +58,19 @@ class OwnSource(Dataset[Any]):
         """Return `sha256:...`: the data set's own `digest` if it has one, or of its code and some of its items."""
         return self._digest()
 
-    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches of items as they are."""
-        return self._load([[(index, None) for index in indices.tolist()] for indices in batches])
+        return self._load([(index, None) for index in indices.tolist()] for indices in batches)
 
-    def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
-    ) -> Iterator[Batch]:
+    def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches of items that the data set varies."""
         del augment
         return self._load(
-            [
-                [(index, seed_from(seed, place)) for place, index in zip(places, indices.tolist(), strict=True)]
-                for indices, seed in zip(batches, seeds, strict=True)
-            ]
+            [(index, seed_from(seed, place)) for place, index in zip(places, indices.tolist(), strict=True)]
+            for indices, seed in batches
         )
 
-    def _load(self, keys: list[list[tuple[int, int | None]]]) -> Iterator[Batch]:
+    def _load(self, keys: Iterable[list[tuple[int, int | None]]]) -> Iterator[Batch]:
         for inputs, targets in self.workers.load(keys):
             yield mapped(inputs, as_plain), mapped(targets, as_plain)
 

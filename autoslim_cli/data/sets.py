@@ -1,35 +1,22 @@
-"""Open a recipe's images, and split off the holdout."""
+"""Hand out a recipe's images as networks learn from them and are scored on them, and split off the holdout."""
 
-import contextlib
-import math
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from autoslim_cli.data.augment import erase, mix, vary, vary_masks
-from autoslim_cli.data.batch import Batch, Tree, joined, mapped, tensors
-from autoslim_cli.data.folder import ImageFiles, Part, list_images, list_masked, list_several, list_unlabelled
-from autoslim_cli.data.hugging_face import HubImages, list_hub
-from autoslim_cli.data.own import OwnSource, open_own
-from autoslim_cli.data.shards import ImageShards, list_shards
-from autoslim_cli.data.sources import ArraySource, CachedSource, FileSource, HeldSource, Masks, Source
+from autoslim_cli.data.batch import Batch, Tree, joined, mapped
+from autoslim_cli.data.own import OwnSource
+from autoslim_cli.data.sources import ArraySource, Drawn, HeldSource, Source
 from autoslim_cli.data.transforms import by_policy, moved, reduced
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.errors import UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings
 from autoslim_cli.seeds import generator, seed_from
 
 CLASSIFICATION = TaskSettings()
-
-DIGITS_FILE = Path(__file__).parent / "digits.npz"
-_TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST", "svhn": "SVHN"}
 
 
 @dataclass(frozen=True)
@@ -83,25 +70,33 @@ class Images:
         return range(batch * rank // size, batch * (rank + 1) // size)
 
     def training(
-        self, batch: int, seed: int, epoch: int, start: int = 0, *, rank: int = 0, size: int = 1
+        self, batch: int, seed: int, epoch: int, start: int = 0, *, epochs: int = 1, rank: int = 0, size: int = 1
     ) -> Iterator[Batch]:
-        """Yield the augmented full batches of one epoch from step `start`: float images and targets on the device.
+        """Yield the augmented full batches of epochs from step `start` of one: float images and targets on the device.
 
         Order and augmentation depend on (seed, epoch, step) alone, an image's draws on its place in the batch as well.
-        So `size` processes, each of which gets its part of every batch, see what one would.
+        So `size` processes, each of which gets its part of every batch, see what one would. Of several `epochs` the
+        next one's first images are loaded while the last ones of the one before are learned from.
         """
-        order = self.indices[torch.randperm(len(self), generator=generator(seed, "order", epoch))]
         whole, part = min(batch, len(self)), self.part(batch, rank, size)
         # An image is mixed with the one before it in the whole batch: that one comes along.
         places = [*([(part.start - 1) % whole] if self.augment.mixes else []), *part]
-        steps = range(start, self.steps(batch))
-        batches = [order[[step * batch + place for place in places]] for step in steps]
-        seeds = [seed_from(seed, "augment", epoch, step) for step in steps]
-        by_source = self.augment.crops_files or isinstance(self.source, OwnSource)
-        loaded = self.source.cropped(batches, seeds, self.augment, places) if by_source else self.source.fitted(batches)
-        for one, batch_seed in zip(loaded, seeds, strict=True):
-            own = isinstance(self.source, OwnSource)
+        plan, drawn = itertools.tee(self._plan(batch, seed, range(epoch, epoch + epochs), start, places))
+        own = isinstance(self.source, OwnSource)
+        if own or self.augment.crops_files:
+            loaded = self.source.cropped(plan, self.augment, places)
+        else:
+            loaded = self.source.fitted(indices for indices, _ in plan)
+        for one, (_, batch_seed) in zip(loaded, drawn, strict=True):
             yield self._normalised(one) if own else self._varied(one, batch_seed, places)
+
+    def _plan(self, batch: int, seed: int, epochs: range, start: int, places: Sequence[int]) -> Iterator[Drawn]:
+        """Yield what is at some places of each batch, and the batch's seed, from step `start` of the first epoch."""
+        for epoch in epochs:
+            order = self.indices[torch.randperm(len(self), generator=generator(seed, "order", epoch))]
+            for step in range(start, self.steps(batch)):
+                yield order[[step * batch + place for place in places]], seed_from(seed, "augment", epoch, step)
+            start = 0
 
     def _varied(self, batch: Batch, seed: int, places: Sequence[int]) -> Batch:
         """Return a batch that was loaded, or the part of it that is at some places, as networks train on it."""
@@ -201,168 +196,3 @@ def all_images(
     ignored = task.ignored if data.name == "image-masks" else None
     every = torch.arange(len(source))
     return Images(source, every, mean, std, data.augment, device, model.classes, enlarges, ignored)
-
-
-def open_source(
-    part: Part,
-    data: DataSettings,
-    model: ModelSettings,
-    seed: int,
-    directory: Path,
-    device: torch.device,
-    task: TaskSettings = CLASSIFICATION,
-) -> Source:
-    """Open one part of a data set: lists its files or reads its arrays, and decodes nothing.
-
-    Raises UsageError naming the recipe key for missing data or images that do not suit the model.
-    """
-    limit = data.limit if part == "train" else None
-    if data.is_own:
-        some = partial(_some, limit=limit, seed=seed)
-        own = open_own(part, data, model.shapes, some, directory, of_boxes=task.of_boxes)
-        _check_normalisation(own, data)
-        return own
-    _check_channels(data, model.input[0])
-    _check_task(data, task)
-    channels, height, width = model.input
-    shape = (channels, height * task.enlarges, width * task.enlarges)
-    if data.is_encoded:
-        files = _listed(part, data, directory)
-        files = files.select(_some(len(files), limit, seed))
-        masks = None
-        if isinstance(files, ImageFiles) and files.masks:
-            masks = Masks(files, model.classes or 0, task.ignored)
-        source = FileSource(files, shape, data.workers, masks=masks, at_own_scale=task.enlarges > 1)
-        _check_classes(source.labels, model, task)
-        fits = len(source) * math.prod(shape) <= data.memory * 2**30
-        return CachedSource(source, device) if fits else source
-    images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
-    chosen = _some(len(labels), limit, seed)
-    _check_classes(labels[chosen], model, task)
-    return ArraySource(images[chosen], labels[chosen], shape, device)
-
-
-def _listed(part: Part, data: DataSettings, directory: Path) -> ImageFiles | ImageShards | HubImages:
-    """List the images of one part that are decoded when they are asked for."""
-    if data.name == "hugging-face":
-        return list_hub(data.path, data.args, part, directory)
-    return _LISTED[data.name](data_path(data, directory), part)
-
-
-_LISTED: dict[str, Callable[[Path, Part], ImageFiles | ImageShards]] = {
-    "image-folder": list_images,
-    "image-shards": list_shards,
-    "images": list_unlabelled,
-    "image-masks": list_masked,
-    "image-labels": list_several,
-}
-
-_LEARNS_FROM = {
-    "image-folder": "classification",
-    "images": "super-resolution",
-    "image-masks": "segmentation",
-    "image-labels": "multi-label",
-}
-"""What else than classes is learned from, by the name of the data that has it."""
-
-
-def _check_task(data: DataSettings, task: TaskSettings) -> None:
-    """Raise UsageError for a task whose targets the data does not have, and for variations that spoil them."""
-    given = _LEARNS_FROM.get(data.name, "classification")
-    enlarged = task.name == "super-resolution" and given == "classification"  # any image is a target
-    if task.name != given and not enlarged and not (task.is_own and data.name != "images"):
-        listed = next((f"{name}, or " for name, other in _LEARNS_FROM.items() if other == task.name), "")
-        raise UsageError(
-            f"data.name: {data.name} is for {given}, and the task is {task.name}: {listed}a data set of your own, as "
-            "./data.py:factory"
-        )
-    of_labels = given in ("classification", "multi-label") and not enlarged
-    for key, wanted, harms in (
-        ("mixup", "classification", data.augment.mixes and task.name != "classification"),
-        ("policy", "classification or multi-label", data.augment.policy != "none" and given == "segmentation"),
-        ("erase", "classification or multi-label", data.augment.erase and not of_labels),
-    ):
-        if harms:
-            raise UsageError(f"data.augment.{key}: for {wanted}, not for {task.name}; leave it out")
-
-
-def _check_classes(labels: Tensor, model: ModelSettings, task: TaskSettings) -> None:
-    """Raise UsageError for data of other classes, or labels, than the model has outputs for, and for images of none."""
-    if labels.dim() == 2:
-        if labels.shape[1] != model.classes:
-            raise UsageError(f"model.classes: {model.classes}, but the data has {labels.shape[1]} labels")
-    elif task.name == "classification" and (without := int((labels < 0).sum())):  # as of tests whose answers are kept
-        raise UsageError(
-            f"data: {without} of {len(labels)} images have no class (their label is below zero); name a split whose "
-            "images have one, as data.args.test=validation"
-        )
-    elif model.classes is not None and task.enlarges == 1 and (classes := int(labels.max()) + 1) > model.classes:
-        raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
-
-
-def _check_normalisation(source: OwnSource, data: DataSettings) -> None:
-    """Raise UsageError for a mean or deviation that the user's uint8 images do not suit."""
-    (inputs, _) = next(source.fitted([torch.tensor([0])]))
-    channels = {tensor.shape[1] for tensor in tensors(inputs) if tensor.dtype == torch.uint8}
-    for key, values in (("mean", data.mean), ("std", data.std)):
-        if values is not None and len(values) > 1 and channels - {len(values)}:
-            raise UsageError(f"data.{key}: {len(values)} values for images of {min(channels)} channels")
-
-
-def data_path(data: DataSettings, directory: Path) -> Path:
-    """Return where the data lies: `data.path` relative to the recipe, `~` and variables expanded."""
-    return directory / Path(os.path.expandvars(data.path or "../../data")).expanduser()
-
-
-def _check_channels(data: DataSettings, channels: int) -> None:
-    """Raise UsageError for settings that images of so many channels do not suit."""
-    if channels not in (1, 3):
-        raise UsageError(f"model.input: images have 1 or 3 channels, not {channels}")
-    for key, values in (("mean", data.mean), ("std", data.std)):
-        if values is not None and len(values) != channels:
-            raise UsageError(f"data.{key}: {len(values)} values for images of {channels} channels")
-    if data.augment.lighting and channels != 3:
-        raise UsageError("data.augment.lighting: for images in colour (model.input of 3 channels); leave it out")
-
-
-def _some(total: int, limit: int | None, seed: int) -> Tensor:
-    """Return which of so many images are used: all, or `limit` drawn by seed, in ascending order."""
-    if not limit or limit >= total:
-        return torch.arange(total)
-    return torch.randperm(total, generator=generator(seed, "limit"))[:limit].sort().values
-
-
-def _digits(part: Part) -> tuple[Tensor, Tensor]:
-    """Return the embedded handwritten digits: (images, 1, 8, 8); the last 360, of other writers, are the test set."""
-    with np.load(DIGITS_FILE, allow_pickle=False) as arrays:
-        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
-    chosen = slice(None, -360) if part == "train" else slice(-360, None)
-    return images[chosen].unsqueeze(1), labels[chosen]
-
-
-def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tensor, Tensor]:
-    """Return one of torchvision's data sets, downloaded by its own code where missing."""
-    import torchvision
-
-    root = data_path(data, directory)
-    factory = getattr(torchvision.datasets, _TORCHVISION[data.name])
-    options: dict[str, Any] = {"split": part} if data.name == "svhn" else {"train": part == "train"}
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            dataset = factory(str(root), download=data.download, **options)
-    except ImportError as error:
-        raise UsageError(
-            f"data.name: {data.name} needs another package ({error}): pip install 'autoslim[svhn]'"
-        ) from None
-    except (RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AutoslimError(
-            f"data.name: {data.name} is not in {root} and could not be downloaded ({reason}); put its files there, "
-            "or set data.name=image-folder and data.path to a directory with train/ and test/"
-        ) from None
-    images = torch.as_tensor(dataset.data)
-    if images.dim() == 3:
-        images = images.unsqueeze(1)
-    elif images.shape[-1] in (1, 3):
-        images = images.permute(0, 3, 1, 2)
-    return images, torch.as_tensor(getattr(dataset, "targets", getattr(dataset, "labels", None))).long()

@@ -23,6 +23,9 @@ from autoslim_cli.seeds import seed_from
 Shape = tuple[int, int, int]
 """Channels, height and width of a network's input."""
 
+Drawn = tuple[Tensor, int]
+"""The places of a batch's images in a source (int64: images), and what its random draws are seeded by."""
+
 
 class Source(Protocol):
     """A set of images and what belongs to each, that hands out batches by index.
@@ -39,16 +42,15 @@ class Source(Protocol):
         """Return `sha256:...` of what the set holds."""
         ...
 
-    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches of images resized and cropped at the centre, as `transforms.fit` does, of their places.
 
-        Each batch of places is (int64: images), what is made of it (uint8: images, channels, height, width).
+        Each batch of places is (int64: images), what is made of it (uint8: images, channels, height, width). Which
+        batches are wanted is asked for as they are made, or a few ahead.
         """
         ...
 
-    def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
-    ) -> Iterator[Batch]:
+    def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches of images (uint8) of which each is a random part, drawn by its batch's seed and its place.
 
         `places` are those of the images in each batch; a policy comes next, if there is one.
@@ -72,18 +74,16 @@ class ArraySource:
         hashed.update(self.images.cpu().numpy().data)
         return f"sha256:{hashed.hexdigest()}"
 
-    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches as `transforms.fit` makes them."""
         _, height, width = self.shape
         for indices in batches:
             yield fit(self._originals(indices), height, width).contiguous(), self.labels[indices]
 
-    def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
-    ) -> Iterator[Batch]:
+    def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches of random parts."""
         _, height, width = self.shape
-        for indices, seed in zip(batches, seeds, strict=True):
+        for indices, seed in batches:
             keys = [RandomPart(seed_from(seed, place), augment) for place in places]
             images = zip(self._originals(indices), keys, strict=True)
             yield torch.stack([key.of(image, None, height, width)[0] for image, key in images]), self.labels[indices]
@@ -157,20 +157,18 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         """Return `sha256:...` of what tells these files from others."""
         return self.files.digest()
 
-    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches as `transforms.fit` makes them."""
         return self._load(map(_fitted_keys, batches))
 
-    def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
-    ) -> Iterator[Batch]:
+    def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches of random parts."""
         return self._load(
             [
                 (index, RandomPart(seed_from(seed, place), augment))
                 for place, index in zip(places, indices.tolist(), strict=True)
             ]
-            for indices, seed in zip(batches, seeds, strict=True)
+            for indices, seed in batches
         )
 
     def _load(self, batches: Iterable[list[tuple[int, RandomPart | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -237,7 +235,7 @@ class CachedSource:
         with torch.inference_mode(False):  # a calibration may ask first, and a training writes into them after
             return torch.empty(len(self.source), *self.source.shape, dtype=torch.uint8, device=self.device)
 
-    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches from memory; what is not there yet is decoded by threads."""
         for indices in batches:
             missing = indices[~self._is_decoded[indices]]
@@ -261,17 +259,15 @@ class HeldSource:
     def __len__(self) -> int:
         return images_in(self.inputs)
 
-    def fitted(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+    def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches."""
         for indices in batches:
             yield chosen(self.inputs, indices), chosen(self.targets, indices)
 
-    def cropped(
-        self, batches: Sequence[Tensor], seeds: Sequence[int], augment: AugmentSettings, places: Sequence[int]
-    ) -> Iterator[Batch]:
+    def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches: what is kept does not vary."""
-        del seeds, augment, places
-        return self.fitted(batches)
+        del augment, places
+        return self.fitted(indices for indices, _ in batches)
 
 
 def _fitted_keys(indices: Tensor) -> list[tuple[int, RandomPart | None]]:

@@ -27,11 +27,16 @@ class _Asked:
         return iter(self.batches)
 
 
+_Loader = tuple["DataLoader[Any]", _Asked]
+"""Processes, and what they are asked for."""
+
+
 class Workers:
     """Processes that load batches of a data set's items, one a core at most: more would wait for each other.
 
-    They start with the first pass and end with the data set: to start them for every epoch would take seconds each
-    time, and the images that they had ready would be lost. A pass that begins within another has processes of its own.
+    They start with the first pass and end with the data set: to start them for every pass would take seconds each
+    time. A pass that begins within another has processes of its own, which stay as well: a training is one pass, and
+    what it looks at after each epoch is another.
 
     The data set must not hold its own workers: the garbage collector would take such a circle apart in an order in
     which they are not told to end, and each is waited for.
@@ -39,37 +44,37 @@ class Workers:
 
     def __init__(self, dataset: Dataset[Any], count: int, collate: Collate = default_collate) -> None:
         self.dataset, self.count, self.collate = dataset, count, collate
-        self._asked, self._busy = _Asked(), False
-        self._loader: DataLoader[Any] | None = None
+        self._idle: list[_Loader] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the processes out: they get the data set themselves."""
-        return {**vars(self), "_loader": None, "_busy": False}
+        return {**vars(self), "_idle": []}
 
     def load(self, batches: Keys) -> Iterator[Any]:
-        """Yield batches of items by their keys. Raises AutoslimError for an item, without the worker's traceback."""
-        if self._busy:
-            yield from _plainly(self._new(batches, stay=False))
-            return
-        self._busy, self._asked.batches = True, batches
-        try:
-            if self._loader is None:
-                self._loader = self._new(self._asked, stay=True)
-            yield from _plainly(self._loader)
-        finally:
-            self._busy, self._asked.batches = False, ()
+        """Yield batches of items by their keys, which are asked for a few batches ahead.
 
-    def _new(self, batches: Any, *, stay: bool) -> "DataLoader[Any]":
-        """Return a loader of so many batches as are asked for."""
-        count = min(self.count, available_cores())
-        return DataLoader(
+        Raises AutoslimError for an item, without the worker's traceback.
+        """
+        loader, asked = self._idle.pop() if self._idle else self._new()
+        asked.batches = batches
+        try:
+            yield from _plainly(loader)
+        finally:
+            asked.batches = ()
+            self._idle.append((loader, asked))
+
+    def _new(self) -> _Loader:
+        """Return a loader of the batches that it will be asked for."""
+        count, asked = min(self.count, available_cores()), _Asked()
+        loader = DataLoader[Any](
             self.dataset,
-            batch_sampler=batches,
+            batch_sampler=asked,  # type: ignore[arg-type]
             num_workers=count,
-            persistent_workers=stay and count > 0,
+            persistent_workers=count > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=partial(_collated, self.collate),
         )
+        return loader, asked
 
 
 def _plainly(loader: "DataLoader[Any]") -> Iterator[Any]:

@@ -49,13 +49,18 @@ class Loader:
         return range(batch)
 
     def training(
-        self, batch: int, seed: int, epoch: int, start: int = 0, *, rank: int = 0, size: int = 1
+        self, batch: int, seed: int, epoch: int, start: int = 0, *, epochs: int = 1, rank: int = 0, size: int = 1
     ) -> Iterator[Batch]:
-        """Yield the batches of an epoch from step `start`; torch's generator is seeded before the loader begins.
+        """Yield the batches of epochs from step `start` of one; torch's generator is seeded before the loader begins.
 
         Raises AutoslimError if there are fewer than at first.
         """
         del batch, rank, size
+        for number in range(epoch, epoch + epochs):
+            yield from self._epoch(seed, number, start if number == epoch else 0)
+
+    def _epoch(self, seed: int, epoch: int, start: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step `start`."""
         torch.manual_seed(seed_from(seed, "order", epoch))
         given = 0
         for given, one in enumerate(islice(self.batches, self.count), 1):

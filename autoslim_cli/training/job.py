@@ -59,9 +59,9 @@ class Learned(Protocol):
         ...
 
     def training(
-        self, batch: int, seed: int, epoch: int, start: int = 0, *, rank: int = 0, size: int = 1
+        self, batch: int, seed: int, epoch: int, start: int = 0, *, epochs: int = 1, rank: int = 0, size: int = 1
     ) -> Iterator[Batch]:
-        """Yield the batches of an epoch from step `start`, on the device: of each the part of one of `size` processes.
+        """Yield the batches of epochs from step `start` of one, on the device: the part of one of `size` processes.
 
         They depend on nothing but the arguments.
         """

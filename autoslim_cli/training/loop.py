@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from autoslim_cli.data.batch import Tree, images_in, split
+from autoslim_cli.data.batch import Batch, Tree, images_in, split
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.interruption import asked_to_end
 from autoslim_cli.machine import free_memory
@@ -57,14 +58,12 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
         metrics = Metrics(job.metrics if ranks.first else None, done=done, over=state.epochs.over, log=log)
+        batches = _batches(job, training, ranks, state.epochs.over, done)
         while state.epochs.over < settings.epochs and not _is_over(settings, state):
             epoch, seen = state.epochs.over, dict[str, Any]()
             stretch, means = Stretch(), metrics.of_epoch(epoch * per_epoch)
             # None are left of an epoch that was stopped before the look at its end.
-            batches = training.images.training(
-                settings.batch, job.seed, epoch, done - epoch * per_epoch, rank=ranks.rank, size=ranks.size
-            )
-            for inputs, targets in stretch.batches(batches):
+            for inputs, targets in stretch.batches(islice(batches, (epoch + 1) * per_epoch - done)):
                 # 1. The gradients of all images of the step, summed over micro-batches and processes.
                 training.zero_gradients()
                 stretch.losses.append(_gradients(job, training, state.scaler, sums, inputs, targets, done))
@@ -103,6 +102,18 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             if ranks.size == 1 and stop:
                 _stop(job, done, total, reporter, ranks, poll)
     _end(settings, state, reporter, poll)
+
+
+def _batches(job: Job, training: Training, ranks: Ranks, epoch: int, done: int) -> Iterator[Batch]:
+    """Return what is left to learn from: one pass over all epochs, so that none begins with waiting for its images."""
+    settings, images = job.settings, training.images
+    start = done - epoch * images.steps(settings.batch)
+    return images.training(
+        *(settings.batch, job.seed, epoch, start),
+        epochs=settings.epochs - epoch,
+        rank=ranks.rank,
+        size=ranks.size,
+    )
 
 
 def _state(settings: TrainSettings, training: Training, steps: int) -> State:

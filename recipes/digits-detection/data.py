@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from autoslim_cli.data.sets import DIGITS_FILE
+from autoslim_cli.data.opening import DIGITS_FILE
 
 SIZE, SIDE, MOST = 64, 16, 4
 DIGIT = 1  # 0 is the background

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from autoslim_cli.data.sets import DIGITS_FILE
+from autoslim_cli.data.opening import DIGITS_FILE
 
 SIZE, SIDE, LABELS = 16, 8, 5
 CORNERS = ((0, 0), (0, SIZE - SIDE), (SIZE - SIDE, 0), (SIZE - SIDE, SIZE - SIDE))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from autoslim_cli.data.sets import DIGITS_FILE
+from autoslim_cli.data.opening import DIGITS_FILE
 
 SIZE, THINGS, SIDE = 24, 4, 8
 BACKGROUND, DIGIT, CLUTTER = range(3)

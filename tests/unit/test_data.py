@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoslim_cli.data import sets as data
 from autoslim_cli.data.augment import erase, mix, vary
 from autoslim_cli.data.decode import decode
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import all_images, split_holdout
 from autoslim_cli.data.sources import ArraySource, CachedSource
 from autoslim_cli.data.transforms import covering, fit
 from autoslim_cli.errors import AutoslimError, UsageError
@@ -29,12 +30,12 @@ def model_of(*shape):
 
 
 def opened(part, settings, model, seed, directory):
-    return data.all_images(data.open_source(part, settings, model, seed, directory, CPU), settings, model, CPU)
+    return all_images(open_source(part, settings, model, seed, directory, CPU), settings, model, CPU)
 
 
 def split(settings, model, seed, directory):
-    source = data.open_source("train", settings, model, seed, directory, CPU)
-    return data.split_holdout(source, settings, model, seed, CPU)
+    source = open_source("train", settings, model, seed, directory, CPU)
+    return split_holdout(source, settings, model, seed, CPU)
 
 
 def noise(*shape, seed=0):
@@ -407,6 +408,29 @@ def test_an_epoch_that_starts_late_hands_out_what_is_left(tmp_path):
     assert not torch.equal(whole[0][0], next(images.training(64, 0, 6))[0])
 
 
+@pytest.mark.parametrize("where", [{"memory": 0.0, "workers": 1}, {"memory": 1.0}])
+@pytest.mark.parametrize("crop", ["pad", "resized"])
+def test_epochs_that_follow_each_other_are_one_pass(noisy, crop, where):
+    augment = AugmentSettings(crop=crop, flip=True)
+    settings = DataSettings(name="image-folder", path="set", holdout=2, augment=augment, **where)
+    images, _ = split(settings, model_of(3, 32, 32), 1, noisy)
+    one_by_one = [*images.training(4, 1, 3, start=2), *images.training(4, 1, 4), *images.training(4, 1, 5)]
+    assert_same_batches(list(images.training(4, 1, 3, start=2, epochs=3)), one_by_one)
+
+
+def test_the_first_images_of_an_epoch_are_loaded_before_it_begins(noisy, monkeypatch):
+    settings = DataSettings(name="image-folder", path="set", holdout=2, memory=0.0, workers=1)
+    images, _ = split(settings, model_of(3, 32, 32), 1, noisy)
+    asked, workers = [], images.source.workers
+    load = workers.load
+    monkeypatch.setattr(workers, "load", lambda batches: load(asked.append(one) or one for one in batches))
+    batches, steps = images.training(4, 1, 0, epochs=2), images.steps(4)
+    for _ in range(steps):
+        next(batches)
+    assert len(asked) > steps
+    assert asked[steps - 1] != asked[steps]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"holdout": 1437}, "data.holdout"), ({"mean": (0.1, 0.2)}, "data.mean"),
@@ -485,7 +509,7 @@ def test_a_digest_tells_files_and_sizes_but_not_where_they_are(tmp_path):
 
     def digest(name, part="train", **changes):
         settings = DataSettings(name="image-folder", path=name, holdout=1, **changes)
-        return data.open_source(part, settings, model_of(3, 16, 16), 0, tmp_path, CPU).digest
+        return open_source(part, settings, model_of(3, 16, 16), 0, tmp_path, CPU).digest
 
     first = digest("a")
     assert first.startswith("sha256:")
@@ -498,7 +522,7 @@ def test_a_digest_tells_files_and_sizes_but_not_where_they_are(tmp_path):
     (tmp_path / "b/train/cat/00.png").write_bytes(b"longer" * 100)
     assert digest("b") not in (first, renamed)
     settings = DataSettings(name="image-folder", path="a", holdout=1)
-    source = data.open_source("train", settings, model_of(3, 16, 16), 0, tmp_path, CPU)
+    source = open_source("train", settings, model_of(3, 16, 16), 0, tmp_path, CPU)
     (tmp_path / "a/train/cat/1.png").unlink()
     with pytest.raises(AutoslimError, match=r"1\.png cannot be read"):
         source.digest  # noqa: B018
@@ -506,7 +530,7 @@ def test_a_digest_tells_files_and_sizes_but_not_where_they_are(tmp_path):
 
 def test_a_digest_of_arrays_is_that_of_their_bytes(tmp_path):
     def source(part, **changes):
-        return data.open_source(part, DataSettings(name="digits", holdout=9, **changes), DIGITS, 0, tmp_path, CPU)
+        return open_source(part, DataSettings(name="digits", holdout=9, **changes), DIGITS, 0, tmp_path, CPU)
 
     training = source("train")
     assert training.digest == source("train").digest

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from autoslim_cli.data.sets import CLASSIFICATION, _check_classes, all_images, open_source
+from autoslim_cli.data.checks import check_classes
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import CLASSIFICATION, all_images
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
 
@@ -151,7 +153,7 @@ def test_images_without_a_class_are_refused_before_any_work():
     """The test splits of some data sets on the hub have labels of -1: their answers are kept secret."""
     model = ModelSettings(name="autoslim/cifar_resnet", input=(3, 8, 8), classes=4)
     with pytest.raises(UsageError, match=r"2 of 3 images have no class .* data\.args\.test=validation"):
-        _check_classes(torch.tensor([3, -1, -1]), model, CLASSIFICATION)
+        check_classes(torch.tensor([3, -1, -1]), model, CLASSIFICATION)
 
 
 def test_hugging_face_where_it_is_not_installed_or_finds_nothing(monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import autoslim_cli as autoslim
-from autoslim_cli.data.sets import DIGITS_FILE
+from autoslim_cli.data.opening import DIGITS_FILE
 from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoslim_cli.data import sets as data
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import split_holdout
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import read
@@ -38,8 +39,8 @@ def score(supernet, tmp_path):
     model = ModelSettings(name="autoslim/cifar_resnet", input=SHAPE, classes=10)
     settings = DataSettings(name="digits", holdout=96)
     cpu = torch.device("cpu")
-    source = data.open_source("train", settings, model, 0, tmp_path, cpu)
-    _, holdout = data.split_holdout(source, settings, model, 0, cpu)
+    source = open_source("train", settings, model, 0, tmp_path, cpu)
+    _, holdout = split_holdout(source, settings, model, 0, cpu)
 
     def run(candidates, draw_of=1, **changes):
         settings, task = SearchSettings(**changes), classification(10)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from autoslim_cli.data import sets as data
 from autoslim_cli.data.augment import vary, vary_masks
 from autoslim_cli.data.batch import forward, joined, mapped, shapes, split, tensors
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import all_images
 from autoslim_cli.data.transforms import random_part, reduced
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings
@@ -25,8 +26,8 @@ def model_of(*shape, classes=None, inputs=()):
 
 
 def opened(part, settings, model, task, directory, seed=0):
-    source = data.open_source(part, settings, model, seed, directory, CPU, task)
-    return data.all_images(source, settings, model, CPU, task)
+    source = open_source(part, settings, model, seed, directory, CPU, task)
+    return all_images(source, settings, model, CPU, task)
 
 
 def write_masked(root, sizes, classes=6):

@@ -71,6 +71,14 @@ def test_a_pass_within_a_pass_has_processes_of_its_own(pool):
     assert not pids(inner) & pids(found)
 
 
+def test_those_of_a_pass_within_a_pass_stay_as_well(pool):
+    outer = pool.load(BATCHES)
+    found = [next(outer)]
+    first, second = (pids(pool.load(BATCHES[:3])) for _ in range(2))
+    assert first == second
+    assert not pids([*found, *outer]) & first
+
+
 def test_an_error_is_one_line_and_ends_its_pass_alone(pool):
     with pytest.raises(AutoslimError) as error:
         list(pool.load([[1, 2], [-3, 4], [5, 6]]))

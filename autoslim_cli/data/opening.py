@@ -1,0 +1,131 @@
+"""Open a recipe's images, wherever they are."""
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoslim_cli.data.checks import check_channels, check_classes, check_normalisation, check_task
+from autoslim_cli.data.folder import ImageFiles, Part, list_images, list_masked, list_several, list_unlabelled
+from autoslim_cli.data.hugging_face import HubImages, list_hub
+from autoslim_cli.data.own import open_own
+from autoslim_cli.data.sets import CLASSIFICATION
+from autoslim_cli.data.shards import ImageShards, list_shards
+from autoslim_cli.data.sources import ArraySource, CachedSource, FileSource, Masks, Source
+from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
+from autoslim_cli.seeds import generator
+
+DIGITS_FILE = Path(__file__).parent / "digits.npz"
+_TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST", "svhn": "SVHN"}
+
+
+def open_source(
+    part: Part,
+    data: DataSettings,
+    model: ModelSettings,
+    seed: int,
+    directory: Path,
+    device: torch.device,
+    task: TaskSettings = CLASSIFICATION,
+) -> Source:
+    """Open one part of a data set: lists its files or reads its arrays, and decodes nothing.
+
+    Raises UsageError naming the recipe key for missing data or images that do not suit the model.
+    """
+    limit = data.limit if part == "train" else None
+    if data.is_own:
+        some = partial(_some, limit=limit, seed=seed)
+        own = open_own(part, data, model.shapes, some, directory, of_boxes=task.of_boxes)
+        check_normalisation(own, data)
+        return own
+    check_channels(data, model.input[0])
+    check_task(data, task)
+    channels, height, width = model.input
+    shape = (channels, height * task.enlarges, width * task.enlarges)
+    if data.is_encoded:
+        files = _listed(part, data, directory)
+        files = files.select(_some(len(files), limit, seed))
+        masks = None
+        if isinstance(files, ImageFiles) and files.masks:
+            masks = Masks(files, model.classes or 0, task.ignored)
+        source = FileSource(files, shape, data.workers, masks=masks, at_own_scale=task.enlarges > 1)
+        check_classes(source.labels, model, task)
+        fits = len(source) * math.prod(shape) <= data.memory * 2**30
+        return CachedSource(source, device) if fits else source
+    images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
+    chosen = _some(len(labels), limit, seed)
+    check_classes(labels[chosen], model, task)
+    return ArraySource(images[chosen], labels[chosen], shape, device)
+
+
+def _listed(part: Part, data: DataSettings, directory: Path) -> ImageFiles | ImageShards | HubImages:
+    """List the images of one part that are decoded when they are asked for."""
+    if data.name == "hugging-face":
+        return list_hub(data.path, data.args, part, directory)
+    return _LISTED[data.name](data_path(data, directory), part)
+
+
+_LISTED: dict[str, Callable[[Path, Part], ImageFiles | ImageShards]] = {
+    "image-folder": list_images,
+    "image-shards": list_shards,
+    "images": list_unlabelled,
+    "image-masks": list_masked,
+    "image-labels": list_several,
+}
+
+
+def data_path(data: DataSettings, directory: Path) -> Path:
+    """Return where the data lies: `data.path` relative to the recipe, `~` and variables expanded."""
+    return directory / Path(os.path.expandvars(data.path or "../../data")).expanduser()
+
+
+def _some(total: int, limit: int | None, seed: int) -> Tensor:
+    """Return which of so many images are used: all, or `limit` drawn by seed, in ascending order."""
+    if not limit or limit >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=generator(seed, "limit"))[:limit].sort().values
+
+
+def _digits(part: Part) -> tuple[Tensor, Tensor]:
+    """Return the embedded handwritten digits: (images, 1, 8, 8); the last 360, of other writers, are the test set."""
+    with np.load(DIGITS_FILE, allow_pickle=False) as arrays:
+        images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
+    chosen = slice(None, -360) if part == "train" else slice(-360, None)
+    return images[chosen].unsqueeze(1), labels[chosen]
+
+
+def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tensor, Tensor]:
+    """Return one of torchvision's data sets, downloaded by its own code where missing."""
+    import torchvision
+
+    root = data_path(data, directory)
+    factory = getattr(torchvision.datasets, _TORCHVISION[data.name])
+    options: dict[str, Any] = {"split": part} if data.name == "svhn" else {"train": part == "train"}
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            dataset = factory(str(root), download=data.download, **options)
+    except ImportError as error:
+        raise UsageError(
+            f"data.name: {data.name} needs another package ({error}): pip install 'autoslim[svhn]'"
+        ) from None
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AutoslimError(
+            f"data.name: {data.name} is not in {root} and could not be downloaded ({reason}); put its files there, "
+            "or set data.name=image-folder and data.path to a directory with train/ and test/"
+        ) from None
+    images = torch.as_tensor(dataset.data)
+    if images.dim() == 3:
+        images = images.unsqueeze(1)
+    elif images.shape[-1] in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    return images, torch.as_tensor(getattr(dataset, "targets", getattr(dataset, "labels", None))).long()
