@@ -1,11 +1,13 @@
 """Run a shipped recipe for several seeds, and say how far searched networks are ahead of one width of equal FLOPs.
 
     python benchmarks/recipes.py digits [--seeds 0,1] [--from supernet] [--summary] [key=value ...]
+    python benchmarks/recipes.py cifar10-small data.name=image-folder data.path=../../../../data/cifar10-jpeg
 
 Each seed is `autoslim run --train-base` in a directory of its own, runs/recipes/NAME/seed-N: supernet, search, and the
 base, the searched and the uniform networks trained; what is there is not made again. Its rows, with the CPU time that
 it took, go to benchmarks/results/recipes/NAME.jsonl. `--summary` runs nothing. Settings and budgets were chosen on
-other seeds (digits: 100 and 101). Settings other than the recipe's, as where images lie, stand in the rows.
+other seeds (digits: 100 and 101) and, of cifar10-small, on held training images. Settings other than the recipe's, as
+where images lie, stand in the rows.
 """
 
 import argparse
@@ -21,12 +23,13 @@ from typing import Any
 import torch
 
 from autoslim_cli.recipe import catalogue
+from autoslim_cli.recipe.loading import load_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "recipes"
-BUDGETS = {"digits": "7%"}
+BUDGETS = {"digits": "7%", "cifar10-small": "50%,25%"}
 """Of each recipe that is shown; those of digits are what `make demo` runs."""
-SEEDS = {"digits": "0,1,2,3,4"}
+SEEDS = {"digits": "0,1,2,3,4", "cifar10-small": "0,1,2"}
 TITLES = {"base": "base network", "uniform": "one width", "searched": "searched"}
 KEPT = ("network", "budget", "used", "flops", "params", "loss", "top1", "channels")
 
@@ -39,7 +42,7 @@ def run(recipe: str, seed: int, start: str, overrides: list[str]) -> Row:
     if not directory.is_dir():
         catalogue.copy(recipe, directory)
     command = ["-m", "autoslim_cli", "run", "--flops", BUDGETS[recipe], "--train-base", "-r", str(directory), "--json"]
-    more = [f"seed={seed}", *overrides, *(["--from", start] if start != "scratch" else [])]
+    more = [f"seed={seed}", *overrides, "--from", start]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, *command, *more], stdout=subprocess.PIPE, check=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -99,18 +102,19 @@ def main() -> None:
     parser.add_argument("recipe", choices=BUDGETS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings other than the recipe's")
     parser.add_argument("--seeds", help="by comma; those that are published by default")
-    parser.add_argument("--from", dest="start", default="scratch", choices=["scratch", "supernet"])
+    parser.add_argument("--from", dest="start", choices=["scratch", "supernet"], help="by default as the recipe says")
     parser.add_argument("--summary", action="store_true", help="print the table of what lies in the results")
     given = parser.parse_args()
+    start = given.start or load_recipe(catalogue.shipped()[given.recipe]).retrain.start
     path = RESULTS / f"{given.recipe}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {(row["seed"], row["start"]) for row in rows}
     for seed in [] if given.summary else map(int, (given.seeds or SEEDS[given.recipe]).split(",")):
-        if (seed, given.start) not in done:
-            rows.append(run(given.recipe, seed, given.start, given.overrides))
+        if (seed, start) not in done:
+            rows.append(run(given.recipe, seed, start, given.overrides))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    print(summary([row for row in rows if row["start"] == given.start]))
+    print(summary([row for row in rows if row["start"] == start]))
 
 
 if __name__ == "__main__":

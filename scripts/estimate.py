@@ -44,7 +44,8 @@ BUDGET = "50%"
 PASSES = 3
 """Forward passes that a training step costs: the backward pass takes two."""
 TRAINING_IMAGES = {
-    **{"digits": 1_437, "digits-super-resolution": 1_437, "cifar10": 50_000, "cifar10-smoke": 8_000},
+    **{"digits": 1_437, "digits-super-resolution": 1_437},
+    **{"cifar10": 50_000, "cifar10-small": 50_000, "cifar10-smoke": 8_000},
     **{"cifar10-scenes": 8_000, "photographs-x2": 733, "penn-fudan-detection": 136},
     **{"voc-segmentation": 1_464, "coco-ssdlite": 117_266},
     **dict.fromkeys((name for name in catalogue.shipped() if name.startswith("imagenet-")), 1_281_167),

@@ -54,7 +54,15 @@ class Odds(nn.Module):
         return self.fc(x.mean(axis=(1, 2)))
 
 
-FREE = {"odds": 5, "conv_blocks": 4, "cifar_vgg": 4, "cifar_resnet": 12, "mobilenet_v1": 14, "shufflenet_v1": 16}
+FREE = {
+    "odds": 5,
+    "conv_blocks": 4,
+    "cifar_vgg": 4,
+    "cifar_resnet": 12,
+    "resnet9": 6,
+    "mobilenet_v1": 14,
+    "shufflenet_v1": 16,
+}
 NETWORKS = {
     **{name: FACTORIES[name] for name in FREE if name != "odds"},
     "odds": lambda num_classes: Odds(),
