@@ -53,6 +53,8 @@ def budgets_of(chosen: Chosen, seed: int) -> dict[int, int]:
 def searched(chosen: Chosen, seed: int, source: str, budgets: dict[int, int]) -> list[Row]:
     """Run one of autoslim's strategies, all budgets in one pass."""
     supernet, changes = SEARCHES[source]
+    if source == "one-width" and find(rows_of(chosen.file("trained")), seed=seed, what=supernet) is None:
+        supernet = "warm"  # one width is the same in any supernet, and that one is trained for arms more wanted
     if source == "random":  # as many evaluations for each budget as the search takes for all of them
         ours = find(rows_of(chosen.file("found")), seed=seed, source="ours")
         assert ours is not None, "the search comes first"
