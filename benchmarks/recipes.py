@@ -43,9 +43,12 @@ def run(recipe: str, seed: int, start: str, overrides: list[str]) -> Row:
         catalogue.copy(recipe, directory)
     command = ["-m", "autoslim_cli", "run", "--flops", BUDGETS[recipe], "--train-base", "-r", str(directory), "--json"]
     more = [f"seed={seed}", *overrides, "--from", start]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, *command, *more], stdout=subprocess.PIPE, check=True, cwd=ROOT)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, spent = _children(), directory / "cpu-seconds.txt"
+    try:
+        done = subprocess.run([sys.executable, *command, *more], stdout=subprocess.PIPE, check=True, cwd=ROOT)
+    finally:  # a run that was stopped goes on later, and what it took counts
+        earlier = float(spent.read_text()) if spent.exists() else 0.0
+        spent.write_text(f"{earlier + _children() - before}\n")
     said = json.loads(done.stdout)
     return {
         "seed": seed,
@@ -53,11 +56,17 @@ def run(recipe: str, seed: int, start: str, overrides: list[str]) -> Row:
         **({"overrides": overrides} if overrides else {}),
         "networks": [{key: row[key] for key in KEPT if key in row} for row in said["networks"]],
         "evaluations": said["search"]["evaluations"],
-        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "cpu_seconds": round(float(spent.read_text()), 1),
         "threads": torch.get_num_threads(),
         "machine": _processor(),
         "torch": torch.__version__,
     }
+
+
+def _children() -> float:
+    """Return the seconds of CPU time that processes started here have taken, once they ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _processor() -> str:
