@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--seeds", help="by comma; those that are published by default")
     parser.add_argument("--from", dest="start", choices=["scratch", "supernet"], help="by default as the recipe says")
     parser.add_argument("--summary", action="store_true", help="print the table of what lies in the results")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     start = given.start or load_recipe(catalogue.shipped()[given.recipe]).retrain.start
     path = RESULTS / f"{given.recipe}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
