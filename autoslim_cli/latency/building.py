@@ -29,11 +29,11 @@ def build_piece(reading: Reading, piece: Piece, channels: Channels, images: int)
         if node not in copies:
             for source in node.all_input_nodes:
                 copy_with_sources(source)
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            if node.op == "call_module":
-                parts[str(node.target)] = _layer(reading, node, channels)
-            elif node.op == "get_attr":
-                parts[str(node.target)] = _bare_tensor(reading, node, channels)
+            copies[node] = copy = graph.node_copy(node, copies.__getitem__)
+            if node.op in ("call_module", "get_attr"):
+                copy.target = f"piece.{node.target}"  # a GraphModule has attributes of its own, as `meta`
+                made = _layer if node.op == "call_module" else _bare_tensor
+                parts[copy.target] = made(reading, node, channels)
         return copies[node]
 
     for node in piece.nodes:

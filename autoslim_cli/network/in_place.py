@@ -54,7 +54,7 @@ def make_out_of_place(module: nn.Module, graph: fx.Graph, *images: Tensor) -> No
     Modules with an attribute `inplace` stay: who runs the graph unsets it. Raises UsageError naming an operation that
     changes a tensor which the code reads under another name, or that is not known out of place.
     """
-    changes = _Watch(fx.GraphModule(module, graph)).changes_on(*images)
+    changes = _Watch(module, graph).changes_on(*images)
     place = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         node.target = OUT_OF_PLACE.get(node.target, node.target) if node.op == "call_function" else node.target
@@ -80,9 +80,9 @@ def make_out_of_place(module: nn.Module, graph: fx.Graph, *images: Tensor) -> No
 class _Watch(fx.Interpreter):
     """Run a graph as it is written, and note which values each node changes in place."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module, garbage_collect_values=False)
-        order = {node: place for place, node in enumerate(graph_module.graph.nodes)}
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(module, garbage_collect_values=False, graph=graph)
+        order = {node: place for place, node in enumerate(graph.nodes)}
         self.last_read = {node: max((order[user] for user in node.users), default=-1) for node in order}
         self.order = order
         self.still_read: dict[fx.Node, object] = {}

@@ -53,7 +53,7 @@ class _Rehearsal(fx.Interpreter):
     """Run a rebuilt network's graph and compare every tensor's shape with the expected one."""
 
     def __init__(self, rebuilt: nn.Module, graph: fx.Graph, expected: dict[str, tuple[int, ...]]) -> None:
-        super().__init__(fx.GraphModule(rebuilt, graph))
+        super().__init__(rebuilt, graph=graph)
         self.expected = expected
         self.at = ""
 

@@ -40,8 +40,10 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
         graph, without_values = _traced(traced, part), on_meta(module)
         with torch.no_grad():
             make_out_of_place(without_values, graph, *(image.clone() for image in images))
+            # Not an fx.GraphModule, which has attributes of its own, as `meta`: modules may have any names.
+            graph.owning_module = without_values  # type: ignore[assignment]
             graph.eliminate_dead_code()
-            walk = Walk(fx.GraphModule(without_values, graph), part)
+            walk = Walk(without_values, graph, part)
             walk.run_on(*images)
             if not any(True for _ in tensors_in(walk.outputs)):
                 raise UsageError(f"the network gives no tensor in eval mode: {type(walk.outputs).__name__}")

@@ -24,13 +24,13 @@ OUTPUT = "the network's output"
 class Walk(fx.Interpreter):
     """Run the graph on meta tensors; ask the rules where each tensor's channels lie, and enter the facts they find."""
 
-    def __init__(self, graph_module: fx.GraphModule, part: str) -> None:
-        super().__init__(graph_module)
+    def __init__(self, module: nn.Module, graph: fx.Graph, part: str) -> None:
+        super().__init__(module, graph=graph)
         self.part = part
         self.taken = f"what {part} gives to the rest of the network" if part else OUTPUT
         self.outputs: object = None
-        self.order = {node: place for place, node in enumerate(graph_module.graph.nodes)}
-        self.fixed_groups = rules.fixed_groups(graph_module.graph)
+        self.order = {node: place for place, node in enumerate(graph.nodes)}
+        self.fixed_groups = rules.fixed_groups(graph)
         self.values: dict[fx.Node, Value] = {}
         self.tensors = _Tensors()
         self.table = OpenTable()

@@ -54,7 +54,23 @@ class Odds(nn.Module):
         return self.fc(x.mean(axis=(1, 2)))
 
 
+class Named(nn.Module):
+    """Modules and a parameter with names that torch.fx's own modules use."""
+
+    def __init__(self):
+        super().__init__()
+        self.meta = nn.Conv2d(3, 16, 3, padding=1)
+        self.graph = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU())
+        self.code = nn.Conv2d(16, 24, 3)
+        self.print_readable = nn.Parameter(torch.rand(24, 1, 1) + 0.5)
+        self.recompile = nn.Linear(24, 10)
+
+    def forward(self, x):
+        return self.recompile((self.code(self.graph(self.meta(x))) * self.print_readable).mean((2, 3)))
+
+
 FREE = {
+    "named": 2,
     "odds": 5,
     "conv_blocks": 4,
     "cifar_vgg": 4,
@@ -64,7 +80,8 @@ FREE = {
     "shufflenet_v1": 16,
 }
 NETWORKS = {
-    **{name: FACTORIES[name] for name in FREE if name != "odds"},
+    **{name: FACTORIES[name] for name in FREE if name in FACTORIES},
+    "named": lambda num_classes: Named(),
     "odds": lambda num_classes: Odds(),
     "cifar_vgg": lambda num_classes: cifar_vgg(num_classes, layers=(16, "M", 24, 24, "M", 32)),
 }

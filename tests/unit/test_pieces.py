@@ -108,9 +108,12 @@ def test_activation_memory_is_what_a_run_holds(name, ratio):
     assert ActivationMemory.of(reading, found)(channels) == run.most
 
 
-@pytest.mark.parametrize("name", VIEWS)
+NAMED = {"a name of torch.fx's own": lambda: Network(lambda self, x, _: self.meta(x), meta=conv())}
+
+
+@pytest.mark.parametrize("name", VIEWS | NAMED)
 def test_pieces_run_alone(name):
-    reading = read(VIEWS[name](), SHAPE)
+    reading = read((VIEWS | NAMED)[name](), SHAPE)
     channels = _channels(reading.table, 0.5)
     for piece in pieces(reading):
         module, inputs = build_piece(reading, piece, channels, 1)
