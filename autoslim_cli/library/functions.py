@@ -205,8 +205,12 @@ def search(
             def told(step: Step) -> None:
                 bar(min(journal.number, forecast.steps), partial(step_progress, costs, step, budgets[-1]))
 
+            spelled_out = network.space.spelled_out  # a network that is read anew knows of no ties
             return [
-                Found(supernet, str(one.budget), one.channels, costs(one.channels), one.score, scorer.images)
+                Found(
+                    *(supernet, str(one.budget), spelled_out(one.channels), costs(one.channels)),
+                    *(one.score, scorer.images),
+                )
                 for one in answered(strategy, problem, journal, told)
             ]
 

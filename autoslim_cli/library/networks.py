@@ -104,9 +104,9 @@ def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *,
 class Found:
     """What a search found for one budget.
 
-    `channels` holds one count for every unit, `cost` what they cost by measure (`flops`, `params`, and what else was
-    bounded). `score` is the supernet's at these channels, on so many `images` of the holdout: `score.loss`,
-    `score.value`, and `score.text` for people. `budget` is what was asked, as `flops<=50%`.
+    `channels` holds one count for every unit, tied ones included, `cost` what they cost by measure (`flops`, `params`,
+    and what else was bounded). `score` is the supernet's at these channels, on so many `images` of the holdout:
+    `score.loss`, `score.value`, and `score.text` for people. `budget` is what was asked, as `flops<=50%`.
     """
 
     supernet: SlimmableNetwork = field(repr=False)

@@ -39,10 +39,10 @@ def loader(start=0, stop=320, **options):
     return DataLoader(digits(start, stop), **{"batch_size": 64, "shuffle": True, **options})
 
 
-def trained(**options):
+def trained(network=None, **options):
     settings = {"epochs": 2, "min_width": 0.25, "space": {"divisor": 2}, "device": "cpu", **options}
     torch.manual_seed(1)
-    return autoslim.train_supernet(Net(), EXAMPLE, loader(), **settings)
+    return autoslim.train_supernet(network or Net(), EXAMPLE, loader(), **settings)
 
 
 def test_units_and_costs_are_told():
@@ -148,6 +148,25 @@ def test_trained_weights_are_a_start_but_no_initialisation():
     with pytest.raises(UsageError, match="rebuild"):
         autoslim.retrain(found, loader(), epochs=1)
     assert autoslim.retrain(found.network("supernet"), loader(), epochs=1, teacher=plain, device="cpu")
+
+
+class Even(Net):
+    """The same with two units of as many channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+
+def test_channels_of_tied_units_are_spelled_out(tmp_path):
+    supernet = trained(Even(), epochs=1, space={"divisor": 2, "tie": [["stem", "inner"]]})
+    (found,) = autoslim.search(supernet, loader(320, 480), flops="50%")
+    assert found.channels["stem"] == found.channels["inner"]
+    found.save(tmp_path / "arch.json")
+    for channels in (found.channels, tmp_path / "arch.json"):
+        assert autoslim.count(autoslim.rebuild(Even(), EXAMPLE, channels), EXAMPLE).flops == found.cost["flops"]
+    for network in (found.network(), found.network("supernet"), supernet.at(channels=found.channels)):
+        assert network(EXAMPLE).shape == (1, 10)
 
 
 class Shrinking:
