@@ -1,5 +1,7 @@
 """Supernets, searches and trainings on a network and batches of one's own, without a recipe."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,22 @@ def test_channels_of_tied_units_are_spelled_out(tmp_path):
         assert network(EXAMPLE).shape == (1, 10)
 
 
+@pytest.mark.parametrize(
+    "written", [lambda labels: labels.int(), lambda labels: nn.functional.one_hot(labels, 10).float()]
+)
+def test_labels_are_taken_as_they_are_written(written):
+    def batches(some):
+        return [(images, written(labels)) for images, labels in some]
+
+    network, images = Net(), loader(320, 480)
+    assert autoslim.evaluate(network, batches(images)) == autoslim.evaluate(network, images)
+    usual, other = (
+        autoslim.retrain(copy.deepcopy(network), some, epochs=1, device="cpu").fc.weight
+        for some in (loader(shuffle=False), batches(loader(shuffle=False)))
+    )
+    torch.testing.assert_close(usual, other)
+
+
 class Shrinking:
     """Fewer batches each time."""
 
@@ -197,6 +215,8 @@ BY_TRAINING = {
     "bytes": (Net, lambda: [(torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4))], "uint8"),
     "no pairs": (Net, lambda: [torch.zeros(4, 1, 8, 8)], "a batch is a pair"),
     "labels of images": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8))], "labels of shape"),
+    "labels of other classes": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.full((4,), 10))], "labels from 0 to 9"),
+    "floats": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.zeros(4))], "labels of whole numbers"),
     "no logits": (Flat, loader, "no logits"),
 }
 
