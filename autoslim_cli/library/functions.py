@@ -235,9 +235,9 @@ def retrain(
 
     A network is trained in place: `found.network("supernet")` is fine-tuned, and a newly built one of yours becomes the
     base to compare with. `loader`, `holdout`, `task`, `optimizer` and `schedule` are as in `train_supernet`;
-    `settings` holds keys of a recipe's section `retrain`, and a `teacher` is learned from beside the targets. Ends by
-    measuring BN statistics on batches of the loader where `settings` say so, or running averages are too young. Errors
-    as in `train_supernet`.
+    `settings` holds keys of a recipe's section `retrain`; a `teacher` is learned from beside the targets, and is not
+    changed. Ends by measuring BN statistics on batches of the loader where `settings` say so, or running averages are
+    too young. Errors as in `train_supernet`.
     """
     where, say = choose_device(device), reporter(progress)
     plain = on_device(network.network() if isinstance(network, Found) else network, where)
@@ -263,7 +263,7 @@ def retrain(
             assert images is not None
             return measure.evaluate(trained, images.evaluation(EVALUATED), task)
 
-        taught_by = on_device(teacher, where).eval().requires_grad_(False) if teacher else None
+        taught_by = on_device(copy.deepcopy(teacher), where).eval().requires_grad_(False) if teacher else None
         step = learning(plain, task, chosen, taught_by)
         if chosen.activation_checkpointing:
             step, _ = with_memory(step, plain, read(plain, *input_shapes(learned.first[0])), chosen)

@@ -143,13 +143,29 @@ def test_trained_weights_are_a_start_but_no_initialisation():
     torch.manual_seed(1)
     network, plain = supernet.supernet.extract(supernet.space.largest), Net()
     images = torch.randn(4, 1, 8, 8)
-    for one in (network, plain):
+    for one in (network, plain.eval()):
         autoslim.calibrate(one, loader(shuffle=False))
     torch.testing.assert_close(network(images), plain(images), atol=1e-4, rtol=1e-4)  # sorted, and otherwise the same
     (found,) = autoslim.search(supernet, loader(320, 480), flops="50%")
     with pytest.raises(UsageError, match="rebuild"):
         autoslim.retrain(found, loader(), epochs=1)
     assert autoslim.retrain(found.network("supernet"), loader(), epochs=1, teacher=plain, device="cpu")
+
+
+def test_what_is_measured_or_teaches_stays_as_it_was():
+    torch.manual_seed(1)
+    network = Net()
+    network.fc.eval()
+    before, drawn = copy.deepcopy(network), torch.get_rng_state()
+    autoslim.retrain(Net(), loader(), epochs=1, teacher=network, device="cpu")
+    torch.set_rng_state(drawn)
+    autoslim.evaluate(network, loader())
+    assert all(map(torch.equal, before.state_dict().values(), network.state_dict().values()))
+    autoslim.calibrate(network, loader())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [module.training for module in network.modules()] == [module.training for module in before.modules()]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert network.stem.weight.is_contiguous()
 
 
 class Even(Net):
