@@ -83,3 +83,17 @@ def advice_on_memory(advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise AutoslimError(f"out of memory; {advice}") from None
+
+
+@contextmanager
+def advice_on_few_values() -> Iterator[None]:
+    """Turn a batch that is too small for BN's own statistics into one line that says how to have larger ones."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "a batch of one image is too small for BN, which takes its statistics from it: take larger ones "
+            "(drop_last=True of a DataLoader leaves out a small last one; micro_batch makes small ones, too)"
+        ) from None

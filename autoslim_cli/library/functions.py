@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,11 @@ from autoslim_cli.library.networks import (
     Found,
     Keys,
     base_network,
+    beside,
     checked,
     drawing_apart,
+    expected,
+    expected_network,
     refuse_unknown_start,
     reporter,
 )
@@ -59,6 +62,8 @@ from autoslim_cli.training.sandwich import supernet_step
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 
+Bounds = str | float | Sequence[str | float]
+"""A budget as on the command line, or a number; or several, in a list or with commas between."""
 Progress = Callable[[str], object]
 """Told a line now and then, as `print` is."""
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -106,7 +111,7 @@ def train_supernet(
     """
     refuse_unknown_start(start, "scratch", "weights")
     say = reporter(progress)
-    wide = {"width": width, "min_width": min_width, **(supernet or {})}
+    wide = beside({"width": width, "min_width": min_width}, supernet, "supernet")
     network = base_network(model, example, wide, space, seed, choose_device(device))
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
         raise UsageError("no unit of this network can be slimmed; units(model, example) says why")
@@ -114,7 +119,8 @@ def train_supernet(
     with drawing_apart():
         learned = opened(loader, network.device, network.reading.inputs)
         scored = opened(holdout, network.device, network.reading.inputs, "holdout") if holdout is not None else None
-        settings = checked(TrainSettings, _of_loader(learned, {"epochs": epochs, "lr": lr, **(train or {})}), "train")
+        given = _of_loader(learned, beside({"epochs": epochs, "lr": lr}, train, "train"))
+        settings = checked(TrainSettings, given, "train")
         _refuse_unseen(settings, scored)
         task = task_for(network.reading.outputs, task, settings)
         task.check_outputs(network.reading.outputs, network.model.input)
@@ -156,9 +162,9 @@ def search(
     supernet: SlimmableNetwork,
     holdout: AnyBatches,
     *,
-    flops: str | None = None,
-    params: str | None = None,
-    activation_memory: str | None = None,
+    flops: Bounds | None = None,
+    params: Bounds | None = None,
+    activation_memory: Bounds | None = None,
     task: Task | None = None,
     settings: Keys | None = None,
     seed: int = 0,
@@ -166,16 +172,18 @@ def search(
 ) -> list[Found]:
     """Return what the recipe's strategy finds for every budget, largest first, in one pass (AutoSlim, section 3.2).
 
-    Budgets are as on the command line: `"300M"`, `"50%"` of the base network, or several as `"60%,40%"`. `holdout`
-    gives batches of images that the supernet was not trained on; they are kept on its device. `settings` holds keys of
-    a recipe's section `search`; `rivals` need a recipe. Raises BudgetError with the reachable range, UsageError for
-    a budget, batches or settings that do not fit, AutoslimError for a supernet whose training diverged.
+    Budgets are as on the command line, `"300M"` or `"50%"` of the base network, or numbers; several are `"60%,40%"`, or
+    a list. `holdout` gives batches of images that the supernet was not trained on; they are kept on its device.
+    `settings` holds keys of a recipe's section `search`; `rivals` need a recipe. Raises BudgetError with the reachable
+    range, UsageError for a budget, batches or settings that do not fit, AutoslimError for a supernet whose training
+    diverged.
     """
+    expected("supernet", supernet, SlimmableNetwork, "what train_supernet or SlimmableNetwork.load gives")
     network, say = supernet.network, reporter(progress)
     if network.switches:
         raise UsageError("a search needs shared BN: switchable BN has weights for its switches alone")
-    texts = {"flops": flops, "params": params, "activation_memory": activation_memory}
-    asked = {name: text for name, text in texts.items() if text is not None}
+    bounds = {"flops": flops, "params": params, "activation_memory": activation_memory}
+    asked = {name: _text(bound) for name, bound in bounds.items() if bound is not None}
     if not asked:
         raise UsageError("name a budget: flops='300M', params='2M', activation_memory='4MB', or several")
     reading = network.reading
@@ -239,12 +247,15 @@ def retrain(
     changed. Ends by measuring BN statistics on batches of the loader where `settings` say so, or running averages are
     too young. Errors as in `train_supernet`.
     """
+    expected("network", network, (Found, nn.Module), "a network, an nn.Module, or what a search found")
+    if teacher is not None:
+        expected_network("teacher", teacher)
     where, say = choose_device(device), reporter(progress)
     plain = on_device(network.network() if isinstance(network, Found) else network, where)
     with drawing_apart():
         learned = opened(loader, where)
         scored = opened(holdout, where, what="holdout") if holdout is not None else None
-        given = _of_loader(learned, {"epochs": epochs, "lr": lr, **(settings or {})})
+        given = _of_loader(learned, beside({"epochs": epochs, "lr": lr}, settings, "settings"))
         if of_recipe := sorted({"start", "teacher", "distill"} & given.keys()):
             raise UsageError(f"settings.{of_recipe[0]}: names what lies in a recipe's directory; leave it out")
         chosen = checked(RetrainSettings, given, "settings")
@@ -287,6 +298,12 @@ def _of_loader(loader: Loader, given: Keys) -> dict[str, object]:
     if "batch" in given:
         raise UsageError("batch: it is the loader's; leave it out, or set micro_batch")
     return {**given, "batch": loader.batch}
+
+
+def _text(bounds: Bounds) -> str:
+    """Return budgets as people write them on the command line."""
+    several = bounds if isinstance(bounds, Sequence) and not isinstance(bounds, str) else [bounds]
+    return ",".join(map(str, several))
 
 
 def _refuse_unseen(settings: TrainSettings, holdout: Loader | None) -> None:

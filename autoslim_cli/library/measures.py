@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autoslim_cli.data.batch import forward, shapes
 from autoslim_cli.errors import UsageError
 from autoslim_cli.library.loader import AnyBatches, Loader, opened, ready
-from autoslim_cli.library.networks import drawing_apart
+from autoslim_cli.library.networks import drawing_apart, expected, expected_network
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training import measure
 from autoslim_cli.training.score import Score
@@ -25,6 +25,7 @@ def calibrate(network: nn.Module, batches: AnyBatches) -> None:
     the network's device. Everything but BN is in eval mode meanwhile, without dropout and stochastic depth; afterwards
     all modes are as they were. Raises UsageError if there are no batches, or they are no pairs of inputs and targets.
     """
+    expected_network("network", network)
     device = _device_of(network)
     with drawing_apart(), _modes_kept(network):
         moved = (ready(one, device, "batches") for one in batches)
@@ -40,6 +41,7 @@ def evaluate(network: nn.Module, batches: AnyBatches, task: Task | None = None) 
     Without a `task` it is classification. The network's modes are as before afterwards. Raises UsageError for batches
     or outputs that do not fit.
     """
+    expected_network("network", network)
     with drawing_apart(), _modes_kept(network):
         loader = opened(batches, _device_of(network), what="batches")
         task = task_for(outputs_of(network, loader), task)
@@ -50,6 +52,7 @@ def task_for(outputs: object, task: Task | None, settings: TrainSettings | None 
     """Return the task, by default classification. Raises UsageError if outputs are no logits, and no task is named."""
     smoothing = settings.label_smoothing if settings else 0.0
     if task is not None:
+        expected("task", task, Task, "a Task")
         if smoothing:
             raise UsageError("label_smoothing: is the task's own where one is passed; leave it out")
         return task

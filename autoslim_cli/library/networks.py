@@ -80,6 +80,7 @@ def count(model: nn.Module, example: Tree) -> Count:
 
     The network need not be one that can be slimmed. `example` is as in `units`.
     """
+    expected_network("model", model)
     return Count(fvcore_flops(model, *input_shapes(example)), sum(p.numel() for p in model.parameters()))
 
 
@@ -90,6 +91,8 @@ def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *,
     count for every free unit, or the path of a channel config. Raises UsageError naming a unit that is missing, unknown
     or out of range, ArtifactError for a file that is damaged.
     """
+    expected_network("model", model)
+    expected("channels", channels, (Mapping, str, Path), "counts by unit, or the path of a channel config,")
     where = str(channels) if isinstance(channels, str | Path) else "channels"
     counts = read_config(Path(channels)).channels if isinstance(channels, str | Path) else channels
     with drawing_apart():
@@ -151,6 +154,7 @@ def base_network(
     model: nn.Module, example: Tree, supernet: Keys, space: Keys | None, seed: int, device: torch.device
 ) -> BaseNetwork:
     """Return a copy of a caller's network, read, with the space of its supernet."""
+    expected_network("model", model)
     first, *others = input_shapes(example)
     name = f"{type(model).__module__}:{type(model).__qualname__}"
     settings = checked(ModelSettings, {"name": name, "input": first, "inputs": tuple(others)}, "example")
@@ -167,6 +171,25 @@ def checked(schema: type[Schema], values: Keys, where: str) -> Schema:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, schema)}") from None
+
+
+def expected(what: str, given: object, kind: type[Any] | tuple[type[Any], ...], named: str) -> None:
+    """Raise UsageError if an argument is none of a kind."""
+    if not isinstance(given, kind):
+        hint = "; call it, if it makes one" if callable(given) and not isinstance(given, nn.Module) else ""
+        raise UsageError(f"{what}: {named} was expected, not {type(given).__name__}{hint}")
+
+
+def expected_network(what: str, given: object) -> None:
+    """Raise UsageError if an argument is no network."""
+    expected(what, given, nn.Module, "a network, an nn.Module,")
+
+
+def beside(arguments: Keys, further: Keys | None, where: str) -> dict[str, object]:
+    """Return a function's arguments and further keys of a section. Raises UsageError for a key that is an argument."""
+    if twice := sorted(arguments.keys() & (further or {}).keys()):
+        raise UsageError(f"{where}: {twice[0]} is an argument of the function's own: {twice[0]}=; leave it out here")
+    return {**arguments, **(further or {})}
 
 
 def refuse_unknown_start(start: str, *known: str) -> None:

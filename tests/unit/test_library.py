@@ -257,16 +257,69 @@ def test_settings_and_budgets_are_refused_in_a_line():
     for given, said in (
         ({"train": {"batch": 3}}, "the loader's"),
         ({"train": {"keep": "best"}}, "holdout="),
+        ({"train": {"epochs": 3}}, "train: epochs is an argument"),
+        ({"train": {"lr": 3}}, "train: lr is an argument"),
+        ({"supernet": {"width": 2.0}}, "supernet: width is an argument"),
         ({"width": 0.1}, "min_width 0.15 must be below width 0.1"),
         ({"device": "abacus"}, "abacus"),
         ({"start": "weight"}, "scratch or weights, not 'weight'"),
     ):
         with pytest.raises(UsageError, match=said):
             autoslim.train_supernet(Net(), EXAMPLE, loader(), epochs=1, **given)
+    with pytest.raises(UsageError, match="settings: lr is an argument"):
+        autoslim.retrain(Net(), loader(), epochs=1, settings={"lr": 3})
     with pytest.raises(UsageError, match="example"):
         autoslim.units(Net(), torch.zeros(8, 8))
     with pytest.raises(UsageError, match="there are none"):
         autoslim.calibrate(Net(), [])
+
+
+class Pooled(Net):
+    """The same with a BN behind the pooling, of one value per channel and image."""
+
+    def __init__(self):
+        super().__init__()
+        self.late = nn.BatchNorm1d(10)
+
+    def forward(self, x):
+        return self.late(super().forward(x))
+
+
+OF_ANOTHER_KIND = {
+    "a network to search": (lambda: autoslim.search(Net(), loader(), flops="50%"), "supernet: what .* not Net$"),
+    "a class to train": (lambda: autoslim.train_supernet(Net, EXAMPLE, loader(), epochs=1), "not type; call it"),
+    "a function to read": (lambda: autoslim.units(Net().forward, EXAMPLE), "model: a network, an nn.Module"),
+    "a function to count": (lambda: autoslim.count(Net().forward, EXAMPLE), "not method"),
+    "a function to retrain": (lambda: autoslim.retrain(Net, loader(), epochs=1), "network: a network"),
+    "a teacher": (lambda: autoslim.retrain(Net(), loader(), epochs=1, teacher=Net), "teacher: a network"),
+    "a function to evaluate": (lambda: autoslim.evaluate(Net, loader()), "network: a network"),
+    "a function to calibrate": (lambda: autoslim.calibrate(Net, loader()), "network: a network"),
+    "a function to rebuild": (lambda: autoslim.rebuild(Net, EXAMPLE, {}), "model: a network"),
+    "a list of channels": (lambda: autoslim.rebuild(Net(), EXAMPLE, [8, 16]), "channels: counts by unit"),
+    "a part of a channel": (lambda: autoslim.rebuild(Net(), EXAMPLE, {"stem": 8.0, "inner": 9}), "'stem' has 8.0"),
+    "no count": (lambda: autoslim.rebuild(Net(), EXAMPLE, {"stem": 8, "inner": None}), "'inner' has None"),
+    "a task's name": (lambda: autoslim.evaluate(Net(), loader(), "classification"), "task: a Task was expected"),
+    "a single image": (lambda: autoslim.retrain(Pooled(), loader(0, 65), epochs=1, device="cpu"), "too small for BN"),
+    "single images": (lambda: autoslim.calibrate(Pooled(), loader(batch_size=1)), "drop_last"),
+}
+
+
+@pytest.mark.parametrize(("use", "said"), OF_ANOTHER_KIND.values(), ids=OF_ANOTHER_KIND)
+def test_what_is_of_another_kind_is_refused_in_a_line(use, said):
+    with pytest.raises(UsageError, match=said) as raised:
+        use()
+    assert "\n" not in str(raised.value)
+
+
+def test_budgets_may_be_numbers_and_lists():
+    supernet = trained(epochs=1)
+    assert autoslim.search(supernet, loader(320, 480), flops=76072) == autoslim.search(
+        supernet, loader(320, 480), flops="76072"
+    )
+    found = autoslim.search(supernet, loader(320, 480), flops=[60e3, "50%"])
+    assert [one.budget for one in found] == ["flops<=50%", "flops<=60000"]
+    with pytest.raises(UsageError, match="is not a budget"):
+        autoslim.search(supernet, loader(320, 480), flops={"flops": 3})
 
 
 def test_every_public_name_is_there():
