@@ -16,6 +16,7 @@ from autoslim_cli.cost.budget import parse_many
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.library.loader import AnyBatches, Loader, held, input_shapes, opened
 from autoslim_cli.library.measures import outputs_of, task_for
@@ -39,6 +40,8 @@ from autoslim_cli.recipe.schema import (
     EvaluateSettings,
     RetrainSettings,
     SearchSettings,
+    Settings,
+    SpaceSettings,
     SupernetSettings,
     TrainSettings,
 )
@@ -49,6 +52,7 @@ from autoslim_cli.searching.log import SearchLog
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.problem import Step
 from autoslim_cli.searching.telling import progress as step_progress
+from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.retrain import ends_in_calibration, glance_as_ended, learning
@@ -155,7 +159,9 @@ def train_supernet(
             schedule=schedule,
         )
         fit(Job("train", settings, seed), training, say, ONE, resume=False)
-    return SlimmableNetwork(wide_network, network)
+    steering = checked(SpaceSettings, space or {}, "space")
+    facts = _facts(network, task, seed, train=settings, supernet=settings_of_supernet, space=steering)
+    return SlimmableNetwork(wide_network, network, facts)
 
 
 def search(
@@ -291,6 +297,14 @@ def retrain(
         fit(Job("retrain", chosen, seed), training, say, ONE, resume=False)
         end(plain)
     return plain.eval()
+
+
+def _facts(network: BaseNetwork, task: Task, seed: int, **sections: Settings) -> dict[str, object]:
+    """Return what a supernet's file says of how it was made: as the command's, but with the caller's own images."""
+    recipe = {"seed": seed, "data": {}, **{name: one.model_dump(mode="json") for name, one in sections.items()}}
+    contents = {"network": network.digest, "images": "the caller's own batches"}
+    made_from = {"recipe": recipe, "contents": contents, "parents": {}, "versions": versions()}
+    return {"made_from": made_from, "metric": task.metric.model_dump(mode="json")}
 
 
 def _of_loader(loader: Loader, given: Keys) -> dict[str, object]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import autoslim_cli as autoslim
 from autoslim_cli.data.opening import DIGITS_FILE
-from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
+from autoslim_cli.errors import ArtifactError, AutoslimError, BudgetError, UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -272,6 +272,41 @@ def test_settings_and_budgets_are_refused_in_a_line():
         autoslim.units(Net(), torch.zeros(8, 8))
     with pytest.raises(UsageError, match="there are none"):
         autoslim.calibrate(Net(), [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"start": "weights"},
+        {"space": {"divisor": 2, "tie": [["stem", "inner"]]}},
+        {"supernet": {"bn": "switchable", "widths": [0.5, 1.0]}},
+    ],
+)
+def test_a_supernet_is_kept(tmp_path, options):
+    path, images, network = tmp_path / "supernet.safetensors", torch.randn(4, 1, 8, 8), Even()
+    supernet = trained(network, epochs=1, **options)
+    for width in (0.5, 1.0) if supernet.network.switches else (0.5,):
+        autoslim.calibrate(supernet.at(width=width), loader(shuffle=False))
+    supernet.save(path)
+    built, drawn = Even(), torch.get_rng_state()
+    again = autoslim.SlimmableNetwork.load(path, model=built)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert built.stem.out_channels == 8
+    torch.testing.assert_close(again.at(width=0.5)(images), supernet.at(width=0.5)(images))
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    if not supernet.network.switches:
+        assert again.space == supernet.space
+        (one,), (other,) = (autoslim.search(of, loader(320, 480), flops="50%") for of in (supernet, again))
+        assert (one.channels, one.score) == (other.channels, other.score)
+        assert other.network()(images).shape == (4, 10)
+    with pytest.raises(ArtifactError, match="made with another network"):
+        autoslim.SlimmableNetwork.load(path, model=Net())
+    with pytest.raises(UsageError, match="would call test_library:Even"):
+        autoslim.SlimmableNetwork.load(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="damaged"):
+        autoslim.SlimmableNetwork.load(path, model=Even())
 
 
 class Pooled(Net):
