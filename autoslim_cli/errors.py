@@ -1,8 +1,10 @@
 """Name the failures that a user can meet, each with its exit code."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 LONGEST_WORD = 250
 LONGEST_LINE = 1200
@@ -57,6 +59,13 @@ class LogError(ArtifactError):
 
 class StaleLogError(LogError):
     """Refuse a log that holds scores of something else (exit 4)."""
+
+
+def expected(what: str, given: object, kind: type[Any] | tuple[type[Any], ...], named: str) -> None:
+    """Raise UsageError if an argument is none of a kind."""
+    if not isinstance(given, kind):
+        hint = "; call it, if it makes one" if inspect.isroutine(given) or inspect.isclass(given) else ""
+        raise UsageError(f"{what}: {named} was expected, not {type(given).__name__}{hint}")
 
 
 _MEMORY_RAN_OUT = (

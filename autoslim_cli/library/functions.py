@@ -15,7 +15,7 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import parse_many
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.batch import Tree
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.library.loader import AnyBatches, Loader, held, input_shapes, opened
@@ -28,14 +28,12 @@ from autoslim_cli.library.networks import (
     beside,
     checked,
     drawing_apart,
-    expected,
-    expected_network,
     refuse_unknown_start,
     reporter,
 )
 from autoslim_cli.machine import choose_device
 from autoslim_cli.network.rebuild import on_device
-from autoslim_cli.network.trace import read
+from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.recipe.schema import (
     EvaluateSettings,
     RetrainSettings,

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from autoslim_cli.data.batch import forward, shapes
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.library.loader import AnyBatches, Loader, opened, ready
-from autoslim_cli.library.networks import drawing_apart, expected, expected_network
+from autoslim_cli.library.networks import drawing_apart
+from autoslim_cli.network.trace import expected_network
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training import measure
 from autoslim_cli.training.score import Score

@@ -15,12 +15,12 @@ from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.data.batch import Tree
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.files.channel_config import read_config, write_config
 from autoslim_cli.library.loader import input_shapes
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels
-from autoslim_cli.network.trace import read
+from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.progress import Reporter, Talk
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
@@ -171,18 +171,6 @@ def checked(schema: type[Schema], values: Keys, where: str) -> Schema:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, schema)}") from None
-
-
-def expected(what: str, given: object, kind: type[Any] | tuple[type[Any], ...], named: str) -> None:
-    """Raise UsageError if an argument is none of a kind."""
-    if not isinstance(given, kind):
-        hint = "; call it, if it makes one" if callable(given) and not isinstance(given, nn.Module) else ""
-        raise UsageError(f"{what}: {named} was expected, not {type(given).__name__}{hint}")
-
-
-def expected_network(what: str, given: object) -> None:
-    """Raise UsageError if an argument is no network."""
-    expected(what, given, nn.Module, "a network, an nn.Module,")
 
 
 def beside(arguments: Keys, further: Keys | None, where: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.trace import read
+from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.space import Space
@@ -65,6 +65,7 @@ class SlimmableNetwork(torch.nn.Module):
         steering = SpaceSettings.model_validate(recipe["space"])
         with torch.random.fork_rng(devices=[]):
             if model is not None:
+                expected_network("model", model)
                 built = copy.deepcopy(model).cpu()
             else:
                 trusted = Trust(directory=Path(directory) if directory else None, anything=trust)

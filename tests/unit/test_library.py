@@ -302,6 +302,8 @@ def test_a_supernet_is_kept(tmp_path, options):
         assert other.network()(images).shape == (4, 10)
     with pytest.raises(ArtifactError, match="made with another network"):
         autoslim.SlimmableNetwork.load(path, model=Net())
+    with pytest.raises(UsageError, match=r"a network, an nn\.Module, was expected, not type; call it"):
+        autoslim.SlimmableNetwork.load(path, model=Even)
     with pytest.raises(UsageError, match="would call test_library:Even"):
         autoslim.SlimmableNetwork.load(path)
     path.write_bytes(path.read_bytes()[:-8])
