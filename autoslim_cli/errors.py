@@ -1,8 +1,10 @@
 """Name the failures that a user can meet, each with its exit code."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 LONGEST_WORD = 250
 LONGEST_LINE = 1200
@@ -59,6 +61,13 @@ class StaleLogError(LogError):
     """Refuse a log that holds scores of something else (exit 4)."""
 
 
+def expected(what: str, given: object, kind: type[Any] | tuple[type[Any], ...], named: str) -> None:
+    """Raise UsageError if an argument is none of a kind."""
+    if not isinstance(given, kind):
+        hint = "; call it, if it makes one" if inspect.isroutine(given) or inspect.isclass(given) else ""
+        raise UsageError(f"{what}: {named} was expected, not {type(given).__name__}{hint}")
+
+
 _MEMORY_RAN_OUT = (
     "out of memory",
     "can't allocate memory",
@@ -83,3 +92,17 @@ def advice_on_memory(advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise AutoslimError(f"out of memory; {advice}") from None
+
+
+@contextmanager
+def advice_on_few_values() -> Iterator[None]:
+    """Turn a batch that is too small for BN's own statistics into one line that says how to have larger ones."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UsageError(
+            "a batch of one image is too small for BN, which takes its statistics from it: take larger ones "
+            "(drop_last=True of a DataLoader leaves out a small last one; micro_batch makes small ones, too)"
+        ) from None

@@ -156,8 +156,9 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def as_index(target: Tensor) -> Tensor:
-    """Return a target whose small integers are as large as an index is."""
-    return target.long() if target.dtype == torch.uint8 else target
+    """Return a target whose whole numbers are as large as an index is."""
+    is_whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+    return target.long() if is_whole else target
 
 
 def split_holdout(

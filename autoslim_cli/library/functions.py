@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,8 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.budget import parse_many
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.batch import Tree
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
+from autoslim_cli.files.checkpoint import versions
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.library.loader import AnyBatches, Loader, held, input_shapes, opened
 from autoslim_cli.library.measures import outputs_of, task_for
@@ -24,6 +25,7 @@ from autoslim_cli.library.networks import (
     Found,
     Keys,
     base_network,
+    beside,
     checked,
     drawing_apart,
     refuse_unknown_start,
@@ -31,11 +33,13 @@ from autoslim_cli.library.networks import (
 )
 from autoslim_cli.machine import choose_device
 from autoslim_cli.network.rebuild import on_device
-from autoslim_cli.network.trace import read
+from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.recipe.schema import (
     EvaluateSettings,
     RetrainSettings,
     SearchSettings,
+    Settings,
+    SpaceSettings,
     SupernetSettings,
     TrainSettings,
 )
@@ -46,6 +50,7 @@ from autoslim_cli.searching.log import SearchLog
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.problem import Step
 from autoslim_cli.searching.telling import progress as step_progress
+from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.retrain import ends_in_calibration, glance_as_ended, learning
@@ -59,6 +64,8 @@ from autoslim_cli.training.sandwich import supernet_step
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 
+Bounds = str | float | Sequence[str | float]
+"""A budget as on the command line, or a number; or several, in a list or with commas between."""
 Progress = Callable[[str], object]
 """Told a line now and then, as `print` is."""
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -106,7 +113,7 @@ def train_supernet(
     """
     refuse_unknown_start(start, "scratch", "weights")
     say = reporter(progress)
-    wide = {"width": width, "min_width": min_width, **(supernet or {})}
+    wide = beside({"width": width, "min_width": min_width}, supernet, "supernet")
     network = base_network(model, example, wide, space, seed, choose_device(device))
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
         raise UsageError("no unit of this network can be slimmed; units(model, example) says why")
@@ -114,7 +121,8 @@ def train_supernet(
     with drawing_apart():
         learned = opened(loader, network.device, network.reading.inputs)
         scored = opened(holdout, network.device, network.reading.inputs, "holdout") if holdout is not None else None
-        settings = checked(TrainSettings, _of_loader(learned, {"epochs": epochs, "lr": lr, **(train or {})}), "train")
+        given = _of_loader(learned, beside({"epochs": epochs, "lr": lr}, train, "train"))
+        settings = checked(TrainSettings, given, "train")
         _refuse_unseen(settings, scored)
         task = task_for(network.reading.outputs, task, settings)
         task.check_outputs(network.reading.outputs, network.model.input)
@@ -149,16 +157,18 @@ def train_supernet(
             schedule=schedule,
         )
         fit(Job("train", settings, seed), training, say, ONE, resume=False)
-    return SlimmableNetwork(wide_network, network)
+    steering = checked(SpaceSettings, space or {}, "space")
+    facts = _facts(network, task, seed, train=settings, supernet=settings_of_supernet, space=steering)
+    return SlimmableNetwork(wide_network, network, facts)
 
 
 def search(
     supernet: SlimmableNetwork,
     holdout: AnyBatches,
     *,
-    flops: str | None = None,
-    params: str | None = None,
-    activation_memory: str | None = None,
+    flops: Bounds | None = None,
+    params: Bounds | None = None,
+    activation_memory: Bounds | None = None,
     task: Task | None = None,
     settings: Keys | None = None,
     seed: int = 0,
@@ -166,16 +176,18 @@ def search(
 ) -> list[Found]:
     """Return what the recipe's strategy finds for every budget, largest first, in one pass (AutoSlim, section 3.2).
 
-    Budgets are as on the command line: `"300M"`, `"50%"` of the base network, or several as `"60%,40%"`. `holdout`
-    gives batches of images that the supernet was not trained on; they are kept on its device. `settings` holds keys of
-    a recipe's section `search`; `rivals` need a recipe. Raises BudgetError with the reachable range, UsageError for
-    a budget, batches or settings that do not fit, AutoslimError for a supernet whose training diverged.
+    Budgets are as on the command line, `"300M"` or `"50%"` of the base network, or numbers; several are `"60%,40%"`, or
+    a list. `holdout` gives batches of images that the supernet was not trained on; they are kept on its device.
+    `settings` holds keys of a recipe's section `search`; `rivals` need a recipe. Raises BudgetError with the reachable
+    range, UsageError for a budget, batches or settings that do not fit, AutoslimError for a supernet whose training
+    diverged.
     """
+    expected("supernet", supernet, SlimmableNetwork, "what train_supernet or SlimmableNetwork.load gives")
     network, say = supernet.network, reporter(progress)
     if network.switches:
         raise UsageError("a search needs shared BN: switchable BN has weights for its switches alone")
-    texts = {"flops": flops, "params": params, "activation_memory": activation_memory}
-    asked = {name: text for name, text in texts.items() if text is not None}
+    bounds = {"flops": flops, "params": params, "activation_memory": activation_memory}
+    asked = {name: _text(bound) for name, bound in bounds.items() if bound is not None}
     if not asked:
         raise UsageError("name a budget: flops='300M', params='2M', activation_memory='4MB', or several")
     reading = network.reading
@@ -205,8 +217,12 @@ def search(
             def told(step: Step) -> None:
                 bar(min(journal.number, forecast.steps), partial(step_progress, costs, step, budgets[-1]))
 
+            spelled_out = network.space.spelled_out  # a network that is read anew knows of no ties
             return [
-                Found(supernet, str(one.budget), one.channels, costs(one.channels), one.score, scorer.images)
+                Found(
+                    *(supernet, str(one.budget), spelled_out(one.channels), costs(one.channels)),
+                    *(one.score, scorer.images),
+                )
                 for one in answered(strategy, problem, journal, told)
             ]
 
@@ -231,16 +247,19 @@ def retrain(
 
     A network is trained in place: `found.network("supernet")` is fine-tuned, and a newly built one of yours becomes the
     base to compare with. `loader`, `holdout`, `task`, `optimizer` and `schedule` are as in `train_supernet`;
-    `settings` holds keys of a recipe's section `retrain`, and a `teacher` is learned from beside the targets. Ends by
-    measuring BN statistics on batches of the loader where `settings` say so, or running averages are too young. Errors
-    as in `train_supernet`.
+    `settings` holds keys of a recipe's section `retrain`; a `teacher` is learned from beside the targets, and is not
+    changed. Ends by measuring BN statistics on batches of the loader where `settings` say so, or running averages are
+    too young. Errors as in `train_supernet`.
     """
+    expected("network", network, (Found, nn.Module), "a network, an nn.Module, or what a search found")
+    if teacher is not None:
+        expected_network("teacher", teacher)
     where, say = choose_device(device), reporter(progress)
     plain = on_device(network.network() if isinstance(network, Found) else network, where)
     with drawing_apart():
         learned = opened(loader, where)
         scored = opened(holdout, where, what="holdout") if holdout is not None else None
-        given = _of_loader(learned, {"epochs": epochs, "lr": lr, **(settings or {})})
+        given = _of_loader(learned, beside({"epochs": epochs, "lr": lr}, settings, "settings"))
         if of_recipe := sorted({"start", "teacher", "distill"} & given.keys()):
             raise UsageError(f"settings.{of_recipe[0]}: names what lies in a recipe's directory; leave it out")
         chosen = checked(RetrainSettings, given, "settings")
@@ -259,7 +278,7 @@ def retrain(
             assert images is not None
             return measure.evaluate(trained, images.evaluation(EVALUATED), task)
 
-        taught_by = on_device(teacher, where).eval().requires_grad_(False) if teacher else None
+        taught_by = on_device(copy.deepcopy(teacher), where).eval().requires_grad_(False) if teacher else None
         step = learning(plain, task, chosen, taught_by)
         if chosen.activation_checkpointing:
             step, _ = with_memory(step, plain, read(plain, *input_shapes(learned.first[0])), chosen)
@@ -278,11 +297,25 @@ def retrain(
     return plain.eval()
 
 
+def _facts(network: BaseNetwork, task: Task, seed: int, **sections: Settings) -> dict[str, object]:
+    """Return what a supernet's file says of how it was made: as the command's, but with the caller's own images."""
+    recipe = {"seed": seed, "data": {}, **{name: one.model_dump(mode="json") for name, one in sections.items()}}
+    contents = {"network": network.digest, "images": "the caller's own batches"}
+    made_from = {"recipe": recipe, "contents": contents, "parents": {}, "versions": versions()}
+    return {"made_from": made_from, "metric": task.metric.model_dump(mode="json")}
+
+
 def _of_loader(loader: Loader, given: Keys) -> dict[str, object]:
     """Return settings with the loader's batch. Raises UsageError if they say another."""
     if "batch" in given:
         raise UsageError("batch: it is the loader's; leave it out, or set micro_batch")
     return {**given, "batch": loader.batch}
+
+
+def _text(bounds: Bounds) -> str:
+    """Return budgets as people write them on the command line."""
+    several = bounds if isinstance(bounds, Sequence) and not isinstance(bounds, str) else [bounds]
+    return ",".join(map(str, several))
 
 
 def _refuse_unseen(settings: TrainSettings, holdout: Loader | None) -> None:

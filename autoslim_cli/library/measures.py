@@ -1,13 +1,17 @@
 """Measure a caller's network on his batches: BN statistics, loss and score."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from autoslim_cli.data.batch import forward, shapes
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.library.loader import AnyBatches, Loader, opened, ready
+from autoslim_cli.library.networks import drawing_apart
+from autoslim_cli.network.trace import expected_network
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training import measure
 from autoslim_cli.training.score import Score
@@ -19,31 +23,37 @@ def calibrate(network: nn.Module, batches: AnyBatches) -> None:
     """Measure the BN statistics of a network with all weights frozen (US-Nets, section 3.3).
 
     The statistics are reset, then become the exact cumulative average over batches of equal weight, which are put on
-    the network's device. Everything but BN stays in eval mode: dropout and stochastic depth are off. Raises UsageError
-    if there are no batches, or they are no pairs of inputs and targets.
+    the network's device. Everything but BN is in eval mode meanwhile, without dropout and stochastic depth; afterwards
+    all modes are as they were. Raises UsageError if there are no batches, or they are no pairs of inputs and targets.
     """
+    expected_network("network", network)
     device = _device_of(network)
-    moved = (ready(one, device, "batches") for one in batches)
-    first = list(islice(moved, 1))
-    if not first:
-        raise UsageError("batches: there are none, and BN statistics are those of some")
-    measure.calibrate(network, (one for part in (first, moved) for one in part))
+    with drawing_apart(), _modes_kept(network):
+        moved = (ready(one, device, "batches") for one in batches)
+        first = list(islice(moved, 1))
+        if not first:
+            raise UsageError("batches: there are none, and BN statistics are those of some")
+        measure.calibrate(network, (one for part in (first, moved) for one in part))
 
 
 def evaluate(network: nn.Module, batches: AnyBatches, task: Task | None = None) -> Score:
     """Return the mean loss and the score of a network in eval mode: `score.loss`, `score.value`, `score.text`.
 
-    Without a `task` it is classification. Raises UsageError for batches or outputs that do not fit.
+    Without a `task` it is classification. The network's modes are as before afterwards. Raises UsageError for batches
+    or outputs that do not fit.
     """
-    loader = opened(batches, _device_of(network), what="batches")
-    task = task_for(outputs_of(network, loader), task)
-    return measure.evaluate(network, loader.some(len(loader)), task)
+    expected_network("network", network)
+    with drawing_apart(), _modes_kept(network):
+        loader = opened(batches, _device_of(network), what="batches")
+        task = task_for(outputs_of(network, loader), task)
+        return measure.evaluate(network, loader.some(len(loader)), task)
 
 
 def task_for(outputs: object, task: Task | None, settings: TrainSettings | None = None) -> Task:
     """Return the task, by default classification. Raises UsageError if outputs are no logits, and no task is named."""
     smoothing = settings.label_smoothing if settings else 0.0
     if task is not None:
+        expected("task", task, Task, "a Task")
         if smoothing:
             raise UsageError("label_smoothing: is the task's own where one is passed; leave it out")
         return task
@@ -57,11 +67,20 @@ def task_for(outputs: object, task: Task | None, settings: TrainSettings | None 
 
 @torch.inference_mode()
 def outputs_of(network: nn.Module, loader: Loader) -> object:
-    """Return what a network gives for the loader's first batch."""
-    was_training = network.training
-    outputs = forward(network.eval(), loader.first[0])
-    network.train(was_training)
-    return outputs
+    """Return what a network gives in eval mode for the loader's first batch."""
+    with _modes_kept(network):
+        return forward(network.eval(), loader.first[0])
+
+
+@contextmanager
+def _modes_kept(network: nn.Module) -> Iterator[None]:
+    """Leave every module in the mode, training or eval, that it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def _device_of(network: nn.Module) -> torch.device:

@@ -15,12 +15,12 @@ from autoslim_cli.cost.configs import config_of
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.data.batch import Tree
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.files.channel_config import read_config, write_config
 from autoslim_cli.library.loader import input_shapes
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels
-from autoslim_cli.network.trace import read
+from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.progress import Reporter, Talk
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
@@ -80,6 +80,7 @@ def count(model: nn.Module, example: Tree) -> Count:
 
     The network need not be one that can be slimmed. `example` is as in `units`.
     """
+    expected_network("model", model)
     return Count(fvcore_flops(model, *input_shapes(example)), sum(p.numel() for p in model.parameters()))
 
 
@@ -90,6 +91,8 @@ def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *,
     count for every free unit, or the path of a channel config. Raises UsageError naming a unit that is missing, unknown
     or out of range, ArtifactError for a file that is damaged.
     """
+    expected_network("model", model)
+    expected("channels", channels, (Mapping, str, Path), "counts by unit, or the path of a channel config,")
     where = str(channels) if isinstance(channels, str | Path) else "channels"
     counts = read_config(Path(channels)).channels if isinstance(channels, str | Path) else channels
     with drawing_apart():
@@ -104,9 +107,9 @@ def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *,
 class Found:
     """What a search found for one budget.
 
-    `channels` holds one count for every unit, `cost` what they cost by measure (`flops`, `params`, and what else was
-    bounded). `score` is the supernet's at these channels, on so many `images` of the holdout: `score.loss`,
-    `score.value`, and `score.text` for people. `budget` is what was asked, as `flops<=50%`.
+    `channels` holds one count for every unit, tied ones included, `cost` what they cost by measure (`flops`, `params`,
+    and what else was bounded). `score` is the supernet's at these channels, on so many `images` of the holdout:
+    `score.loss`, `score.value`, and `score.text` for people. `budget` is what was asked, as `flops<=50%`.
     """
 
     supernet: SlimmableNetwork = field(repr=False)
@@ -151,6 +154,7 @@ def base_network(
     model: nn.Module, example: Tree, supernet: Keys, space: Keys | None, seed: int, device: torch.device
 ) -> BaseNetwork:
     """Return a copy of a caller's network, read, with the space of its supernet."""
+    expected_network("model", model)
     first, *others = input_shapes(example)
     name = f"{type(model).__module__}:{type(model).__qualname__}"
     settings = checked(ModelSettings, {"name": name, "input": first, "inputs": tuple(others)}, "example")
@@ -167,6 +171,13 @@ def checked(schema: type[Schema], values: Keys, where: str) -> Schema:
         return schema.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError(f"{where}: {explain(error, schema)}") from None
+
+
+def beside(arguments: Keys, further: Keys | None, where: str) -> dict[str, object]:
+    """Return a function's arguments and further keys of a section. Raises UsageError for a key that is an argument."""
+    if twice := sorted(arguments.keys() & (further or {}).keys()):
+        raise UsageError(f"{where}: {twice[0]} is an argument of the function's own: {twice[0]}=; leave it out here")
+    return {**arguments, **(further or {})}
 
 
 def refuse_unknown_start(start: str, *known: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.network import rules
 from autoslim_cli.network.in_place import Proxy, make_out_of_place
 from autoslim_cli.network.reading import Reading
@@ -53,6 +53,11 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
         return reading
     finally:
         module.train(was_training)
+
+
+def expected_network(what: str, given: object) -> None:
+    """Raise UsageError if an argument is no network."""
+    expected(what, given, nn.Module, "a network, an nn.Module,")
 
 
 class _Tracer(fx.Tracer):

@@ -1,5 +1,6 @@
 """Load a supernet to run it at any width: for Python users, outside of any recipe."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.trace import read
+from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.space import Space
@@ -26,36 +27,55 @@ class SlimmableNetwork(torch.nn.Module):
     images work.
     """
 
-    def __init__(self, supernet: Supernet, network: BaseNetwork) -> None:
+    def __init__(self, supernet: Supernet, network: BaseNetwork, facts: Mapping[str, Any]) -> None:
         super().__init__()
         self.supernet, self.network = supernet.requires_grad_(False).eval(), network
+        self._facts = {**facts, "model": network.architecture, "channels": network.full}
+        self._facts |= {"switches": network.switches} if network.switches else {}
 
     @property
     def space(self) -> Space:
         """Return the channels that it runs at."""
         return self.network.space
 
-    @classmethod
-    def load(cls, path: str | Path, directory: str | Path | None = None, *, trust: bool = False) -> "SlimmableNetwork":
-        """Read a `supernet.safetensors`.
+    def save(self, path: str | Path) -> None:
+        """Write what `load` reads: a `supernet.safetensors`, with BN's statistics as they were measured last."""
+        checkpoint.save(Path(path), checkpoint.SUPERNET, self.supernet.kept.state_dict(), self._facts)
 
-        It names the factory of its network: with `trust`, one is called that neither autoslim, torchvision nor timm
-        lists, and `./net.py` is looked up in `directory`, by default the file's own. Raises UsageError without, and
-        ArtifactError if the file is missing, damaged or foreign, or `./net.py` is not what it was made with.
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        directory: str | Path | None = None,
+        *,
+        model: torch.nn.Module | None = None,
+        trust: bool = False,
+    ) -> "SlimmableNetwork":
+        """Read a `supernet.safetensors`, of a command or of `save`.
+
+        `model` is the network that it was made of, newly built; it is not changed. Without it, the file names the
+        factory of its network: with `trust`, one is called that neither autoslim, torchvision nor timm lists, and
+        `./net.py` is looked up in `directory`, by default the file's own. Raises UsageError without, and ArtifactError
+        if the file is missing, damaged or foreign, or `model` or `./net.py` is not what it was made with.
         """
         path = Path(path)
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "autoslim train-supernet")
         recipe = facts["made_from"]["recipe"]
-        model = ModelSettings.model_validate(facts["model"])
-        settings = SpaceSettings.model_validate(recipe["space"])
+        settings = ModelSettings.model_validate(facts["model"])
+        steering = SpaceSettings.model_validate(recipe["space"])
         with torch.random.fork_rng(devices=[]):
-            built = build_named_by(path, model, Trust(directory=Path(directory) if directory else None, anything=trust))
-            read_network = read(built, *model.shapes, part=model.trace)
-            if model.name.startswith("./"):
-                refuse_another_network(path, facts, model.name, digest(read_network), "autoslim train-supernet")
+            if model is not None:
+                expected_network("model", model)
+                built = copy.deepcopy(model).cpu()
+            else:
+                trusted = Trust(directory=Path(directory) if directory else None, anything=trust)
+                built = build_named_by(path, settings, trusted)
+            read_network = read(built, *settings.shapes, part=settings.trace)
+            if model is not None or settings.name.startswith("./"):
+                refuse_another_network(path, facts, settings.name, digest(read_network), "autoslim train-supernet")
             supernet_settings = SupernetSettings.model_validate(recipe["supernet"])
             network = BaseNetwork.steered(
-                *(read_network, model, supernet_settings, settings), seed=recipe["seed"], device=torch.device("cpu")
+                *(read_network, settings, supernet_settings, steering), seed=recipe["seed"], device=torch.device("cpu")
             )
             reading, space = network.reading, network.space
             full = space.check(facts["channels"], str(path), bounded=False)
@@ -68,7 +88,7 @@ class SlimmableNetwork(torch.nn.Module):
             body = fresh(reading.module, reading.table, full)
         supernet = Supernet(body, reading, full, switches)
         checkpoint.fill(supernet.kept, tensors, path)
-        return cls(supernet, network)
+        return cls(supernet, network, facts)
 
     def at(self, *, width: float | None = None, channels: Mapping[str, int] | None = None) -> "SlimmableNetwork":
         """Run at a width, or at the channels of every unit, from now on.

@@ -240,11 +240,16 @@ class Space:
         }
 
     def _joined(self, channels: Channels, where: str) -> dict[str, int]:
-        """Return the channels with those of tied units under one name. Raises UsageError where they differ."""
+        """Return the channels with those of tied units under one name.
+
+        Raises UsageError where they differ, and for one that is no whole number.
+        """
         heirs = {name: unit for unit, space in self.units.items() for name in space.unit.tied}
         joined: dict[str, int] = {}
         for name, count in channels.items():
             unit = heirs.get(name, name)
+            if not hasattr(count, "__index__"):
+                raise UsageError(f"{where}: unit {name!r} has {count!r} channels, where a whole number was expected")
             if joined.setdefault(unit, count) != count:
                 raise UsageError(
                     f"{where}: unit {name!r} has {count} channels and {unit!r} has {joined[unit]}, but space.tie makes "

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from autoslim_cli.data.batch import Batch, Tree, images_in, split
-from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
+from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError, advice_on_few_values
 from autoslim_cli.interruption import asked_to_end
 from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import Reporter
@@ -230,7 +230,9 @@ def _gradients(
         over = Pass(number, images_in(some) / whole, arithmetic, scaler.scale)
         if some is parts[-1][0]:
             over = replace(over, before_last=sums.watch)
-        for name, part in training.step(some, their_targets, over).items():
+        with advice_on_few_values():
+            found = training.step(some, their_targets, over)
+        for name, part in found.items():
             losses[name] = losses[name] + part if name in losses else part
         place += images_in(some)
     # 2. Those of the others, whose sums the last backward pass began. BN's running averages become the mean of all.

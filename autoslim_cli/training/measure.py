@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoslim_cli.data.batch import Batch, forward, images_in
 from autoslim_cli.data.sets import Images
+from autoslim_cli.errors import advice_on_few_values
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
@@ -64,7 +65,8 @@ def calibrate(network: nn.Module, batches: Iterable[Batch], ranks: Ranks = ONE) 
         norm.train()
     count = 0
     for inputs, _ in batches:
-        forward(network, inputs)
+        with advice_on_few_values():
+            forward(network, inputs)
         count += 1
     if ranks.size > 1:
         total = sum(ranks.gather(count))

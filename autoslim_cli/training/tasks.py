@@ -29,36 +29,51 @@ PERFECT = 1e-10
 def classification(classes: int, label_smoothing: float = 0.0) -> Task:
     """Return the task of naming one of some classes: cross-entropy, and top-1 as the score.
 
-    Smaller networks learn from the largest one's softmax alone, by soft cross-entropy (US-Nets, section 3.2).
+    Labels are whole numbers, or shares of the classes (images, classes), as one-hot and mixed ones are; of these the
+    largest is the true class. Smaller networks learn from the largest one's softmax alone, by soft cross-entropy
+    (US-Nets, section 3.2).
     """
 
-    def check(outputs: object, targets: Tree) -> None:
+    def check(outputs: object, labels: Tree) -> None:
         if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[1] != classes:
             raise UsageError(
-                f"classification expects logits of shape (images, classes) = ({images_in(targets)}, {classes}), but "
+                f"classification expects logits of shape (images, classes) = ({images_in(labels)}, {classes}), but "
                 f"the network gives {shapes(outputs)}; set model.classes, or mend the network's last layer"
             )
-        if shapes(targets) not in (shapes(outputs), f"({len(outputs)},)"):
+        if not isinstance(labels, Tensor) or shapes(labels) not in (shapes(outputs), f"({len(outputs)},)"):
             raise UsageError(
-                f"classification expects labels of shape ({len(outputs)},), but the data gives {shapes(targets)}"
+                f"classification expects labels of shape ({len(outputs)},), but the data gives {shapes(labels)}"
             )
+        if labels.dim() == 1 and labels.dtype != torch.int64:
+            raise UsageError(f"classification expects labels of whole numbers, but the data gives {labels.dtype}")
 
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs.float(), labels, label_smoothing=label_smoothing)
+    def cross_entropy(outputs: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        try:
+            return F.cross_entropy(outputs.float(), labels.float() if labels.dim() == 2 else labels, **options)
+        except IndexError:  # to look at every label beforehand would wait for a GPU
+            raise UsageError(
+                f"classification expects labels from 0 to {classes - 1}, as the network gives {classes} logits, but "
+                f"the data gives {int(labels.min())} to {int(labels.max())}"
+            ) from None
 
     return Task(
         name="classification",
         metric=TOP1,
         check=check,
-        loss=loss,
-        losses=lambda outputs, labels: F.cross_entropy(outputs.float(), labels, reduction="none"),
-        statistics=lambda outputs, labels: (outputs.argmax(1) == labels).sum(),
+        loss=functools.partial(cross_entropy, label_smoothing=label_smoothing),
+        losses=functools.partial(cross_entropy, reduction="none"),
+        statistics=lambda outputs, labels: (outputs.argmax(1) == _classes(labels)).sum(),
         score=lambda sums, images: sums[0] / images,
         target=lambda outputs: outputs.detach().float().softmax(1),
-        distillation=lambda outputs, target: F.cross_entropy(outputs.float(), target),
+        distillation=cross_entropy,
         gives_logits=True,
-        example=lambda image: torch.empty(2),
+        example=lambda image: torch.empty(2, dtype=torch.int64),
     )
+
+
+def _classes(labels: Tensor) -> Tensor:
+    """Return the true class of each image (images,), of shares of the classes the largest."""
+    return labels.float().argmax(1) if labels.dim() == 2 else labels
 
 
 def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float = 0.0) -> Task:

@@ -46,6 +46,12 @@ def test_a_search_finds_what_the_command_finds(worked, project):
     torch.testing.assert_close(supernet(holdout[0][0]), before, rtol=0, atol=0)  # it runs where it ran
 
 
+def test_a_supernet_is_kept_as_the_command_keeps_it(worked, tmp_path):
+    path = worked / "supernet.safetensors"
+    autoslim.SlimmableNetwork.load(path).save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
 def test_a_supernet_trains_as_the_command_trains_it(worked, project):
     recipe = project.recipe
     torch.manual_seed(seed_from(recipe.seed, "init"))

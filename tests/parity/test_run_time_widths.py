@@ -54,7 +54,7 @@ def opened(name):
     randomise_norms(body)
     model = ModelSettings(name=f"tests/{name}", input=shape)
     base = BaseNetwork(model, "", reading, space, {}, seed=0, device=torch.device("cpu"))
-    network = SlimmableNetwork(Supernet(body, reading, space.largest), base)
+    network = SlimmableNetwork(Supernet(body, reading, space.largest), base, {})
     return network, shape
 
 

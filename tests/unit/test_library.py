@@ -1,5 +1,7 @@
 """Supernets, searches and trainings on a network and batches of one's own, without a recipe."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import autoslim_cli as autoslim
 from autoslim_cli.data.opening import DIGITS_FILE
-from autoslim_cli.errors import AutoslimError, BudgetError, UsageError
+from autoslim_cli.errors import ArtifactError, AutoslimError, BudgetError, UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
@@ -39,10 +41,10 @@ def loader(start=0, stop=320, **options):
     return DataLoader(digits(start, stop), **{"batch_size": 64, "shuffle": True, **options})
 
 
-def trained(**options):
+def trained(network=None, **options):
     settings = {"epochs": 2, "min_width": 0.25, "space": {"divisor": 2}, "device": "cpu", **options}
     torch.manual_seed(1)
-    return autoslim.train_supernet(Net(), EXAMPLE, loader(), **settings)
+    return autoslim.train_supernet(network or Net(), EXAMPLE, loader(), **settings)
 
 
 def test_units_and_costs_are_told():
@@ -141,13 +143,64 @@ def test_trained_weights_are_a_start_but_no_initialisation():
     torch.manual_seed(1)
     network, plain = supernet.supernet.extract(supernet.space.largest), Net()
     images = torch.randn(4, 1, 8, 8)
-    for one in (network, plain):
+    for one in (network, plain.eval()):
         autoslim.calibrate(one, loader(shuffle=False))
     torch.testing.assert_close(network(images), plain(images), atol=1e-4, rtol=1e-4)  # sorted, and otherwise the same
     (found,) = autoslim.search(supernet, loader(320, 480), flops="50%")
     with pytest.raises(UsageError, match="rebuild"):
         autoslim.retrain(found, loader(), epochs=1)
     assert autoslim.retrain(found.network("supernet"), loader(), epochs=1, teacher=plain, device="cpu")
+
+
+def test_what_is_measured_or_teaches_stays_as_it_was():
+    torch.manual_seed(1)
+    network = Net()
+    network.fc.eval()
+    before, drawn = copy.deepcopy(network), torch.get_rng_state()
+    autoslim.retrain(Net(), loader(), epochs=1, teacher=network, device="cpu")
+    torch.set_rng_state(drawn)
+    autoslim.evaluate(network, loader())
+    assert all(map(torch.equal, before.state_dict().values(), network.state_dict().values()))
+    autoslim.calibrate(network, loader())
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [module.training for module in network.modules()] == [module.training for module in before.modules()]
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert network.stem.weight.is_contiguous()
+
+
+class Even(Net):
+    """The same with two units of as many channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+
+def test_channels_of_tied_units_are_spelled_out(tmp_path):
+    supernet = trained(Even(), epochs=1, space={"divisor": 2, "tie": [["stem", "inner"]]})
+    (found,) = autoslim.search(supernet, loader(320, 480), flops="50%")
+    assert found.channels["stem"] == found.channels["inner"]
+    found.save(tmp_path / "arch.json")
+    for channels in (found.channels, tmp_path / "arch.json"):
+        assert autoslim.count(autoslim.rebuild(Even(), EXAMPLE, channels), EXAMPLE).flops == found.cost["flops"]
+    for network in (found.network(), found.network("supernet"), supernet.at(channels=found.channels)):
+        assert network(EXAMPLE).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    "written", [lambda labels: labels.int(), lambda labels: nn.functional.one_hot(labels, 10).float()]
+)
+def test_labels_are_taken_as_they_are_written(written):
+    def batches(some):
+        return [(images, written(labels)) for images, labels in some]
+
+    network, images = Net(), loader(320, 480)
+    assert autoslim.evaluate(network, batches(images)) == autoslim.evaluate(network, images)
+    usual, other = (
+        autoslim.retrain(copy.deepcopy(network), some, epochs=1, device="cpu").fc.weight
+        for some in (loader(shuffle=False), batches(loader(shuffle=False)))
+    )
+    torch.testing.assert_close(usual, other)
 
 
 class Shrinking:
@@ -178,6 +231,8 @@ BY_TRAINING = {
     "bytes": (Net, lambda: [(torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4))], "uint8"),
     "no pairs": (Net, lambda: [torch.zeros(4, 1, 8, 8)], "a batch is a pair"),
     "labels of images": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8))], "labels of shape"),
+    "labels of other classes": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.full((4,), 10))], "labels from 0 to 9"),
+    "floats": (Net, lambda: [(torch.zeros(4, 1, 8, 8), torch.zeros(4))], "labels of whole numbers"),
     "no logits": (Flat, loader, "no logits"),
 }
 
@@ -202,16 +257,106 @@ def test_settings_and_budgets_are_refused_in_a_line():
     for given, said in (
         ({"train": {"batch": 3}}, "the loader's"),
         ({"train": {"keep": "best"}}, "holdout="),
+        ({"train": {"epochs": 3}}, "train: epochs is an argument"),
+        ({"train": {"lr": 3}}, "train: lr is an argument"),
+        ({"supernet": {"width": 2.0}}, "supernet: width is an argument"),
         ({"width": 0.1}, "min_width 0.15 must be below width 0.1"),
         ({"device": "abacus"}, "abacus"),
         ({"start": "weight"}, "scratch or weights, not 'weight'"),
     ):
         with pytest.raises(UsageError, match=said):
             autoslim.train_supernet(Net(), EXAMPLE, loader(), epochs=1, **given)
+    with pytest.raises(UsageError, match="settings: lr is an argument"):
+        autoslim.retrain(Net(), loader(), epochs=1, settings={"lr": 3})
     with pytest.raises(UsageError, match="example"):
         autoslim.units(Net(), torch.zeros(8, 8))
     with pytest.raises(UsageError, match="there are none"):
         autoslim.calibrate(Net(), [])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"start": "weights"},
+        {"space": {"divisor": 2, "tie": [["stem", "inner"]]}},
+        {"supernet": {"bn": "switchable", "widths": [0.5, 1.0]}},
+    ],
+)
+def test_a_supernet_is_kept(tmp_path, options):
+    path, images, network = tmp_path / "supernet.safetensors", torch.randn(4, 1, 8, 8), Even()
+    supernet = trained(network, epochs=1, **options)
+    for width in (0.5, 1.0) if supernet.network.switches else (0.5,):
+        autoslim.calibrate(supernet.at(width=width), loader(shuffle=False))
+    supernet.save(path)
+    built, drawn = Even(), torch.get_rng_state()
+    again = autoslim.SlimmableNetwork.load(path, model=built)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert built.stem.out_channels == 8
+    torch.testing.assert_close(again.at(width=0.5)(images), supernet.at(width=0.5)(images))
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    if not supernet.network.switches:
+        assert again.space == supernet.space
+        (one,), (other,) = (autoslim.search(of, loader(320, 480), flops="50%") for of in (supernet, again))
+        assert (one.channels, one.score) == (other.channels, other.score)
+        assert other.network()(images).shape == (4, 10)
+    with pytest.raises(ArtifactError, match="made with another network"):
+        autoslim.SlimmableNetwork.load(path, model=Net())
+    with pytest.raises(UsageError, match=r"a network, an nn\.Module, was expected, not type; call it"):
+        autoslim.SlimmableNetwork.load(path, model=Even)
+    with pytest.raises(UsageError, match="would call test_library:Even"):
+        autoslim.SlimmableNetwork.load(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="damaged"):
+        autoslim.SlimmableNetwork.load(path, model=Even())
+
+
+class Pooled(Net):
+    """The same with a BN behind the pooling, of one value per channel and image."""
+
+    def __init__(self):
+        super().__init__()
+        self.late = nn.BatchNorm1d(10)
+
+    def forward(self, x):
+        return self.late(super().forward(x))
+
+
+OF_ANOTHER_KIND = {
+    "a network to search": (lambda: autoslim.search(Net(), loader(), flops="50%"), "supernet: what .* not Net$"),
+    "a class to train": (lambda: autoslim.train_supernet(Net, EXAMPLE, loader(), epochs=1), "not type; call it"),
+    "a function to read": (lambda: autoslim.units(Net().forward, EXAMPLE), "model: a network, an nn.Module"),
+    "a function to count": (lambda: autoslim.count(Net().forward, EXAMPLE), "not method"),
+    "a function to retrain": (lambda: autoslim.retrain(Net, loader(), epochs=1), "network: a network"),
+    "a teacher": (lambda: autoslim.retrain(Net(), loader(), epochs=1, teacher=Net), "teacher: a network"),
+    "a function to evaluate": (lambda: autoslim.evaluate(Net, loader()), "network: a network"),
+    "a function to calibrate": (lambda: autoslim.calibrate(Net, loader()), "network: a network"),
+    "a function to rebuild": (lambda: autoslim.rebuild(Net, EXAMPLE, {}), "model: a network"),
+    "a list of channels": (lambda: autoslim.rebuild(Net(), EXAMPLE, [8, 16]), "channels: counts by unit"),
+    "a part of a channel": (lambda: autoslim.rebuild(Net(), EXAMPLE, {"stem": 8.0, "inner": 9}), "'stem' has 8.0"),
+    "no count": (lambda: autoslim.rebuild(Net(), EXAMPLE, {"stem": 8, "inner": None}), "'inner' has None"),
+    "a task's name": (lambda: autoslim.evaluate(Net(), loader(), "classification"), "task: a Task was expected"),
+    "a single image": (lambda: autoslim.retrain(Pooled(), loader(0, 65), epochs=1, device="cpu"), "too small for BN"),
+    "single images": (lambda: autoslim.calibrate(Pooled(), loader(batch_size=1)), "drop_last"),
+}
+
+
+@pytest.mark.parametrize(("use", "said"), OF_ANOTHER_KIND.values(), ids=OF_ANOTHER_KIND)
+def test_what_is_of_another_kind_is_refused_in_a_line(use, said):
+    with pytest.raises(UsageError, match=said) as raised:
+        use()
+    assert "\n" not in str(raised.value)
+
+
+def test_budgets_may_be_numbers_and_lists():
+    supernet = trained(epochs=1)
+    assert autoslim.search(supernet, loader(320, 480), flops=76072) == autoslim.search(
+        supernet, loader(320, 480), flops="76072"
+    )
+    found = autoslim.search(supernet, loader(320, 480), flops=[60e3, "50%"])
+    assert [one.budget for one in found] == ["flops<=50%", "flops<=60000"]
+    with pytest.raises(UsageError, match="is not a budget"):
+        autoslim.search(supernet, loader(320, 480), flops={"flops": 3})
 
 
 def test_every_public_name_is_there():

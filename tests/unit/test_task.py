@@ -62,6 +62,15 @@ def test_a_score_does_not_depend_on_the_batches(name):
     assert scored(task, joined(split(outputs, 5)), targets) == whole
 
 
+def test_labels_may_be_shares_of_the_classes():
+    task, outputs, labels = made("classification")
+    shares = torch.nn.functional.one_hot(labels, outputs.shape[1])
+    for given in (shares, shares.bool(), 0.9 * shares + 0.1 / outputs.shape[1]):
+        assert task.sums(outputs, given)[1] == task.sums(outputs, labels)[1]
+    torch.testing.assert_close(task.sums(outputs, shares), task.sums(outputs, labels))
+    torch.testing.assert_close(task.learned(outputs, shares), task.learned(outputs, labels))
+
+
 def test_mean_iou_is_of_all_pixels_together():
     task, outputs, masks = made("segmentation")
     masks[:6] = 0  # no other class occurs there
@@ -139,6 +148,9 @@ def test_smaller_networks_learn_to_give_what_the_largest_gives(name):
     [
         ("classification", torch.zeros(3, 5), torch.zeros(3).long(), "(images, classes) = (3, 4)"),
         ("classification", torch.zeros(3, 4), torch.zeros(3, 6, 6).long(), "labels of shape (3,)"),
+        ("classification", torch.zeros(3, 4), torch.zeros(3), "of whole numbers, but the data gives torch.float32"),
+        ("classification", torch.zeros(3, 4), torch.tensor([0, 4, 3]), "labels from 0 to 3, as the network gives 4"),
+        ("classification", torch.zeros(3, 4), torch.tensor([0, -1, 3]), "but the data gives -1 to 3"),
         ("segmentation", torch.zeros(3, 4, 3, 3), torch.zeros(3, 6, 6).long(), "gives (3, 4, 3, 3)"),
         ("segmentation", torch.zeros(3, 4), torch.zeros(3).long(), "masks (images, height, width), but the data gives"),
         ("segmentation", {"aux": torch.zeros(3, 4, 6, 6)}, torch.zeros(3, 6, 6).long(), "one is called out"),
