@@ -66,7 +66,7 @@ def _refuse_settings(settings: RetrainSettings) -> None:
     """Raise UsageError for a start or a teacher: networks that share their weights have neither."""
     if settings.start != "scratch":
         raise UsageError(
-            f"retrain.start: {settings.start}: with --joint networks start from scratch; set it to scratch"
+            f"retrain.start: {settings.start}: with --joint networks start from scratch; add --from scratch"
         )
     if settings.teacher != "none":
         raise UsageError(

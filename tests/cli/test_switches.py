@@ -167,7 +167,8 @@ def test_widths_and_switches_belong_together(refuse, recipe):
 
 def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worked):
     configs = [worked / "arch-30pct.json", worked / "arch-60pct.json"]
-    rows = autoslim_json("retrain", *configs, "--joint", "retrain.epochs=4")["networks"]
+    warm = ["retrain.start=supernet", "--from", "scratch"]  # as the message says of a recipe that starts so
+    rows = autoslim_json("retrain", *configs, "--joint", "retrain.epochs=4", *warm)["networks"]
     assert [row["name"] for row in rows] == ["60pct", "30pct"]
     one, other = (safetensors.torch.load_file(row["path"]) for row in rows)
     count = min(len(one["conv1.weight"]), len(other["conv1.weight"]))
@@ -183,7 +184,8 @@ def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worke
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["retrain.start=supernet"], "retrain.start: supernet: with --joint"),
+        (["retrain.start=supernet"], "retrain.start: supernet: with --joint networks start from scratch; add --from"),
+        (["--from", "supernet"], "leave out --from"),
         (["retrain.teacher=supernet"], "retrain.teacher: supernet: with --joint"),
         (["--width", "0.5"], "leave out --width"),
         (["--uniform-flops", "50%", "--name", "both"], "leave out --name and --uniform-flops"),
