@@ -82,7 +82,10 @@ def retrain(
         ),
     ] = None,
     joint: Annotated[
-        bool, typer.Option("--joint", help="Train several configs as one slimmable network, and split it after.")
+        bool,
+        typer.Option(
+            "--joint", help="Train several configs as one slimmable network, and split it into model-NAME-joint files."
+        ),
     ] = False,
     start: From = None,
     name: Annotated[

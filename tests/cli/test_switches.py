@@ -101,7 +101,7 @@ def test_networks_of_which_a_part_is_read_train_jointly(autoslim, autoslim_json,
         config = {"model": {"name": "./net.py:Parted", "input": [1, 8, 8], "classes": 10, "trace": "backbone"}}
         config |= {"format": "autoslim.channels/1", "channels": {"backbone.0": count, "backbone.3": 8}}
         (recipe / f"arch-{name}.json").write_text(json.dumps(config))
-    files = [recipe / f"model-{name}.safetensors" for name in ("wide", "slim")]
+    files = [recipe / f"model-{name}-joint.safetensors" for name in ("wide", "slim")]
     jointly = ("retrain", recipe / "arch-wide.json", recipe / "arch-slim.json", "--joint", *own, "retrain.epochs=6")
     for command in (jointly, ("train-supernet", *own, *SWITCHABLE), ("retrain", "--width", "1", *own)):
         assert " MiB with the tensors of the part backbone alone, 64 images" in autoslim(*command).stderr
@@ -167,9 +167,13 @@ def test_widths_and_switches_belong_together(refuse, recipe):
 
 def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worked):
     configs = [worked / "arch-30pct.json", worked / "arch-60pct.json"]
+    alone = (worked / "model-60pct.safetensors").read_bytes()
     warm = ["retrain.start=supernet", "--from", "scratch"]  # as the message says of a recipe that starts so
     rows = autoslim_json("retrain", *configs, "--joint", "retrain.epochs=4", *warm)["networks"]
     assert [row["name"] for row in rows] == ["60pct", "30pct"]
+    assert rows[0]["path"].endswith("model-60pct-joint.safetensors")
+    assert (worked / "model-60pct.safetensors").read_bytes() == alone
+    assert not list(worked.glob("*.old-*"))
     one, other = (safetensors.torch.load_file(row["path"]) for row in rows)
     count = min(len(one["conv1.weight"]), len(other["conv1.weight"]))
     assert torch.equal(one["conv1.weight"][:count], other["conv1.weight"][:count])  # shared
