@@ -53,6 +53,10 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
         module.train(was_training)
 
 
+_WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+"""What torch wraps a network in, and where that holds it."""
+
+
 class _Tracer(fx.Tracer):
     """Trace down to layers: torch's own modules, and subclasses of those that hold weights as they do."""
 
@@ -90,6 +94,8 @@ def _traced(module: nn.Module, part: str) -> fx.Graph:
 
 def _trace(module: nn.Module) -> fx.Graph:
     """Trace a module to a graph."""
+    if inner := _WRAPPERS.get(type(module).__name__):
+        raise UsageError(f"{type(module).__name__} only runs a network: pass that network itself, its .{inner}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -98,8 +104,8 @@ def _trace(module: nn.Module) -> fx.Graph:
         raise UsageError(
             f"torch.fx cannot trace {type(module).__name__}: "
             f"{first_line(error).partition('. ')[0]}{line_raised_at(error)}; "
-            "its forward pass must not branch on the values of tensors, or model.trace must name a part that does not: "
-            + ", ".join(name for name, _ in module.named_children())
+            "its forward pass must not branch on the values of tensors, or in a recipe model.trace must name a part "
+            "that does not: " + ", ".join(name for name, _ in module.named_children())
         ) from None
 
 
