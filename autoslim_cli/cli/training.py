@@ -82,7 +82,10 @@ def retrain(
         ),
     ] = None,
     joint: Annotated[
-        bool, typer.Option("--joint", help="Train several configs as one slimmable network, and split it after.")
+        bool,
+        typer.Option(
+            "--joint", help="Train several configs as one slimmable network, and split it into model-NAME-joint files."
+        ),
     ] = False,
     start: From = None,
     name: Annotated[
@@ -101,13 +104,18 @@ def retrain(
     values = [argument for argument in arguments or () if "=" in argument and not Path(argument).exists()]
     paths = [Path(argument) for argument in arguments or () if argument not in values]
     if joint:
-        others = {"--from": start, "--name": name, "--width": width, "--uniform-flops": uniform_flops}
+        others = {
+            "--from": None if start == "scratch" else start,
+            "--name": name,
+            "--width": width,
+            "--uniform-flops": uniform_flops,
+        }
         if given := [option for option, value in others.items() if value is not None]:
             raise UsageError(
                 "--joint trains the networks of channel configs from scratch, and names files after them: leave out "
                 + " and ".join(given)
             )
-        project = open_recipe(recipe or recipe_of(paths[0] if paths else None), values, verbose)
+        project = starting_from(open_recipe(recipe or recipe_of(paths[0] if paths else None), values, verbose), start)
         from autoslim_cli.stages.joint import retrain_jointly
 
         rows = retrain_jointly(project, paths, resume=resume)

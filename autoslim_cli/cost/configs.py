@@ -42,8 +42,8 @@ def read_channels(path: Path, network: BaseNetwork, costs: Costs, *, bounded: bo
     config = read_config(path)
     if config.model != network.model.architecture:
         raise ArtifactError(
-            f"{path}: a config for {describe(config.model)}, but the recipe's model is "
-            f"{describe(network.model)}; name its recipe with --recipe"
+            f"{path}: a config for {describe(config.model)}, but the recipe in use has {describe(network.model)}; take "
+            "the recipe that it was made for, or, if it is the same network, write the recipe's model into the config"
         )
     channels = network.space.check(config.channels, str(path), bounded=bounded)
     check_cost(path, config, costs, channels)

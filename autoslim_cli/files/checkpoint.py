@@ -24,6 +24,7 @@ from autoslim_cli.recipe.errors import explain
 SUPERNET = "autoslim.supernet/1"
 MODEL = "autoslim.model/1"
 _KEY = "autoslim"
+_OWN = "; weights of your own are named in model.weights, for retrain.start and retrain.teacher: weights, too"
 _SCHEMAS: dict[str, type[BaseModel]] = {SUPERNET: SupernetFacts, MODEL: ModelFacts}
 
 
@@ -64,10 +65,14 @@ def read_any(path: Path, make: str = "autoslim") -> dict[str, Any]:
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such checkpoint; `{make}` makes it") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
+        if _is_pickle(path):
+            raise ArtifactError(f"{path}: weights, or what else torch.save wrote, and no checkpoint{_OWN}") from None
         raise ArtifactError(f"{path}: damaged or not a checkpoint ({error}); make it again with `{make}`") from None
+    if _KEY not in metadata:
+        raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file{_OWN}")
     try:
         facts = json.loads(metadata[_KEY])
-    except (KeyError, ValueError, RecursionError):  # ValueError: not JSON, numbers beyond all use
+    except (ValueError, RecursionError):  # ValueError: not JSON, numbers beyond all use
         raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file") from None
     schema = _SCHEMAS.get(str(facts.get("format"))) if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or schema is None:
@@ -77,6 +82,15 @@ def read_any(path: Path, make: str = "autoslim") -> dict[str, Any]:
     except ValidationError as error:
         raise ArtifactError(f"{path}: damaged ({explain(error, schema)}); make it again with `{make}`") from None
     return facts
+
+
+def _is_pickle(path: Path) -> bool:
+    """Tell whether a file begins as one of torch.save or pickle: a zip archive, or a protocol and an instruction."""
+    try:
+        with path.open("rb") as file:
+            return re.match(rb"PK\x03\x04|\x80[\x02-\x05][^\0]", file.read(4)) is not None
+    except OSError:
+        return False
 
 
 def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

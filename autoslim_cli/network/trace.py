@@ -19,6 +19,9 @@ from autoslim_cli.network.walk import Walk
 
 Shape = tuple[int, ...]
 
+_WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+"""What torch wraps a network in, and where that holds it."""
+
 
 def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
     """Read `module`, which takes an image, or several, of these shapes (channels, height, width).
@@ -97,6 +100,8 @@ def _traced(module: nn.Module, part: str) -> fx.Graph:
 
 def _trace(module: nn.Module) -> fx.Graph:
     """Trace a module to a graph."""
+    if inner := _WRAPPERS.get(type(module).__name__):
+        raise UsageError(f"{type(module).__name__} only runs a network: pass that network itself, its .{inner}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -105,8 +110,8 @@ def _trace(module: nn.Module) -> fx.Graph:
         raise UsageError(
             f"torch.fx cannot trace {type(module).__name__}: "
             f"{first_line(error).partition('. ')[0]}{line_raised_at(error)}; "
-            "its forward pass must not branch on the values of tensors, or model.trace must name a part that does not: "
-            + ", ".join(name for name, _ in module.named_children())
+            "its forward pass must not branch on the values of tensors, or in a recipe model.trace must name a part "
+            "that does not: " + ", ".join(name for name, _ in module.named_children())
         ) from None
 
 

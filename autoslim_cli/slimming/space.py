@@ -211,7 +211,8 @@ class Space:
         for name in channels:
             if name not in self.units:
                 near = difflib.get_close_matches(name, self.units, n=1, cutoff=0.0)
-                raise UsageError(f"{where}: no unit {name!r} in this network; did you mean {near[0]!r}?")
+                hint = f"; did you mean {near[0]!r}?" if near else ", which has none: model.name builds another one"
+                raise UsageError(f"{where}: no unit {name!r} in this network{hint}")
         complete = {}
         for name, space in self.units.items():
             unit = space.unit

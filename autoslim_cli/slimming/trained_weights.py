@@ -21,11 +21,13 @@ from autoslim_cli.slimming.importance import importance
 KEY = "model.weights"
 
 
-def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tuple[nn.Module, list[str]]:
+def load_trained(
+    reading: Reading, model: ModelSettings, directory: Path, *, whole: bool = False
+) -> tuple[nn.Module, list[str]]:
     """Return a copy of the network with the weights that `model.weights` names, and what was done, for a person.
 
     Only a classifier of another number of classes stays as initialised, and so does what is of another shape around a
-    part that is slimmed, as a detector's heads. Raises UsageError for an unknown name,
+    part that is slimmed, as a detector's heads; not if it is to be `whole`. Raises UsageError for an unknown name,
     ArtifactError for a file that is missing, damaged or of another network.
     """
     assert model.weights is not None
@@ -42,7 +44,7 @@ def load_trained(reading: Reading, model: ModelSettings, directory: Path) -> tup
             found = given.tensors.get(name)
             if found is None or found.shape != tensor.shape:
                 around = bool(reading.part) and not name.startswith(f"{reading.part}.")
-                if found is not None and (around or name.startswith(heads)):
+                if not whole and found is not None and (around or name.startswith(heads)):
                     left.append(name)
                     continue
                 there = "missing" if found is None else list(found.shape)

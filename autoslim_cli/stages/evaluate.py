@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoslim_cli.cost.closed_form import params
-from autoslim_cli.errors import ArtifactError
+from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
 from autoslim_cli.files.provenance import refuse_another_network
@@ -81,6 +81,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         name = switch_name(project, width)
         switch = load_supernet(project, path).extract(base.switches[name], name)
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
+    _refuse_supernet(path)
     network, config = trained_model(path, project.trust)
     expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
@@ -91,3 +92,16 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
     assert config.cost is not None
     cost = {"flops": config.cost.flops, "params": config.cost.params}
     return {"path": str(path), **cost, **score(on_device(network, project.device, config.model.trace))}
+
+
+def _refuse_supernet(path: Path) -> None:
+    """Raise UsageError for a supernet, of which nothing says what to measure."""
+    facts = checkpoint.read_any(path, MAKE)
+    if facts["format"] == checkpoint.SUPERNET:
+        switches = [name.removeprefix("width-") for name in facts.get("switches", {})]
+        which = (
+            f"--width names the switch to measure: {', '.join(switches)}"
+            if switches
+            else "`autoslim calibrate-bn --widths` cuts networks out of it that can be measured"
+        )
+        raise UsageError(f"{path}: a supernet; {which}")

@@ -25,11 +25,11 @@ STATE_FILE = "joint.resume.pt"
 
 
 def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = False) -> list[dict[str, Any]]:
-    """Train the networks of channel configs with shared weights and private BN; write `model-<name>.safetensors` each.
+    """Train the networks of channel configs with shared weights and private BN, and split them after.
 
-    All learn from the labels, in every step, or with `retrain.distill` all but the largest from it. Returns their
-    figures on the test set. Raises UsageError for two configs of one name, and for settings of a network that trains
-    alone.
+    Writes `model-<name>-joint.safetensors` each, beside what was trained alone. All learn from the labels, in every
+    step, or with `retrain.distill` all but the largest from it. Returns their figures on the test set. Raises
+    UsageError for two configs of one name, and for settings of a network that trains alone.
     """
     recipe, network, costs = project.recipe, project.network, project.costs
     named = by_name(configs)
@@ -38,7 +38,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
     _refuse_settings(recipe.retrain)
     found = {name: read_channels(path, network, costs, bounded=False) for name, path in named.items()}
     switches = dict(sorted(found.items(), key=lambda item: costs["flops"](item[1]), reverse=True))
-    paths = {name: project.directory / f"model-{name}.safetensors" for name in switches}
+    paths = {name: project.directory / f"model-{name}-joint.safetensors" for name in switches}
     chosen = {name: chosen_by(path) for name, path in named.items()}
     job = Job(
         section="retrain",
@@ -66,7 +66,7 @@ def _refuse_settings(settings: RetrainSettings) -> None:
     """Raise UsageError for a start or a teacher: networks that share their weights have neither."""
     if settings.start != "scratch":
         raise UsageError(
-            f"retrain.start: {settings.start}: with --joint networks start from scratch; set it to scratch"
+            f"retrain.start: {settings.start}: with --joint networks start from scratch; add --from scratch"
         )
     if settings.teacher != "none":
         raise UsageError(

@@ -60,7 +60,7 @@ def retrain(
             *sections(project),
             *start.keys(project),
             parents=[*([config] if config else []), *start.parents(project)],
-            also=["test images", *(["weights"] if recipe.retrain.start == "weights" else [])],
+            also=["test images", *start.also(project)],
             named=start.contents(project),
         ),
         format=checkpoint.MODEL,

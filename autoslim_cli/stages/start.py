@@ -16,6 +16,7 @@ from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
@@ -29,11 +30,11 @@ def started(project: Project, channels: Channels) -> nn.Module:
     Raises UsageError if the supernet does not hold these channels, or has switches of others, ArtifactError if a file
     is missing, damaged or of another network.
     """
+    _refuse_nameless_weights(project)
     start, network = project.recipe.retrain.start, project.network
     if start == "scratch":
         return network.fresh(channels)
     if start == "weights":
-        _refuse_nameless_weights(project)
         return network.trained(channels, project.directory, project.reporter.say, sort=project.recipe.supernet.sort)
     if start == "supernet":
         refuse_missing_channels(project, channels)
@@ -56,9 +57,13 @@ def teacher(project: Project) -> nn.Module | None:
     name, model = project.recipe.retrain.teacher, project.recipe.model
     if name == "none":
         return None
+    _refuse_nameless_weights(project)
     if name == "supernet":
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, next(iter(supernet.switches.values()), supernet.full))
+    elif name == "weights":
+        network, done = load_trained(project.network.reading, model, project.directory, whole=True)
+        project.reporter.say("; ".join([f"taught by {model.weights}", *done]))
     elif named := _library_teacher(project):
         network = _of_library(project, *named)
     else:
@@ -97,7 +102,7 @@ def _library_teacher(project: Project) -> tuple[ModelSettings, str] | None:
         other, _, weights = name.partition(":")
         grey = {"in_chans": model.input[0]} if name.startswith("timm/") and model.input[0] != 3 else {}
         return ModelSettings(name=other, args=grey, input=model.input, classes=model.classes), weights or DEFAULT
-    if name not in ("none", "supernet") and is_library_name(name, project.directory):
+    if name not in ("none", "supernet", "weights") and is_library_name(name, project.directory):
         return model.architecture, name
     return None
 
@@ -122,6 +127,12 @@ def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
     return network
 
 
+def also(project: Project) -> list[str]:
+    """Return what a start and a teacher are made from beside files and names, as `origin` calls it: `weights`."""
+    settings = project.recipe.retrain
+    return ["weights"] if "weights" in (settings.start, settings.teacher) else []
+
+
 def keys(project: Project) -> list[str]:
     """Return what a start and a teacher depend on of the recipe beside `retrain`: sections, and keys of sections.
 
@@ -141,7 +152,7 @@ def parents(project: Project) -> list[Path]:
     settings, found = project.recipe.retrain, []
     for key, name, words in (
         ("start", settings.start, ("scratch", "weights")),
-        ("teacher", settings.teacher, ("none",)),
+        ("teacher", settings.teacher, ("none", "weights")),
     ):
         if name == "supernet":
             found.append(project.directory / SUPERNET_FILE)
@@ -174,9 +185,10 @@ def refuse_missing_channels(project: Project, channels: Channels) -> None:
 
 
 def _refuse_nameless_weights(project: Project) -> None:
-    """Raise UsageError where a network is to start from weights that the recipe does not name."""
-    if project.recipe.retrain.start == "weights" and project.recipe.model.weights is None:
-        raise UsageError("retrain.start: weights are those of model.weights, which the recipe does not name")
+    """Raise UsageError where a network is to start, or learn, from weights that the recipe does not name."""
+    for key in ("start", "teacher"):
+        if getattr(project.recipe.retrain, key) == "weights" and project.recipe.model.weights is None:
+            raise UsageError(f"retrain.{key}: weights are those of model.weights, which the recipe does not name")
 
 
 def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.Module:
@@ -192,7 +204,7 @@ def _file(project: Project, key: str, name: str) -> Path:
     """Return the path of a file that a setting names. Raises ArtifactError if there is none."""
     path = project.directory / Path(os.path.expandvars(name)).expanduser()
     if not path.is_file():
-        known = {"start": "scratch, supernet, weights", "teacher": "none, supernet, DEFAULT"}[key]
+        known = {"start": "scratch, supernet, weights", "teacher": "none, supernet, weights, DEFAULT"}[key]
         raise ArtifactError(f"retrain.{key}: no file {path}; write {known}, or a file relative to the recipe")
     return path
 

@@ -20,6 +20,10 @@ def test_epochs_are_scored_on_a_part_of_the_holdout(autoslim, recipe, monkeypatc
     assert scored == [part] * widths * 2 + [whole] * widths
 
 
+def test_a_supernet_is_told_what_cuts_networks_out_of_it(refuse, worked):
+    assert "a supernet; `autoslim calibrate-bn --widths`" in refuse(2, "evaluate", worked / "supernet.safetensors")
+
+
 def test_the_batch_of_an_evaluation_does_not_change_what_is_measured(autoslim_json, worked):
     model = worked / "model-60pct.safetensors"
     whole, parts = (autoslim_json("evaluate", model, f"evaluate.batch={batch}") for batch in (512, 7))

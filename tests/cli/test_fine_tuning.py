@@ -126,6 +126,42 @@ def test_a_teacher_changes_what_is_learnt(autoslim_json, worked, teacher):
     assert any((alone[name] - tensor).abs().max() > 1e-3 for name, tensor in taught.items())
 
 
+def test_weights_of_one_s_own_teach(autoslim, autoslim_json, refuse, worked):
+    """A state dict was called a damaged checkpoint, and no setting took it."""
+    source, _ = load_model(autoslim_base(autoslim, worked))
+    torch.save(source.state_dict(), worked / "trained.pt")
+    settings = ("retrain.epochs=1", "--name", "student")
+    taught = (*settings, "retrain.teacher=weights", "model.weights=trained.pt")
+    student = worked / "model-student.safetensors"
+    retrained(autoslim_json, worked, *settings, "retrain.teacher=model-width-1.safetensors")
+    by_checkpoint = weights_of(student)
+    result = retrained(autoslim_json, worked, *taught)
+    for name, tensor in weights_of(result["path"]).items():
+        torch.testing.assert_close(tensor, by_checkpoint[name], rtol=0, atol=0)
+    again = ("retrain", worked / "arch-60pct.json", *taught, "--resume")
+    assert "is there and current" in autoslim(*again).stderr
+    torch.save({name: tensor * 2 for name, tensor in source.state_dict().items()}, worked / "trained.pt")
+    assert "is there and current" not in autoslim(*again).stderr
+    # A head of other classes has nothing to teach.
+    torch.save({**source.state_dict(), "fc.weight": torch.zeros(7, 32)}, worked / "trained.pt")
+    assert "fc.weight is [7, 32], and [10, 32] here" in refuse(4, *again[:-1])
+    assert "retrain.teacher: weights are those of model.weights" in refuse(2, *again[:2], "retrain.teacher=weights")
+
+
+@pytest.mark.parametrize("name", ["trained.pt", "legacy.pth", "plain.safetensors"])
+def test_weights_alone_are_told_what_takes_them(refuse, worked, name):
+    state = load_file(worked / "model-60pct.safetensors")
+    if name == "plain.safetensors":
+        save_file(state, worked / name)
+    else:
+        torch.save(state, worked / name, _use_new_zipfile_serialization=name == "trained.pt")
+    for command in (["evaluate"], ["info"], ["retrain", worked / "arch-60pct.json", "--name", "student"]):
+        given = [f"retrain.teacher={name}"] if command[0] == "retrain" else [worked / name]
+        line = refuse(4, *command, *given)
+        assert "model.weights" in line
+        assert "damaged" not in line
+
+
 def test_a_teacher_goes_by_its_library_s_name(autoslim, autoslim_json, refuse, worked, monkeypatch):
     trained = torchvision.models.mobilenet_v3_small(num_classes=10)
     served = {"state": trained.state_dict()}

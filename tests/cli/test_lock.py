@@ -141,7 +141,7 @@ def test_one_joint_training_at_a_time(worked, refuse, autoslim):
     other = holding(worked / "joint.resume.pt")
     command = ("retrain", worked / "arch-30pct.json", worked / "arch-60pct.json", "--joint", "retrain.epochs=1")
     assert f"joint.resume.pt: process {other.pid} on {socket.gethostname()} is making it" in refuse(2, *command)
-    assert not (worked / "model-30pct.safetensors").exists()
+    assert not (worked / "model-30pct-joint.safetensors").exists()
     autoslim("retrain", worked / "arch-30pct.json", "retrain.epochs=1")  # alone it has a state of its own
     other.kill()
     other.communicate()

@@ -253,7 +253,7 @@ def test_memory_for_less_than_two_images(refuse, worked):
         ({"channels": {"conv1": None}}, 2, ["conv1"]),
         ({"channels": {"fc": 3}}, 2, ["'fc' is pinned at 10"]),
         ({"cost": {"flops": 1, "params": 1}}, 4, ["says 1 FLOPs", "correct cost"]),
-        ({"model": {"classes": 7}}, 4, ["classes=7", "classes=10"]),
+        ({"model": {"classes": 7}}, 4, ["classes=7", "classes=10", "take the recipe that it was made for"]),
         ({"format": "autoslim.channels/9"}, 4, ["not a channel config"]),
         ({"chanels": {}}, 2, ["unknown key chanels", "did you mean channels?"]),
     ],

@@ -101,7 +101,7 @@ def test_networks_of_which_a_part_is_read_train_jointly(autoslim, autoslim_json,
         config = {"model": {"name": "./net.py:Parted", "input": [1, 8, 8], "classes": 10, "trace": "backbone"}}
         config |= {"format": "autoslim.channels/1", "channels": {"backbone.0": count, "backbone.3": 8}}
         (recipe / f"arch-{name}.json").write_text(json.dumps(config))
-    files = [recipe / f"model-{name}.safetensors" for name in ("wide", "slim")]
+    files = [recipe / f"model-{name}-joint.safetensors" for name in ("wide", "slim")]
     jointly = ("retrain", recipe / "arch-wide.json", recipe / "arch-slim.json", "--joint", *own, "retrain.epochs=6")
     for command in (jointly, ("train-supernet", *own, *SWITCHABLE), ("retrain", "--width", "1", *own)):
         assert " MiB with the tensors of the part backbone alone, 64 images" in autoslim(*command).stderr
@@ -123,6 +123,7 @@ def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe)
     at = autoslim_json("evaluate", supernet, "--width", "0.5", *SWITCHABLE)
     assert at["top1"] == autoslim_json("evaluate", row["path"])["top1"]
     assert "no switch" in refuse(2, "evaluate", supernet, "--width", "0.75", *SWITCHABLE)
+    assert "--width names the switch to measure: 0.5, 1" in refuse(2, "evaluate", supernet, *SWITCHABLE)
     assert "bn: shared" in refuse(2, "search", "--flops", "50%", "-r", recipe, *SWITCHABLE)
     assert "extract --width" in refuse(2, "calibrate-bn", "--widths", "0.5", "-r", recipe, *SWITCHABLE)
 
@@ -167,8 +168,13 @@ def test_widths_and_switches_belong_together(refuse, recipe):
 
 def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worked):
     configs = [worked / "arch-30pct.json", worked / "arch-60pct.json"]
-    rows = autoslim_json("retrain", *configs, "--joint", "retrain.epochs=4")["networks"]
+    alone = (worked / "model-60pct.safetensors").read_bytes()
+    warm = ["retrain.start=supernet", "--from", "scratch"]  # as the message says of a recipe that starts so
+    rows = autoslim_json("retrain", *configs, "--joint", "retrain.epochs=4", *warm)["networks"]
     assert [row["name"] for row in rows] == ["60pct", "30pct"]
+    assert rows[0]["path"].endswith("model-60pct-joint.safetensors")
+    assert (worked / "model-60pct.safetensors").read_bytes() == alone
+    assert not list(worked.glob("*.old-*"))
     one, other = (safetensors.torch.load_file(row["path"]) for row in rows)
     count = min(len(one["conv1.weight"]), len(other["conv1.weight"]))
     assert torch.equal(one["conv1.weight"][:count], other["conv1.weight"][:count])  # shared
@@ -183,7 +189,8 @@ def test_found_networks_train_jointly_and_are_split(autoslim_json, refuse, worke
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["retrain.start=supernet"], "retrain.start: supernet: with --joint"),
+        (["retrain.start=supernet"], "retrain.start: supernet: with --joint networks start from scratch; add --from"),
+        (["--from", "supernet"], "leave out --from"),
         (["retrain.teacher=supernet"], "retrain.teacher: supernet: with --joint"),
         (["--width", "0.5"], "leave out --width"),
         (["--uniform-flops", "50%", "--name", "both"], "leave out --name and --uniform-flops"),

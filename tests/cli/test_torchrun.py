@@ -238,7 +238,7 @@ def test_two_processes_train_jointly(worked, tmp_path, autoslim_json, one_thread
     expected = autoslim_json("retrain", *parts)["networks"]
     for row, other in zip(json.loads(together.stdout)["networks"], expected, strict=True):
         assert row["loss"] == pytest.approx(other["loss"], rel=1e-2)
-    for name in ("model-60pct.safetensors", "model-30pct.safetensors"):
+    for name in ("model-60pct-joint.safetensors", "model-30pct-joint.safetensors"):
         assert_close(worked / name, alone / name, rtol=1e-2, atol=1e-3)
 
 

@@ -118,7 +118,8 @@ def test_retrain(straight, autoslim, settings):
     kill_when(start(*command), state.exists)
     assert "resuming after step" in autoslim(*command, "--resume").stderr
     for name in names:
-        model = name.replace("arch-", "model-").replace(".json", ".safetensors")
+        own = "-joint" if "--joint" in settings else ""
+        model = name.replace("arch-", "model-").replace(".json", f"{own}.safetensors")
         assert (killed / model).read_bytes() == (worked / model).read_bytes()
     assert not state.exists()
 
@@ -148,7 +149,7 @@ def test_joint_between_its_files(straight, autoslim, monkeypatch):
     autoslim(*command, "--resume")
     assert first.stat().st_mtime_ns == written
     models = sorted(path.name for path in killed.glob("*.safetensors"))
-    assert models == ["model-30pct.safetensors", "model-60pct.safetensors"]
+    assert models == ["model-30pct-joint.safetensors", "model-60pct-joint.safetensors"]
     assert all((killed / name).read_bytes() == (worked / name).read_bytes() for name in models)
 
 

@@ -59,6 +59,14 @@ def test_units_and_costs_are_told():
     assert counted.flops == 152144
 
 
+@pytest.mark.parametrize(("wrap", "inner"), [(nn.DataParallel, "module"), (torch.compile, "_orig_mod")])
+def test_a_wrapped_network_is_told_to_be_unwrapped(wrap, inner):
+    wrapped = wrap(Net())
+    with pytest.raises(UsageError, match=rf"its \.{inner}$"):
+        autoslim.units(wrapped, EXAMPLE)
+    assert len(autoslim.units(getattr(wrapped, inner), EXAMPLE)) == 3
+
+
 def test_the_whole_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, lines = Net(), []

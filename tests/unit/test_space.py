@@ -152,6 +152,11 @@ def test_check_fills_in_pinned_units_in_order():
     assert list(space_of(CHECKED).check({"b": 16, "a": 5}, "x")) == ["a", "b", "fc"]
 
 
+def test_a_network_without_units_has_none_that_is_near():
+    with pytest.raises(UsageError, match=r"arch\.json: no unit 'a' in this network, which has none"):
+        space_of([]).check({"a": 32}, "arch.json")
+
+
 @pytest.mark.parametrize(
     ("channels", "words"),
     [

@@ -96,9 +96,10 @@ class RetrainSettings(TrainSettings):
     )
     teacher: str = Field(
         default="none",
-        description="Whose outputs it learns from beside the labels: `none`; `supernet`, at its largest; a "
-        "model-*.safetensors, relative to the recipe; or weights of a library: `DEFAULT` for the recipe's own network, "
-        "`timm/resnet50` or `torchvision/resnet50:IMAGENET1K_V2` for another. It must be better than its student",
+        description="Whose outputs it learns from beside the labels: `none`; `supernet`, at its largest; `weights`, "
+        "the base network with those of model.weights; a model-*.safetensors, relative to the recipe; or weights of a "
+        "library: `DEFAULT` for the recipe's own network, `timm/resnet50` or `torchvision/resnet50:IMAGENET1K_V2` for "
+        "another. It must be better than its student",
     )
     teacher_weight: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.5, description="The teacher's share of the loss; the labels have the rest"
