@@ -104,6 +104,17 @@ def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: st
         )
 
 
+def refuse_another_normalisation(path: Path, facts: dict[str, Any], data: Mapping[str, Any]) -> None:
+    """Raise ArtifactError if a network learned from images normalised otherwise than a recipe's section `data` says."""
+    then = facts["made_from"].get("recipe", {}).get("data", {})
+    for key in ("mean", "std"):
+        if key in then and then[key] != data[key]:
+            raise ArtifactError(
+                f"{path}: trained on images of data.{key}={then[key]}, but it is {data[key]} now: what it gives for "
+                f"images normalised otherwise says nothing; restore data.{key}"
+            )
+
+
 def refuse_to_lose(state: Path) -> None:
     """Raise UsageError if a stopped training left a state: starting anew would overwrite hours of work."""
     if state.exists():

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.provenance import refuse_another_network
+from autoslim_cli.files.provenance import refuse_another_network, refuse_another_normalisation
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
@@ -138,6 +138,7 @@ class BaseNetwork:
                 f"{path}: trained for another model or supernet than the recipe now describes; "
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
+        refuse_another_normalisation(path, facts, recipe.sections("data")["data"])
         if same_holdout:
             _refuse_another_holdout(path, facts, recipe)
         refuse_another_network(path, facts, self.model.name, self.digest, TRAIN_SUPERNET)

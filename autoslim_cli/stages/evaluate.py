@@ -10,7 +10,7 @@ from autoslim_cli.cost.closed_form import params
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
-from autoslim_cli.files.provenance import refuse_another_network
+from autoslim_cli.files.provenance import refuse_another_network, refuse_another_normalisation
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, on_device
@@ -81,7 +81,9 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         name = switch_name(project, width)
         switch = load_supernet(project, path).extract(base.switches[name], name)
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
-    _refuse_supernet(path)
+    facts = checkpoint.read_any(path, MAKE)
+    _refuse_supernet(path, facts)
+    refuse_another_normalisation(path, facts, recipe.sections("data")["data"])
     network, config = trained_model(path, project.trust)
     expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
@@ -94,9 +96,8 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
     return {"path": str(path), **cost, **score(on_device(network, project.device, config.model.trace))}
 
 
-def _refuse_supernet(path: Path) -> None:
+def _refuse_supernet(path: Path, facts: dict[str, Any]) -> None:
     """Raise UsageError for a supernet, of which nothing says what to measure."""
-    facts = checkpoint.read_any(path, MAKE)
     if facts["format"] == checkpoint.SUPERNET:
         switches = [name.removeprefix("width-") for name in facts.get("switches", {})]
         which = (

@@ -224,8 +224,23 @@ def _onnx(network: nn.Module, outputs: Sequence[str], images: tuple[Tensor, ...]
         dynamic_shapes=(_sizes(images),) if any_batch else None,
         **names,
     )
-    content: bytes = program.model_proto.SerializeToString()
+    model = program.model_proto
+    for part in (model, model.graph, *model.functions):
+        _forget_origins(part)
+    content: bytes = model.SerializeToString()
     return content
+
+
+def _forget_origins(part: Any) -> None:
+    """Take off what the exporter notes at each node, paths and lines of code: of a small network most of the file."""
+    known = part.DESCRIPTOR.fields_by_name
+    for field in ("metadata_props", "doc_string"):
+        if field in known:
+            part.ClearField(field)
+    for field in ("node", "value_info", "initializer", "input", "output"):
+        for one in getattr(part, field, ()):
+            if not isinstance(one, str):  # a node's inputs are names
+                _forget_origins(one)
 
 
 def _sizes(images: tuple[Tensor, ...]) -> tuple[dict[int, torch.export.Dim], ...]:

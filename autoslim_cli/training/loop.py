@@ -254,7 +254,8 @@ def _stop(job: Job, done: int, total: int, reporter: Reporter, ranks: Ranks, pol
     """End the command; what was done is on the disk, if the job has files."""
     poll.end()
     reporter.say(
-        f"stopped after step {done} of {total}{'; the same command with --resume continues' if job.state else ''}"
+        f"stopped after step {done} of {total}"
+        + ("; the same command with --resume continues (`run` as it is)" if job.state else "")
     )
     ranks.wait()
     raise KeyboardInterrupt

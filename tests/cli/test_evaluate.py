@@ -24,6 +24,15 @@ def test_a_supernet_is_told_what_cuts_networks_out_of_it(refuse, worked):
     assert "a supernet; `autoslim calibrate-bn --widths`" in refuse(2, "evaluate", worked / "supernet.safetensors")
 
 
+@pytest.mark.parametrize("command", [("evaluate", "model-60pct.safetensors"), ("search", "--flops", "60%", "-r", ".")])
+def test_images_normalised_otherwise_are_refused(refuse, worked, command):
+    """What a network gave for such images was measured without a word."""
+    name, *more, path = command
+    said = refuse(4, name, *more, worked / path, "data.mean=[0]")
+    assert "trained on images of data.mean=" in said
+    assert "but it is [0.0] now" in said
+
+
 def test_the_batch_of_an_evaluation_does_not_change_what_is_measured(autoslim_json, worked):
     model = worked / "model-60pct.safetensors"
     whole, parts = (autoslim_json("evaluate", model, f"evaluate.batch={batch}") for batch in (512, 7))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,6 +47,14 @@ def nodes_of(path):
     import onnx
 
     return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def test_a_file_for_a_device_says_nothing_of_the_code_that_it_comes_from(worked, autoslim_json):
+    model = worked / "model-60pct.safetensors"
+    path = Path(autoslim_json("export", "--onnx", model)["path"])
+    content = path.read_bytes()
+    for word in (b".py", b"stack_trace", b"site-packages", b"autoslim_cli"):
+        assert word not in content, word
 
 
 @pytest.mark.parametrize("form", ["onnx", "torch-export"])
