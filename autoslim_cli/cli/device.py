@@ -31,6 +31,9 @@ Batch = Annotated[int, typer.Option(min=1, max=2**20, help="Images in one forwar
 
 NETWORKS = completion.files(*completion.CHECKPOINTS, *completion.CONFIGS)
 
+MOSTLY_CALLS = 0.8
+"""The smallest network's share of the base network's latency above which it is not arithmetic that takes the time."""
+
 MEASURING = ("engine", "dtype", "batch", "channels_last", "threads", "resume")
 """Options that say how this machine is measured."""
 
@@ -88,7 +91,15 @@ def profile(
         say_next(project.reporter, "search", "--flops", "60%,50%,40%", *again, then="without the table")
         return
     again = ["--latency-table", result["path"], *again]
-    say_next(project.reporter, "search", "--latency", "50%", *again, then="channels under a latency")
+    low, base = result["range_ms"][0], result["base_ms"]
+    if low > MOSTLY_CALLS * base:
+        project.reporter.say(
+            "the smallest network takes nearly as long as the base network: calls take the time, not arithmetic; "
+            "`--engine onnxruntime` makes fewer"
+        )
+    say_next(
+        project.reporter, "search", "--latency", share_in_reach(low, base), *again, then="channels under a latency"
+    )
 
 
 def export(
@@ -189,6 +200,11 @@ def print_exported(result: "Exported") -> None:
     print(f"{result['bytes']:,} bytes, from {result['source_bytes']:,}; it loads without autoslim:")
     for line in result["loads"]:
         print(f"    {line}")
+
+
+def share_in_reach(low: float, base: float) -> str:
+    """Return half of the base network's latency, or where the smallest one takes more, what lies between the two."""
+    return "50%" if low < base / 2 else f"{50 * (low + base) / base:.0f}%"
 
 
 def print_summary(result: "Summary") -> None:

@@ -124,5 +124,11 @@ class Job:
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """Return what the result depends on: a state of anything else is refused."""
-        return {**decisive(self.made_from), "channels": {path.name: counts for path, counts in self.channels.items()}}
+        """Return what the training depends on: a state of anything else is refused.
+
+        The test images are not among it, which are looked at once it is over: one that is mended costs no training.
+        """
+        origin = decisive(self.made_from)
+        contents = {name: digest for name, digest in origin.get("contents", {}).items() if name != "test images"}
+        channels = {path.name: counts for path, counts in self.channels.items()}
+        return {**origin, "contents": contents, "channels": channels}

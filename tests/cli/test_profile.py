@@ -15,6 +15,7 @@ import torch
 from conftest import run_autoslim
 
 from autoslim_cli import progress
+from autoslim_cli.cli.device import share_in_reach
 from autoslim_cli.cli.options import open_recipe
 from autoslim_cli.latency import measuring, table_choice, timing
 from autoslim_cli.latency import suite as suite_files
@@ -285,6 +286,11 @@ def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, 
 
 
 BAD = {"networks": 30, "median_error": 0.41, "p90_error": 0.9, "rank_correlation": 0.46, "repeatability": 0.02}
+
+
+def test_the_next_command_s_latency_is_in_reach():
+    assert share_in_reach(0.2, 1.0) == "50%"
+    assert share_in_reach(0.934, 1.01) == "96%"
 
 
 def test_profile_ends_in_a_verdict(worked, quick, autoslim, autoslim_json):

@@ -114,6 +114,23 @@ def test_an_edited_network_is_seen(autoslim, refuse, own, edit):
     assert "searching anew: " in said
 
 
+def test_a_mended_test_image_costs_no_training(autoslim, recipe):
+    """One that cannot be read is met when all epochs are over: what was trained was refused once it was mended."""
+    for part in ("train", "test"):
+        for number in range(24):
+            (recipe / part / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 10 * number).save(recipe / part / "ab"[number % 2] / f"{number}.png")
+    sound = (recipe / "test/a/0.png").read_bytes()
+    (recipe / "test/a/0.png").write_bytes(sound[:40])
+    data = ["data.name=image-folder", "data.path=.", "data.holdout=8", "data.limit=null", "data.workers=0"]
+    retrain = ("retrain", "--width", "1", "-r", recipe, *data, "model.classes=2", "retrain.epochs=2", "retrain.batch=8")
+    assert "0.png cannot be read" in autoslim(*retrain, code=1).stderr
+    (recipe / "test/a/0.png").write_bytes(sound)
+    said = autoslim(*retrain, "--resume").stderr
+    assert "resuming after step 6" in said
+    assert not (recipe / "model-width-1.resume.pt").exists()
+
+
 def test_a_stopped_training_of_an_edited_network_is_refused(autoslim, refuse, own):
     autoslim("train-supernet", "-r", own, *SHORT)
     state = {"decisive": facts_of(own / "supernet.safetensors"), "done": 1}
