@@ -92,14 +92,13 @@ def profile(
         return
     again = ["--latency-table", result["path"], *again]
     low, base = result["range_ms"][0], result["base_ms"]
-    if low > MOSTLY_CALLS * base:
+    if low > MOSTLY_CALLS * base and suite is None and engine == "eager":
         project.reporter.say(
             "the smallest network takes nearly as long as the base network: calls take the time, not arithmetic; "
             "`--engine onnxruntime` makes fewer"
         )
-    say_next(
-        project.reporter, "search", "--latency", share_in_reach(low, base), *again, then="channels under a latency"
-    )
+    share = share_in_reach(low, base)
+    say_next(project.reporter, "search", "--latency", share, *again, then="channels under a latency")
 
 
 def export(
