@@ -53,9 +53,9 @@ def _one_line() -> Iterator[None]:
             sys.stdout.flush()  # so that a full disk shows now
     except AutoslimError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        with asked_to_end(lambda _: None):  # it ends already
-            _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        failure = _on_its_way(interrupt)
+        _fail(str(failure or "interrupted"), failure.exit_code if failure else INTERRUPTED)
     except _WrongWords as error:
         command = error.ctx.command_path if error.ctx else "autoslim"
         _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", UsageError.exit_code)
@@ -78,6 +78,14 @@ def _one_line() -> Iterator[None]:
         raise
 
 
+def _on_its_way(interrupt: KeyboardInterrupt) -> AutoslimError | None:
+    """Return the failure that a signal came upon: where a process dies, torchrun ends those that find that out."""
+    error: BaseException | None = interrupt
+    while error is not None and not isinstance(error, AutoslimError):
+        error = error.__context__
+    return error
+
+
 def _directory_is_gone() -> bool:
     """Tell whether the current directory was removed."""
     try:
@@ -89,7 +97,8 @@ def _directory_is_gone() -> bool:
 
 def _fail(message: str, code: int) -> NoReturn:
     """Print one line and exit; of the processes of a job, the first that fails prints it."""
-    fail_together(f"error: {legible(message)}", code)
+    with asked_to_end(lambda _: None):  # it ends already
+        fail_together(f"error: {legible(message)}", code)
     raise SystemExit(code)
 
 

@@ -24,9 +24,8 @@ from pathlib import Path
 from autoslim_cli.files.lock import locked
 
 with locked(Path(sys.argv[1])):
-    worker = os.fork()
-    if worker:
-        print(worker, flush=True)
+    if not os.fork():
+        print(os.getpid(), flush=True)  # by the worker: once it runs, the lock is its parent's alone
     time.sleep(60)
 """
 CONTEND = """
