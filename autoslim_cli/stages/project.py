@@ -75,8 +75,17 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
     `same_holdout` is not asked for where nothing is scored on the holdout.
     """
     path = path or project.directory / SUPERNET_FILE
-    digest = project.images.digest
-    return project.network.load_supernet(path, project.recipe, digest, same_holdout=same_holdout)
+    images = project.images
+    return project.network.load_supernet(
+        path, project.recipe, images.digest, images.class_names, same_holdout=same_holdout
+    )
+
+
+def learned_from(project: Project) -> dict[str, Any]:
+    """Return what a file says of the images that its network learned from: their classes, and what they are less."""
+    images = project.images
+    normalised = zip(("mean", "std"), map(list, images.normalised_by or ()), strict=False)
+    return {"learned_from": {"class_names": images.class_names, **dict(normalised)}}
 
 
 def origin(
