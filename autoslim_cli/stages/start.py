@@ -25,6 +25,7 @@ from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
+from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
@@ -42,6 +43,7 @@ def started(project: Project, channels: Channels) -> nn.Module:
     if start == "scratch":
         return network.fresh(channels)
     if start == "weights":
+        warn_of_weights(project)
         return network.trained(channels, project.directory, project.reporter.say, sort=project.recipe.supernet.sort)
     if start == "supernet":
         refuse_missing_channels(project, channels)
@@ -78,6 +80,7 @@ def teacher(project: Project) -> nn.Module | None:
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, next(iter(supernet.switches.values()), supernet.full))
     elif name == "weights":
+        warn_of_weights(project)
         network, done = load_trained(project.network.reading, model, project.directory, whole=True)
         project.reporter.say("; ".join([f"taught by {model.weights}", *done]))
     elif named := _library_teacher(project):
@@ -132,6 +135,7 @@ def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
     Raises ArtifactError if those are for other classes, UsageError if the network does not take the recipe's images.
     """
     weights = library_weights(model, name, TEACHER)
+    warn_of_normalisation(project, model, name, TEACHER)
     with torch.random.fork_rng(devices=[]):
         network = build(model, project.directory)
     given = weights.load(TEACHER)
