@@ -54,6 +54,13 @@ def test_files_keep_the_names_of_classes_and_no_path(pets, autoslim):
         assert str(pets.parent) not in json.dumps(facts)
 
 
+def test_networks_that_train_jointly_keep_the_names_too(worked, autoslim):
+    configs = sorted(worked.glob("arch-*.json"))
+    autoslim("retrain", "--joint", *configs, "retrain.epochs=1")
+    for path in worked.glob("model-*-joint.safetensors"):
+        assert facts_of(path)["learned_from"]["class_names"] == list("0123456789")
+
+
 def test_info_shows_the_classes_of_a_checkpoint(pets, autoslim, autoslim_json):
     model = pets / "model-width-1.safetensors"
     assert "classes              3   bee, cat, dog" in autoslim("info", model).stdout
