@@ -145,9 +145,17 @@ class Images:
 
     def _floats(self, images: Tensor) -> Tensor:
         """Return uint8 images as floats of the recipe's mean and deviation; what is not uint8 is left as it is."""
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255).sub_(self.mean).div_(self.std)
-        return channels_last(images)
+        if images.dtype != torch.uint8:
+            return channels_last(images)
+        if images.dim() != 4:
+            return images.float().div_(255).sub_(self.mean).div_(self.std)
+        # By rows, the channels of their pixels side by side: three values at a time would take several times as long.
+        floats = images.to(torch.float32, memory_format=torch.channels_last)
+        count, channels, height, width = floats.shape
+        mean, std = (each.expand(channels, 1, 1).flatten().repeat(width) for each in (self.mean, self.std))
+        rows = floats.permute(0, 2, 3, 1).view(count * height, width * channels)
+        rows.div_(255).sub_(mean).div_(std)
+        return floats
 
 
 def channels_last(images: Tensor) -> Tensor:
