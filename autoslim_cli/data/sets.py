@@ -46,6 +46,11 @@ class Images:
         """Return the first `count` images (the split has shuffled them)."""
         return self.select(self.indices[:count])
 
+    def decode(self, *, rank: int = 0, size: int = 1) -> None:
+        """Decode all images once, each of `size` processes its share. Raises AutoslimError naming a damaged one."""
+        for _ in self.source.fitted(torch.split(self.indices, 512)[rank::size]):
+            pass
+
     def in_memory(self) -> "Images":
         """Return these images with their fitted pixels on the device, decoded here and now."""
         batches = self.source.fitted(torch.split(self.indices, 512))
