@@ -11,7 +11,7 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.learned import refuse_another_normalisation, refuse_other_classes
-from autoslim_cli.files.provenance import refuse_another_network
+from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
@@ -135,10 +135,10 @@ class BaseNetwork:
         network, images or classes.
         """
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
-        described = (self.architecture, self.full, self.switches)
-        if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
+        described = {"model": self.architecture, "channels": self.full, "switches": self.switches}
+        if why := difference({"switches": {}, **{k: facts[k] for k in described if k in facts}}, described):
             raise ArtifactError(
-                f"{path}: trained for another model or supernet than the recipe now describes; "
+                f"{path}: trained for another model or supernet than the recipe now describes ({why}); "
                 f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
             )
         refuse_another_normalisation(path, facts, recipe.sections("data", "task"))

@@ -10,7 +10,8 @@ import torch
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
-from autoslim_cli.files.provenance import made_from
+from autoslim_cli.files.checkpoint import SUPERNET, read_facts
+from autoslim_cli.files.provenance import decisive, difference, made_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.summary import verdict
@@ -86,6 +87,16 @@ def learned_from(project: Project) -> dict[str, Any]:
     images = project.images
     normalised = zip(("mean", "std"), map(list, images.normalised_by or ()), strict=False)
     return {"learned_from": {"class_names": images.class_names, **dict(normalised)}}
+
+
+def say_how_it_was_trained(project: Project) -> None:
+    """Tell in what the training of the supernet differs from what the recipe says now; it is taken as it is."""
+    path, sections = project.directory / SUPERNET_FILE, ("data", "space", "supernet", "train")
+    then = decisive(read_facts(path, SUPERNET, "")["made_from"])["recipe"]
+    now = Recipe.decisive(project.recipe.sections("task", *sections))  # which says how images are normalised
+    before, after = ({name: recipe.get(name) for name in sections} for recipe in (then, now))
+    if why := difference(before, after):
+        project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
 
 
 def origin(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import safetensors
@@ -10,6 +11,9 @@ from conftest import run_autoslim, write_recipe
 from PIL import Image
 
 from autoslim_cli.data.folder import list_images
+from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.recipe.schema import TaskSettings
+from autoslim_cli.stages.project import say_how_it_was_trained
 
 FOLDER = ("data.name=image-folder", "data.path=images", "data.holdout=12", "data.limit=null", "data.workers=0")
 SMALL = ("model.classes=3", "train.epochs=1", "train.batch=8", "retrain.epochs=1", "retrain.batch=8", "search.batch=12")
@@ -122,3 +126,17 @@ def test_a_normalisation_left_out_and_written_out_are_one(worked, autoslim, auto
     assert "trained on images of data.std=[0.5], but it is [0.25] now" in refuse(
         4, "evaluate", model, "data.std=[0.25]"
     )
+
+
+def test_the_usual_normalisation_of_detectors_is_no_other_setting(worked):
+    rewritten(
+        worked / "supernet.safetensors", lambda facts: facts["made_from"]["recipe"]["task"].update(name="detection")
+    )
+    recipe, said = load_recipe(worked).model_copy(update={"task": TaskSettings(name="detection")}), []
+    project = SimpleNamespace(recipe=recipe, directory=worked, reporter=SimpleNamespace(say=said.append))
+    say_how_it_was_trained(project)
+    assert not said
+    changed = recipe.data.model_copy(update={"mean": (0.5,)})
+    project.recipe = recipe.model_copy(update={"data": changed})
+    say_how_it_was_trained(project)
+    assert "data.mean was [0.0], is [0.5]" in said[0]
