@@ -25,8 +25,8 @@ from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import weights_digest
 from autoslim_cli.training.distributed import Ranks, join_ranks
+from autoslim_cli.training.opening import task_digest, task_of
 from autoslim_cli.training.task import Task
-from autoslim_cli.training.tasks import task_digest, task_of
 
 SUPERNET_FILE = "supernet.safetensors"
 

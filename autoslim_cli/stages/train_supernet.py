@@ -23,10 +23,10 @@ from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
+from autoslim_cli.training.opening import task_of
 from autoslim_cli.training.sandwich import supernet_step
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
-from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 STATE_FILE = "supernet.resume.pt"
