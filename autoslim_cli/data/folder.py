@@ -53,13 +53,15 @@ class Names(Sequence[str]):
 class ImageFiles:
     """Files of one part of an image folder: names relative to its directory, and what belongs to each.
 
-    `labels` are classes (int64: images), or 0 or 1 for each label (uint8: images, labels); `masks` are further files.
+    `labels` are classes (int64: images), or 0 or 1 for each label (uint8: images, labels), and `class_names` what these
+    are called; `masks` are further files.
     """
 
     directory: Path
     names: Sequence[str]
     labels: Tensor
     masks: Sequence[str] = ()
+    class_names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,11 +93,11 @@ class ImageFiles:
     def select(self, chosen: Tensor) -> "ImageFiles":
         """Return some of the files by their places (int64: images)."""
         names, masks = (Names(some[place] for place in chosen.tolist() if some) for some in (self.names, self.masks))
-        return ImageFiles(self.directory, names, self.labels[chosen], masks)
+        return ImageFiles(self.directory, names, self.labels[chosen], masks, self.class_names)
 
 
 def list_images(root: Path, part: Part) -> ImageFiles:
-    """List one part of an image folder: by class, then by name.
+    """List one part of an image folder: by class, then by name. Labels are those of the training part's classes.
 
     Raises UsageError for a missing directory, a class without images, or one that the training part lacks.
     """
@@ -113,7 +115,8 @@ def list_images(root: Path, part: Part) -> ImageFiles:
         counts.append(len(found))
     if not names:
         raise UsageError(f"data.path: no images in the class directories of {directory}")
-    return ImageFiles(directory, names, torch.arange(len(classes)).repeat_interleave(torch.tensor(counts)))
+    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
+    return ImageFiles(directory, names, labels, class_names=classes)
 
 
 def list_unlabelled(root: Path, part: Part) -> ImageFiles:
@@ -167,7 +170,7 @@ def list_several(root: Path, part: Part) -> ImageFiles:
             rows.append([int(value) for value in line[1:]])
     if not names:
         raise UsageError(f"data.path: no images in {path}")
-    return ImageFiles(root, names, torch.tensor(rows, dtype=torch.uint8))
+    return ImageFiles(root, names, torch.tensor(rows, dtype=torch.uint8), class_names=heads[1:])
 
 
 def _stem(name: str) -> str:
