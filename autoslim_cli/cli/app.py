@@ -22,6 +22,7 @@ _MEMORY = (
     "out of memory; lower what the command works with: train.batch, retrain.batch, calibrate.batch, evaluate.batch, "
     "search.memory, or model.input and supernet.width for all of them"
 )
+_WORKER = "DataLoader worker"
 _GONE = "the current directory was removed: change to one that is there"
 _WrongWords: type[Any] = typer.BadParameter.__mro__[1]
 """The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
@@ -75,6 +76,10 @@ def _one_line() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             _fail(_MEMORY, 1)
+        if str(error).startswith(_WORKER):
+            _fail(
+                f"a process that loads images has gone: it may have run out of memory; lower data.workers ({error})", 1
+            )
         raise
 
 

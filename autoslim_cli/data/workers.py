@@ -1,6 +1,10 @@
 """Load a data set's items in worker processes, which stay from one epoch to the next."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -8,7 +12,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
+from autoslim_cli.interruption import SIGNALS
 from autoslim_cli.machine import available_cores
+
+_ASK_PARENT = set(SIGNALS) if hasattr(signal, "pthread_sigmask") else set[signal.Signals]()
+"""Signals that workers leave to their parent."""
+if not hasattr(signal, "sigwaitinfo"):  # there a worker could not tell who ends it
+    _ASK_PARENT -= {signal.SIGTERM}
 
 Keys = Iterable[Sequence[Any]]
 """For each batch the keys of its items."""
@@ -73,14 +83,44 @@ class Workers:
             persistent_workers=count > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=partial(_collated, self.collate),
+            worker_init_fn=_begin_worker,
         )
         return loader, asked
+
+
+@contextmanager
+def _left_to_parent() -> Iterator[None]:
+    """Keep signals that ask for an end from processes that are started meanwhile.
+
+    Who asks a command to end asks all of its processes, as torchrun does. Its parent may need images until it has saved
+    what was done, and takes a worker's death for a failure. Where it dies itself its workers notice, and end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASK_PARENT) if _ASK_PARENT else set()
+    try:
+        yield
+    finally:
+        if _ASK_PARENT:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(_number: int) -> None:
+    if signal.SIGTERM in _ASK_PARENT:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process once its parent tells it to."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _plainly(loader: "DataLoader[Any]") -> Iterator[Any]:
     """Yield a loader's batches; a worker's error comes with the worker's traceback as its text, which is left out."""
     try:
-        yield from loader
+        with _left_to_parent():
+            batches = iter(loader)
+        yield from batches
     except AutoslimError as error:
         raise AutoslimError(str(error.args[0]).strip().splitlines()[-1].rpartition("AutoslimError: ")[2]) from None
 

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from autoslim_cli.cli import app as commands
 from autoslim_cli.errors import ArtifactError
@@ -139,6 +141,72 @@ def test_a_training_whose_terminal_is_lost_saves(recipe):
     assert os.waitstatus_to_exitcode(status) == 130
     assert state.exists()
     assert not list(recipe.glob(".*"))
+
+
+DECODED = ("data.name=image-folder", "data.path=images", "data.memory=0", "data.workers=1", "data.holdout=8")
+
+
+@pytest.fixture
+def decoding(recipe):
+    """A training whose images are decoded by a process of their own, and which takes minutes; and its metrics."""
+    for part in ("train", "test"):
+        for label in ("one", "two"):
+            (recipe / "images" / part / label).mkdir(parents=True)
+            for number in range(40):
+                Image.new("L", (8, 8), 6 * number).save(recipe / "images" / part / label / f"{number}.png")
+    settings = ("data.limit=null", "model.classes=2", "train.epochs=1000", "train.batch=2", "train.save_minutes=60")
+    return ["train-supernet", "-r", str(recipe), *DECODED, *settings], recipe / "supernet.metrics.jsonl"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_all_processes_are_told_to_end(decoding, number):
+    """Ctrl-C, scancel and torchrun tell every process, also those that load images: these end after the last save."""
+    arguments, looks = decoding
+    command = [sys.executable, "-m", "autoslim_cli", *arguments]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(running, lambda: looks.exists() and looks.read_text())
+    (worker,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    os.killpg(running.pid, number)
+    said = running.communicate(timeout=WAIT)[1]
+    assert running.returncode == 130, said
+    assert "stopped after step" in said
+    assert "Traceback" not in said
+    assert looks.with_name("supernet.resume.pt").exists()
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_process_that_loads_images_and_is_killed_ends_the_command_in_one_line(decoding):
+    arguments, looks = decoding
+    running = subprocess.Popen([sys.executable, "-m", "autoslim_cli", *arguments], stderr=subprocess.PIPE, text=True)
+    wait_for(running, lambda: looks.exists() and looks.read_text())
+    (worker,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    said = running.communicate(timeout=WAIT)[1]
+    assert running.returncode == 1, said
+    assert "lower data.workers" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_a_job_is_told_to_end(decoding):
+    """torchrun hands SIGTERM on to all processes of its processes."""
+    arguments, looks = decoding
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "autoslim_cli",
+    ]
+    running = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True)
+    wait_for(running, lambda: looks.exists() and looks.read_text())
+    running.terminate()
+    said = running.communicate(timeout=WAIT)[1]
+    assert said.count("stopped after step") == 1, said
+    assert said.count("error: interrupted") == 1
+    assert "DataLoader" not in said
+    assert looks.with_name("supernet.resume.pt").exists()
 
 
 def failing():
