@@ -68,7 +68,12 @@ Trust = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Train a supernet anew though a finished one is there; it is kept aside.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Train a supernet anew though a finished one is there, which is kept aside, or a stopped training, "
+        "which is given up.",
+    ),
 ]
 
 

@@ -93,6 +93,9 @@ def retrain(
     ] = None,
     trust: Trust = False,
     resume: Resume = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train anew though a stopped training is there, which is given up.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
@@ -118,7 +121,7 @@ def retrain(
         project = starting_from(open_recipe(recipe or recipe_of(paths[0] if paths else None), values, verbose), start)
         from autoslim_cli.stages.joint import retrain_jointly
 
-        rows = retrain_jointly(project, paths, resume=resume)
+        rows = retrain_jointly(project, paths, resume=resume, force=force)
         if as_json:
             print_json({"networks": rows})
             return
@@ -135,7 +138,7 @@ def retrain(
     from autoslim_cli.stages.start import label
 
     own_name, channels = _network(project, path, width, uniform_flops)
-    result = stage(project, name or own_name + label(project), channels, config=path, resume=resume)
+    result = stage(project, name or own_name + label(project), channels, config=path, resume=resume, force=force)
     if as_json:
         print_json(result)
         return

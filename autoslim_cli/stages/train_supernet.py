@@ -40,7 +40,8 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
     """Train the recipe's supernet and write `supernet.safetensors`; return its holdout scores at three widths.
 
     With switchable BN the scores are those of every switch. `resume` continues a stopped training, and keeps a supernet
-    that is already there and current; another one is refused by UsageError, unless `force`, which keeps it aside.
+    that is already there and current; another one is refused by UsageError, unless `force`, which keeps it aside, and
+    gives up a stopped training that is not continued.
     Raises AutoslimError on a loss that is not finite.
     """
     recipe, network = project.recipe, project.network
@@ -56,6 +57,7 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
         channels={path: network.full},
         state=project.directory / STATE_FILE,
         replaces=force,
+        forced=force,
         track=recipe.track,
     )
 

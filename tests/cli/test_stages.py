@@ -47,7 +47,7 @@ def test_overrides_reach_the_stage_and_the_record(autoslim, recipe):
 
 def test_the_first_stage_refuses_to_overwrite_a_stopped_training(refuse, recipe):
     (recipe / "supernet.resume.pt").write_bytes(b"hours of work")
-    assert "--resume" in refuse(2, "train-supernet", "-r", recipe)
+    assert "--resume to continue it, or --force to give it up" in refuse(2, "train-supernet", "-r", recipe)
     assert (recipe / "supernet.resume.pt").read_bytes() == b"hours of work"
 
 
