@@ -1,12 +1,12 @@
 """Find recipes: a path, `recipes/NAME` here, or a shipped one that is copied here first."""
 
-import difflib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import near
 from autoslim_cli.recipe.loading import RECIPE_FILE
 
 DEFAULT_RECIPE = "digits"
@@ -56,9 +56,8 @@ def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True)
         return there
     if name not in shipped():
         names = known()
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"no recipe {name!r}: {hint}known: {', '.join(names)}; or a directory with {RECIPE_FILE}")
+        meant = "".join(f"did you mean {other}? " for other in near(name, names))
+        raise UsageError(f"no recipe {name!r}: {meant}known: {', '.join(names)}; or a directory with {RECIPE_FILE}")
     if not may_copy:
         raise UsageError(f"no recipe {name!r} here yet: `autoslim recipes copy {name}` makes it")
     target = copy(name, Path("recipes") / name)

@@ -1,13 +1,13 @@
 """Lay out the search space: which counts every unit may take. Pure arithmetic, no tensors."""
 
 import bisect
-import difflib
 import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import hint
 from autoslim_cli.network.table import Channels, LayerTable, Unit
 
 MOST = 2**31 - 1
@@ -210,9 +210,8 @@ class Space:
         channels = self._joined(channels, where)
         for name in channels:
             if name not in self.units:
-                near = difflib.get_close_matches(name, self.units, n=1, cutoff=0.0)
-                hint = f"; did you mean {near[0]!r}?" if near else ", which has none: model.name builds another one"
-                raise UsageError(f"{where}: no unit {name!r} in this network{hint}")
+                meant = f"; {hint(name, self.units)}" if self.units else ", which has none: model.name builds another"
+                raise UsageError(f"{where}: no unit {name!r} in this network{meant}")
         complete = {}
         for name, space in self.units.items():
             unit = space.unit

@@ -15,7 +15,8 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
 from autoslim_cli.models.trust import Trust, build_named_by
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.zoo import build, torchvision_names
+from autoslim_cli.near import near
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels, features
@@ -129,9 +130,11 @@ def network_in(path: Path) -> tuple[ChannelConfig, SpaceSettings, dict[str, Any]
     Raises UsageError for a path that is neither, ArtifactError for a file that is missing, damaged or foreign.
     """
     if not path.exists() and path.suffix not in (".json", ".safetensors"):
+        names = near(str(path), (name for some in torchvision_names() for name in some))
+        meant = "".join(f"; did you mean torchvision/{name}?" for name in names)
         raise UsageError(
             f"{path}: neither a file, nor a recipe, nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
-            f"package.module:factory or ./net.py:factory); did you mean torchvision/{path}?"
+            f"package.module:factory or ./net.py:factory){meant}"
         )
     if path.suffix == ".json":
         return read_config(path), SpaceSettings(), {}
