@@ -17,12 +17,12 @@ from autoslim_cli.cli.options import (
     Verbose,
     loading,
     open_recipe,
-    recipe_option,
     reporter_of,
     say_next,
 )
 from autoslim_cli.cli.printing import print_json, print_markdown, print_table
 from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.commands import Commands, command
 
 if TYPE_CHECKING:
     from autoslim_cli.files.metric import Metric
@@ -43,8 +43,7 @@ LatencyTable = Annotated[
 
 def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
-    on_cpu = [*(overrides or ()), "device=cpu"]  # wherever the recipe's device is
-    project = open_recipe(recipe, on_cpu, verbose, shared=False)
+    project = open_recipe(recipe, overrides, verbose, shared=False, on_cpu=True)
     from autoslim_cli.stages.inspect import units as stage
 
     rows = stage(project)
@@ -66,8 +65,7 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         goes=["step", "layers", "min"],
         prose=True,
     )
-    again = (*recipe_option(project.directory), *(overrides or ()))
-    say_next(project.reporter, "train-supernet", *again, then="what every search needs")
+    say_next(project.reporter, project.commands("train-supernet"), then="what every search needs")
 
 
 def info(
@@ -137,13 +135,13 @@ def info(
     for note in result["notes"]:
         print(f"pinned: {note}")
     if what.endswith(".json"):
-        say_next(reporter, "retrain", what, then="train it")
+        say_next(reporter, command("retrain", what), then="train it")
     elif what.endswith(".safetensors"):
-        say_next(reporter, "evaluate", what, then="its score on the test images")
+        say_next(reporter, command("evaluate", what), then="its score on the test images")
     elif directory is not None:
-        say_next(reporter, "units", *recipe_option(directory), then="what can be slimmed")
+        say_next(reporter, Commands(directory)("units"), then="what can be slimmed")
     else:
-        say_next(reporter, "recipes", "list", then="recipes to copy, in which model.name names this network")
+        say_next(reporter, command("recipes", "list"), then="recipes to copy, in which model.name names this network")
 
 
 def compare(
@@ -209,9 +207,9 @@ def compare(
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
         show(["unit", *columns], rows, columns[:0:-1], "Channels that differ")
     if trained := [file for file in files if Path(file).suffix == ".safetensors"]:
-        say_next(reporter, "export", "--onnx", trained[0], then="for deployment")
+        say_next(reporter, command("export", "--onnx", trained[0]), then="for deployment")
     else:
-        say_next(reporter, "retrain", files[0], then="train it")
+        say_next(reporter, command("retrain", files[0]), then="train it")
 
 
 def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[tuple[str, "Metric"]]) -> list[str]:
@@ -251,7 +249,7 @@ def report(
     Channels along the network, the search step by step, accuracy against cost, where FLOPs go, and what every file was
     made from; the figures lie beside it as SVG.
     """
-    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"], verbose)
+    project = open_recipe(recipe, overrides, verbose, on_cpu=True)
     from autoslim_cli.stages.report import report as stage
 
     result = stage(project, latency_table, as_png=as_png)

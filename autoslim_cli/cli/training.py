@@ -18,12 +18,12 @@ from autoslim_cli.cli.options import (
     export_option,
     open_recipe,
     recipe_of,
-    recipe_option,
     say_next,
     starting_from,
 )
 from autoslim_cli.cli.printing import figures, print_json, print_table, print_test
 from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.commands import command
 
 if TYPE_CHECKING:
     from autoslim_cli.stages.project import Project
@@ -52,11 +52,11 @@ def train_supernet(
         title=f"{result['supernet']}, on the holdout",
         goes=["params", "loss"],
     )
-    again = (*recipe_option(project.directory), *(overrides or ()))
     if switches := project.recipe.supernet.widths:
-        say_next(project.reporter, "extract", "--width", f"{switches[0]:g}", *again, then="a switch as a plain network")
+        cut = project.commands("extract", "--width", f"{switches[0]:g}")
+        say_next(project.reporter, cut, then="a switch as a plain network")
     else:
-        say_next(project.reporter, "search", "--flops", "50%", *again, then="channels under a budget")
+        say_next(project.reporter, project.commands("search", "--flops", "50%"), then="channels under a budget")
 
 
 def retrain(
@@ -126,7 +126,7 @@ def retrain(
             print_json({"networks": rows})
             return
         print_test(rows, project.task.metric)
-        say_next(project.reporter, "export", export_option(project), rows[0]["path"], then="for deployment")
+        say_next(project.reporter, command("export", export_option(project), rows[0]["path"]), then="for deployment")
         return
     if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
         raise UsageError(
@@ -143,7 +143,7 @@ def retrain(
         print_json(result)
         return
     print_test([result], project.task.metric)
-    say_next(project.reporter, "export", export_option(project), result["path"], then="for deployment")
+    say_next(project.reporter, command("export", export_option(project), result["path"]), then="for deployment")
 
 
 def evaluate(
@@ -173,10 +173,10 @@ def evaluate(
         return
     print_test([result], project.task.metric)
     if width is None:
-        say_next(project.reporter, "export", export_option(project), file, then="for deployment")
+        say_next(project.reporter, command("export", export_option(project), file), then="for deployment")
     else:
-        again = ("--width", f"{width:g}", *recipe_option(project.directory))
-        say_next(project.reporter, "extract", *again, then="this switch as a plain network")
+        cut = project.commands("extract", "--width", f"{width:g}")
+        say_next(project.reporter, cut, then="this switch as a plain network")
 
 
 def _network(

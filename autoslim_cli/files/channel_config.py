@@ -13,6 +13,7 @@ from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json
 from autoslim_cli.files.metric import TOP1, Metric
+from autoslim_cli.recipe.commands import making
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -101,7 +102,7 @@ def read_config(path: Path) -> ChannelConfig:
 
     Raises ArtifactError for a missing or damaged file, UsageError for a key that a config does not have.
     """
-    values = read_json(path, "channel config", "`autoslim search` writes them")
+    values = read_json(path, "channel config", f"`{making(path)}` writes one")
     if values.get("format") != FORMAT:
         raise ArtifactError(f'{path}: not a channel config: it must be a JSON object with "format": "{FORMAT}"')
     try:

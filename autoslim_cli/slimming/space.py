@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.near import hint
+from autoslim_cli.near import hint, listed
 from autoslim_cli.network.table import Channels, LayerTable, Unit
 
 MOST = 2**31 - 1
@@ -212,6 +212,9 @@ class Space:
             if name not in self.units:
                 meant = f"; {hint(name, self.units)}" if self.units else ", which has none: model.name builds another"
                 raise UsageError(f"{where}: no unit {name!r} in this network{meant}")
+        if missing := [name for name, one in self.units.items() if one.unit.pinned is None and name not in channels]:
+            which = f"unit {missing[0]!r} is" if len(missing) == 1 else f"units {listed(list(map(repr, missing)))} are"
+            raise UsageError(f"{where}: {which} missing: write a count for each")
         complete = {}
         for name, space in self.units.items():
             unit = space.unit
@@ -219,8 +222,6 @@ class Space:
                 count = channels.get(name, unit.base)
                 if count != unit.base:
                     raise UsageError(f"{where}: unit {name!r} is pinned at {unit.base} ({unit.pinned}), not {count}")
-            elif name not in channels:
-                raise UsageError(f"{where}: unit {name!r} is missing; `autoslim units` lists them all")
             else:
                 count = channels[name]
                 top = space.largest if bounded else MOST

@@ -46,7 +46,7 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
     """
     recipe, network = project.recipe, project.network
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
-        raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `autoslim units` says why")
+        raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `{project.commands('units')}` says why")
     path = project.directory / SUPERNET_FILE
     job = Job(
         section="train",
