@@ -22,6 +22,7 @@ from autoslim_cli.cli.options import (
 )
 from autoslim_cli.cli.printing import print_json, print_markdown, print_table
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.kinds import SUPERNET, what_is
 from autoslim_cli.recipe.commands import Commands, command
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ def info(
         print(f"pinned: {note}")
     if what.endswith(".json"):
         say_next(reporter, command("retrain", what), then="train it")
+    elif what_is(Path(what)) == SUPERNET:
+        cut = Commands.of_file(Path(what))("calibrate-bn", "--widths", "0.5,1")
+        say_next(reporter, cut, then="networks out of it that can be deployed")
     elif what.endswith(".safetensors"):
         say_next(reporter, command("evaluate", what), then="its score on the test images")
     elif directory is not None:
@@ -206,10 +210,10 @@ def compare(
     if result["differ"]:
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
         show(["unit", *columns], rows, columns[:0:-1], "Channels that differ")
-    if trained := [file for file in files if Path(file).suffix == ".safetensors"]:
+    if trained := [row["name"] for row in networks if row["kind"] in ("retrained", "subnet")]:
         say_next(reporter, command("export", "--onnx", trained[0]), then="for deployment")
-    else:
-        say_next(reporter, command("retrain", files[0]), then="train it")
+    elif configs := [row["name"] for row in networks if row["kind"] == "config"]:
+        say_next(reporter, command("retrain", configs[0]), then="train it")
 
 
 def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[tuple[str, "Metric"]]) -> list[str]:

@@ -186,10 +186,17 @@ def _network(
     from autoslim_cli.cost.budget import Budget, parse
     from autoslim_cli.cost.configs import read_channels
     from autoslim_cli.files.channel_config import config_name
+    from autoslim_cli.files.kinds import CHECKPOINTS, SUPERNET, what_is
     from autoslim_cli.slimming.base_network import width_name
     from autoslim_cli.stages.run import uniform_channels, uniform_name
 
     if path is not None:
+        if (kind := what_is(path)) in CHECKPOINTS:
+            name = path.stem.removeprefix("model-").removeprefix("subnet-")
+            config = path.with_name(f"arch-{name}.json")
+            start = "supernet" if kind == SUPERNET else path
+            further = project.commands("retrain", config if config.is_file() else "CONFIG", "--from", start)
+            raise UsageError(f"{path}: {kind}; retrain takes a channel config, and weights by --from: `{further}`")
         return config_name(path), read_channels(path, project.network, project.costs, bounded=False)
     if width is not None:
         return width_name(width), project.network.space.at_width(width)

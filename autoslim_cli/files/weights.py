@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from autoslim_cli.errors import ArtifactError, is_out_of_memory
+from autoslim_cli.files import kinds
 from autoslim_cli.near import listed
 
 _MOST_CLASSES = 100
@@ -53,6 +54,8 @@ def load_weights(path: Path, key: str, wanted: Collection[str]) -> Weights:
     """
     if not path.is_file():
         raise ArtifactError(f"{key}: no file {path}")
+    if (kind := kinds.what_is(path)) not in (None, kinds.TEXT, kinds.WEIGHTS, *kinds.CHECKPOINTS):
+        raise ArtifactError(f"{key}: {path} is {kind}, not weights: name a file of torch.save, or safetensors")
     if path.suffix == ".safetensors":
         try:
             parts: list[_Part] = [_Part((), safetensors.torch.load_file(path))]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.document import read_settings
+from autoslim_cli.files.kinds import what_is
 from autoslim_cli.latency.suite import MANIFEST, Suite
 from autoslim_cli.latency.table import Device, DType, LatencyTable, LayerTimes, Measured, check_layer
 from autoslim_cli.recipe.commands import UNKNOWN, command
@@ -77,6 +78,9 @@ def table_of_suite(directory: Path, model: ModelSettings, space: Space) -> Laten
 def _read(directory: Path, model: ModelSettings) -> tuple[Suite, SuiteTimes]:
     """Return a suite and its times. Raises ArtifactError if they do not belong together, or to the recipe's model."""
     what, manifest = "part of a latency suite", directory / MANIFEST
+    if directory.is_file():
+        kind = what_is(directory) or "a file"
+        raise ArtifactError(f"{directory}: {kind}, and no directory of a latency suite: --import takes one")
     export = command("export", "--latency-suite", directory, "-r", UNKNOWN)
     suite = read_settings(manifest, Suite, what, f"`{export}` writes it")
     origin = "the runner of the device writes it; docs/latency.md says how"

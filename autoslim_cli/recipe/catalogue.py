@@ -54,6 +54,10 @@ def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True)
         say(f"no --recipe is named and none is here: {name}, the demo on embedded digits, is taken")
     if (there := here(name)) is not None:
         return there
+    if Path(name).is_file():
+        inside = recipe_of(Path(name))
+        where = f": {inside} is one" if inside else f", with {RECIPE_FILE} in it"
+        raise UsageError(f"{name} is a file: a recipe is a directory{where}")
     if name not in shipped():
         names = known()
         meant = "".join(f"did you mean {other}? " for other in near(name, names))

@@ -31,7 +31,7 @@ class Commands:
         """Return the commands on the recipe that a file lies in; it need not be there."""
         from autoslim_cli.recipe import catalogue  # it reads recipes: --help need not wait for what does
 
-        return cls(catalogue.recipe_of(path))
+        return cls(catalogue.here(str(path)) if path.is_dir() else catalogue.recipe_of(path))
 
     def __call__(self, *words: str | Path) -> str:
         """Return a command that names the recipe: `autoslim search --flops 50% -r DIR KEY=VALUE`."""
@@ -42,19 +42,22 @@ class Commands:
         return command(*words, *self.overrides)
 
 
-def making(path: Path) -> str:
-    """Return the command that makes a file, as far as its name tells, in the recipe that it lies in."""
-    commands = Commands.of_file(path)
-    kind, _, name = path.stem.partition("-")
-    config, of = (path.with_name(f"arch-{name}.json") if name else Path("CONFIG")), name.partition("-")
-    if kind == "supernet":
-        return commands("train-supernet")
-    if kind == "arch":
-        flops = re.fullmatch(r"([\d.]+)(pct|[KMG])", name)
-        return commands("search", "--flops", name.replace("pct", "%") if flops else "50%")
+def making_config(path: Path) -> str:
+    """Return the command that writes a channel config, as far as its name tells, in the recipe that it lies in."""
+    flops = re.fullmatch(r"arch-([\d.]+)(pct|[KMG])\.json", path.name)
+    budget = f"{flops[1]}{flops[2].replace('pct', '%')}" if flops else "50%"
+    return Commands.of_file(path)("search", "--flops", budget)
+
+
+def making_network(path: Path) -> str:
+    """Return the command that writes a plain network, as far as its name tells, in the recipe that it lies in."""
+    commands, (kind, _, name) = Commands.of_file(path), path.stem.partition("-")
+    config = path.with_name(f"arch-{name}.json") if kind in ("arch", "model", "subnet") else Path("CONFIG")
+    named, _, of = name.partition("-")
+    if kind == "supernet":  # given for what is cut out of it
+        return commands("calibrate-bn", "--widths", "0.5,1")
     if kind == "subnet":
-        chosen = ("--widths", of[2]) if of[0] == "width" else ("--channels", config)
-        return commands("calibrate-bn", *chosen)
-    if of[0] in ("width", "uniform"):
-        return commands("retrain", "--width" if of[0] == "width" else "--uniform-flops", of[2].replace("pct", "%"))
+        return commands("calibrate-bn", *(("--widths", of) if named == "width" else ("--channels", config)))
+    if kind == "model" and named in ("width", "uniform"):
+        return commands("retrain", "--width" if named == "width" else "--uniform-flops", of.replace("pct", "%"))
     return commands("retrain", config)

@@ -15,7 +15,7 @@ from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.commands import Commands, making
+from autoslim_cli.recipe.commands import Commands, making_network
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.project import Project, load_supernet
@@ -36,12 +36,12 @@ def load_model(
 
 def trained_model(path: Path, trust: Trust) -> tuple[nn.Module, ChannelConfig]:
     """Return what `load_model` does, of a file that may call what is trusted."""
-    tensors, facts = checkpoint.load(path, checkpoint.MODEL, making(path))
+    tensors, facts = checkpoint.load(path, checkpoint.MODEL, making_network(path))
     config = config_in(path, facts)
     with torch.random.fork_rng(devices=[]):
         network, now = _network(config, path, trust, most=sum(tensor.numel() for tensor in tensors.values()))
     if config.model.name.startswith("./"):  # a package's networks change with its versions, in name alone
-        refuse_another_network(path, facts, config.model.name, now, making(path))
+        refuse_another_network(path, facts, config.model.name, now, making_network(path))
     checkpoint.fill(network, tensors, path)
     return network.eval(), config
 
@@ -80,7 +80,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         name = switch_name(project, width)
         switch = load_supernet(project, path).extract(base.switches[name], name)
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
-    facts = checkpoint.read_any(path, making(path))
+    facts = checkpoint.read_any(path, making_network(path))
     _refuse_supernet(project, path, facts)
     refuse_another_normalisation(path, facts, recipe.sections("data")["data"])
     network, config = trained_model(path, project.trust)

@@ -21,6 +21,7 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels, features
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.commands import making_network
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
 from autoslim_cli.slimming.constraints import constrained
 from autoslim_cli.slimming.space import Space
@@ -138,7 +139,7 @@ def network_in(path: Path) -> tuple[ChannelConfig, SpaceSettings, dict[str, Any]
         )
     if path.suffix == ".json":
         return read_config(path), SpaceSettings(), {}
-    facts = checkpoint.read_any(path)
+    facts = checkpoint.read_any(path, making_network(path))
     if facts["format"] == checkpoint.MODEL:
         return config_in(path, facts), SpaceSettings(), facts
     config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})

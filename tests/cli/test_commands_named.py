@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autoslim_cli.latency.table import Device
-from autoslim_cli.recipe.commands import Commands, command, making
+from autoslim_cli.recipe.commands import Commands, command, making_config, making_network
 
 
 def named(line):
@@ -37,10 +37,12 @@ def test_the_recipe_in_use_is_named_as_a_shell_takes_it():
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("supernet.safetensors", ["train-supernet"]),
+        ("supernet.safetensors", ["calibrate-bn", "--widths", "0.5,1"]),
+        ("mine.safetensors", ["retrain", "CONFIG"]),
         ("arch-40M.json", ["search", "--flops", "40M"]),
         ("arch-30pct.json", ["search", "--flops", "30%"]),
         ("arch-12ms.json", ["search", "--flops", "50%"]),
+        ("search.json", ["search", "--flops", "50%"]),
         ("model-40M.safetensors", ["retrain", "{0}/arch-40M.json"]),
         ("model-width-0.5.safetensors", ["retrain", "--width", "0.5"]),
         ("model-uniform-30pct.safetensors", ["retrain", "--uniform-flops", "30%"]),
@@ -49,6 +51,7 @@ def test_the_recipe_in_use_is_named_as_a_shell_takes_it():
     ],
 )
 def test_what_makes_a_file_is_told_by_its_name(recipe, tmp_path, file, words):
+    making = making_config if file.endswith(".json") else making_network
     made = shlex.split(making(recipe / file))[1:]
     assert made == [*(word.format(recipe) for word in words), "-r", str(recipe)]
     assert making(tmp_path / "nowhere" / file).endswith(" -r RECIPE")

@@ -218,9 +218,9 @@ def test_a_search_asks_what_its_trials_need_before_it_begins(refuse, worked):
 
 
 def test_directories_are_no_files(refuse, worked):
-    assert "cannot be read" in refuse(4, "retrain", worked, "-r", worked)
+    assert "a directory, not a channel config" in refuse(4, "retrain", worked, "-r", worked)
     (worked / "x.json").mkdir()
-    assert "cannot be read" in refuse(4, "info", worked / "x.json")
+    assert "a directory, not a channel config" in refuse(4, "info", worked / "x.json")
     assert "not a directory" in refuse(2, "recipes", "copy", "digits", worked / "arch-60pct.json")
 
 
