@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from autoslim_cli.recipe.schema import ModelSettings
 
 
+LAYERS = 4
+"""Layers that a line names of a unit; --json has all."""
+
 FILES = (*completion.CONFIGS, *completion.CHECKPOINTS)
 
 LatencyTable = Annotated[
@@ -45,6 +48,8 @@ LatencyTable = Annotated[
 def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
     project = open_recipe(recipe, overrides, verbose, shared=False, on_cpu=True)
+    from autoslim_cli.near import listed
+    from autoslim_cli.stages.inspect import layers_in
     from autoslim_cli.stages.inspect import units as stage
 
     rows = stage(project)
@@ -52,18 +57,17 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})
         return
     print_table(
-        ["unit", "layers", "base", "supernet", "min", "step", "pinned"],
+        ["unit", "base", "supernet", "min", "step", "layers; why pinned"],
         (
             (
                 r["name"],
-                str(len(r["layers"])),
                 *(str(r[k]) for k in ("base", "supernet", "min", "step")),
-                r["pinned"] or "",
+                listed(layers_in(r), LAYERS) + (f"; pinned: {r['pinned']}" if r["pinned"] else ""),
             )
             for r in rows
         ),
         title=f"{project.recipe.model.name}: channel units, named after the first layer that produces them",
-        goes=["step", "layers", "min"],
+        goes=["step", "min"],
         prose=True,
     )
     say_next(project.reporter, project.commands("train-supernet"), then="what every search needs")
