@@ -67,7 +67,7 @@ def open_project(
     network = BaseNetwork.of(recipe, directory, device)
     if not recipe.model.trace:  # a part's outputs are not the network's
         task.check_outputs(network.reading.outputs, recipe.model.input)
-    images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device)
+    images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device, reporter.warn)
     if ranks.size > 1 and recipe.data.download and recipe.data.name in DOWNLOADED:
         if ranks.first:  # one process downloads for all
             assert images.digest
