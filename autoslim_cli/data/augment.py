@@ -31,7 +31,7 @@ def vary(images: Tensor, augment: AugmentSettings, seed: int, places: Sequence[i
     part of a batch.
     """
     draws = _draw(seed, range(len(images)) if places is None else places)
-    if augment.crop == "pad" or augment.flip:
+    if _crops_or_mirrors(augment):
         images = _crop_and_mirror(images, augment, draws)
     strengths = augment.jitter
     if not any(strengths) and not augment.lighting:
@@ -49,9 +49,24 @@ def vary_masks(masks: Tensor, augment: AugmentSettings, seed: int, places: Seque
 
     Pixels of the padding become `fill`.
     """
-    if augment.crop != "pad" and not augment.flip:
+    if not _crops_or_mirrors(augment):
         return masks
     return _crop_and_mirror(masks.unsqueeze(1), augment, _draw(seed, places), fill).squeeze(1)
+
+
+def are_mirrored(augment: AugmentSettings, seed: int, places: Sequence[int]) -> list[bool]:
+    """Tell which images at some places of a batch are mirrored, for those who cut and mirror each by itself."""
+    found: list[bool] = _is_mirrored(augment, _draw(seed, places)).tolist()
+    return found
+
+
+def _is_mirrored(augment: AugmentSettings, draws: dict[str, Tensor]) -> Tensor:
+    return draws["mirror"] < (0.5 if augment.flip else 0.0)
+
+
+def _crops_or_mirrors(augment: AugmentSettings) -> bool:
+    """Tell whether batches are cropped or mirrored; parts of the files' own pixels were, image by image."""
+    return augment.crop == "pad" or (augment.flip and not augment.crops_files)
 
 
 def _draw(seed: int, places: Sequence[int]) -> dict[str, Tensor]:
@@ -103,7 +118,7 @@ def _crop_and_mirror(images: Tensor, augment: AugmentSettings, draws: dict[str, 
     Where both are done they are one gather: every output pixel says which row and column it comes from.
     """
     padding = augment.padding if augment.crop == "pad" else 0
-    is_mirrored = draws["mirror"] < (0.5 if augment.flip else 0.0)
+    is_mirrored = _is_mirrored(augment, draws)
     if not padding:
         return torch.where(moved(is_mirrored, images.device).view(-1, 1, 1, 1), images.flip(3), images)
     count, _, height, width = images.shape

@@ -10,8 +10,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
+from autoslim_cli.data.augment import are_mirrored
 from autoslim_cli.data.batch import Batch, Tree, chosen, images_in
 from autoslim_cli.data.folder import ImageFiles
 from autoslim_cli.data.transforms import by_policy, centre, fit, moved, random_part, to_channels
@@ -84,9 +85,8 @@ class ArraySource:
         """Yield batches of random parts."""
         _, height, width = self.shape
         for indices, seed in batches:
-            keys = [RandomPart(seed_from(seed, place), augment) for place in places]
-            images = zip(self._originals(indices), keys, strict=True)
-            yield torch.stack([key.of(image, None, height, width)[0] for image, key in images]), self.labels[indices]
+            images = zip(self._originals(indices), _parts(augment, seed, places), strict=True)
+            yield torch.stack([part.of(image, None, height, width)[0] for image, part in images]), self.labels[indices]
 
     def _originals(self, indices: Tensor) -> Tensor:
         return to_channels(self.images[moved(indices, self.images.device)], self.shape[0])
@@ -94,15 +94,25 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class RandomPart:
-    """What one image's random part is drawn by."""
+    """What one image's random part is drawn by, and whether that is mirrored."""
 
     seed: int
     augment: AugmentSettings
+    is_mirrored: bool
 
     def of(self, image: Tensor, mask: Tensor | None, height: int, width: int) -> tuple[Tensor, Tensor | None]:
         """Return the part of an image (uint8: channels, rows, columns) and of its mask (rows, columns), if any."""
         image, mask = random_part(image, mask, height, width, self.augment, self.seed)
-        return by_policy(image, self.augment.policy, self.seed), mask
+        image = by_policy(image, self.augment.policy, self.seed)
+        if not self.is_mirrored:
+            return image, mask
+        return image.flip(-1), None if mask is None else mask.flip(-1)
+
+
+def _parts(augment: AugmentSettings, seed: int, places: Sequence[int]) -> list[RandomPart]:
+    """Return what the images at some places of a batch are cut by, which is drawn by its seed."""
+    mirrored = are_mirrored(augment, seed, places)
+    return [RandomPart(seed_from(seed, n), augment, is_it) for n, is_it in zip(places, mirrored, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         self.files, self.labels, self.shape = files, files.labels, shape
         self.masks, self.at_own_scale = masks, at_own_scale
-        self.workers = Workers(copy(self), workers)
+        self.workers = Workers(copy(self), workers, _by_pixel)
 
     @cached_property
     def digest(self) -> str:
@@ -164,14 +174,10 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
     def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches of random parts."""
         return self._load(
-            [
-                (index, RandomPart(seed_from(seed, place), augment))
-                for place, index in zip(places, indices.tolist(), strict=True)
-            ]
-            for indices, seed in batches
+            list(zip(indices.tolist(), _parts(augment, seed, places), strict=True)) for indices, seed in batches
         )
 
-    def _load(self, batches: Iterable[list[tuple[int, RandomPart | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _load(self, batches: Iterable[Sequence[tuple[int, RandomPart | None]]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches that workers decode."""
         return self.workers.load(batches)
 
@@ -189,7 +195,8 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         else:
             image = centre(image, height, width) if self.at_own_scale else fit(image, height, width)
             mask = None if mask is None else fit(mask.unsqueeze(0), height, width, nearest=True).squeeze(0)
-        return image.contiguous(), self.labels[index] if mask is None else mask.contiguous()
+        image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # as decoders write it
+        return image, self.labels[index] if mask is None else mask.contiguous()
 
     def _mask(self, index: int, image: Tensor) -> Tensor | None:
         """Return an image's mask (uint8: rows, columns), if it has one.
@@ -273,3 +280,9 @@ class HeldSource:
 def _fitted_keys(indices: Tensor) -> list[tuple[int, RandomPart | None]]:
     """Return the keys by which a FileSource hands out fitted images."""
     return [(index, None) for index in indices.tolist()]
+
+
+def _by_pixel(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return a batch of images with the channels last in memory, as they were decoded and as networks take them."""
+    images, targets = default_collate([(image.permute(1, 2, 0), target) for image, target in items])
+    return images.permute(0, 3, 1, 2), targets

@@ -10,7 +10,7 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.provenance import refuse_another_network, refuse_another_normalisation
+from autoslim_cli.files.provenance import difference, refuse_another_network, refuse_another_normalisation
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
@@ -134,10 +134,10 @@ class BaseNetwork:
         """
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, commands("train-supernet"))
         again = commands("train-supernet", "--force")
-        described = (self.architecture, self.full, self.switches)
-        if (facts["model"], facts["channels"], facts.get("switches", {})) != described:
+        described = {"model": self.architecture, "channels": self.full, "switches": self.switches}
+        if why := difference({"switches": {}, **{k: facts[k] for k in described if k in facts}}, described):
             raise ArtifactError(
-                f"{path}: trained for another model or supernet than the recipe now describes; "
+                f"{path}: trained for another model or supernet than the recipe now describes ({why}); "
                 f"restore the recipe, or train again with `{again}`"
             )
         refuse_another_normalisation(path, facts, recipe.sections("data")["data"])

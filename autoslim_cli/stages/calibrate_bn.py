@@ -16,7 +16,7 @@ from autoslim_cli.files.provenance import current_facts, keeping_the_old
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
 from autoslim_cli.slimming.base_network import width_name
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin, say_how_it_was_trained
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 from autoslim_cli.training.score import Score, measured
 
@@ -66,6 +66,7 @@ def calibrate_bn(
             raise UsageError(f"{path}: called {name}, as one of --widths is; rename it")
         wanted[name] = read_channels(path, network, costs, bounded=True)
     supernet = load_supernet(project)
+    say_how_it_was_trained(project)
     made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
     settings, task, ranks, rows = recipe.calibrate, project.task, project.ranks, list[dict[str, Any]]()
     uncalibrated, say = f"uncalibrated_{task.metric.name}", project.reporter.say

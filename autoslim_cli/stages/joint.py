@@ -15,10 +15,10 @@ from autoslim_cli.stages.retrain import end_training, glance, on_test_images, se
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
 from autoslim_cli.training.measure import running_averages
+from autoslim_cli.training.opening import task_of
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.sandwich import run_switches, sandwich_step
 from autoslim_cli.training.score import measured
-from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 STATE_FILE = "joint.resume.pt"

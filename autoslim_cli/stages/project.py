@@ -10,7 +10,8 @@ import torch
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
-from autoslim_cli.files.provenance import made_from
+from autoslim_cli.files.checkpoint import SUPERNET, read_facts
+from autoslim_cli.files.provenance import decisive, difference, made_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.summary import verdict
@@ -25,8 +26,8 @@ from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import weights_digest
 from autoslim_cli.training.distributed import Ranks, join_ranks
+from autoslim_cli.training.opening import task_digest, task_of
 from autoslim_cli.training.task import Task
-from autoslim_cli.training.tasks import task_digest, task_of
 
 SUPERNET_FILE = "supernet.safetensors"
 
@@ -86,6 +87,15 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
     path = path or project.directory / SUPERNET_FILE
     digest, commands = project.images.digest, project.commands
     return project.network.load_supernet(path, project.recipe, digest, commands, same_holdout=same_holdout)
+
+
+def say_how_it_was_trained(project: Project) -> None:
+    """Tell in what the training of the supernet differs from what the recipe says now; it is taken as it is."""
+    path, sections = project.directory / SUPERNET_FILE, ("data", "space", "supernet", "train")
+    then = decisive(read_facts(path, SUPERNET, "")["made_from"])["recipe"]
+    now = Recipe.decisive(project.recipe.sections(*sections))
+    if why := difference({name: then.get(name) for name in sections}, now):
+        project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
 
 
 def origin(

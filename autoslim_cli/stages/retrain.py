@@ -28,10 +28,10 @@ from autoslim_cli.training.measure import (
     keeps_initial_statistics,
     running_averages,
 )
+from autoslim_cli.training.opening import task_of
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.score import Score, measured
 from autoslim_cli.training.task import Task
-from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 

@@ -23,7 +23,7 @@ from autoslim_cli.searching.preparation import check_reach, prepared, refuse_set
 from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.searching.telling import progress, said, told
 from autoslim_cli.stages.answers import file_of, write_answer
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin, say_how_it_was_trained
 from autoslim_cli.stages.retrain import refuse_retraining
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial
@@ -122,6 +122,7 @@ def _opened(
     recipe, network, settings = project.recipe, project.network, project.recipe.search
     path, task = project.directory / LOG_FILE, project.task
     supernet, ranks = load_supernet(project), project.ranks
+    say_how_it_was_trained(project)
     (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
     begun = (rows or [{}])[0]
     problem, scorer = prepared(

@@ -22,10 +22,10 @@ from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
+from autoslim_cli.training.opening import task_of
 from autoslim_cli.training.sandwich import supernet_step
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
-from autoslim_cli.training.tasks import task_of
 from autoslim_cli.training.trained import trained
 
 STATE_FILE = "supernet.resume.pt"
@@ -88,9 +88,9 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in widths.items())
     kind = "slimmable network" if network.switches else "supernet"
     say(f"{kind} of {recipe.model.name} on {project.device}: FLOPs {text}; {len(images)} images")
-    glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
-
     ranks, batch = project.ranks, recipe.evaluate.batch
+    glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
+    holdout.decode(rank=ranks.rank, size=ranks.size)  # its last images are looked at when hours of training are over
 
     def scores_on(some: Images) -> dict[str, Score]:
         return scores_at(

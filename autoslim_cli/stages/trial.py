@@ -13,8 +13,8 @@ from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.loop import fit
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
+from autoslim_cli.training.opening import task_of
 from autoslim_cli.training.score import Score
-from autoslim_cli.training.tasks import task_of
 
 
 def trial(project: Project, channels: Channels) -> Score:

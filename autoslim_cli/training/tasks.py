@@ -1,22 +1,16 @@
-"""The built-in tasks, and the user's own."""
+"""The built-in tasks of images: naming classes or labels, segmentation, super-resolution."""
 
 import functools
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from autoslim_cli.data.batch import Each, Tree, images_in, mapped, shapes
-from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
-from autoslim_cli.files.metric import AP, AP50, TOP1, Metric
-from autoslim_cli.own_code import load_factory, source_of
-from autoslim_cli.recipe.schema import Recipe, TaskSettings, TrainSettings
-from autoslim_cli.training.average_precision import THRESHOLDS, average_precision, rows_of
+from autoslim_cli.data.batch import Tree, images_in, mapped, shapes
+from autoslim_cli.errors import UsageError
+from autoslim_cli.files.metric import TOP1, Metric
 from autoslim_cli.training.task import Task, l1, l2
 
 AUXILIARY = 0.5
@@ -222,90 +216,6 @@ def multi_label(labels: int) -> Task:
     )
 
 
-def detection(classes: int, part: str, metric: str = "ap") -> Task:
-    """Return the task of finding objects in boxes: the losses that a detector computes itself, and AP as COCO has it.
-
-    Their sum is trained and measured; `classes` counts the background, as torchvision does. Smaller networks learn from
-    the targets as the largest does: which of its boxes belong to which of theirs is not defined.
-    """
-
-    def to_network(targets: Any) -> Each:
-        if not isinstance(targets, Each) or not all(map(_is_objects, targets)):
-            raise UsageError(
-                "detection expects for each image {boxes: (objects, 4), labels: (objects,)}, labels of int64 and boxes "
-                f"as left, top, right, bottom, but the data gives {shapes(targets)}"
-            )
-        given = [_without_crowds(objects) for objects in targets]
-        labels, boxes = (torch.cat([objects[key] for objects in given]) for key in ("labels", "boxes"))
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise UsageError(
-                f"detection expects labels below model.classes ({classes}, with the background as 0), but the data "
-                f"gives {int(labels.min())} to {int(labels.max())}"
-            )
-        if bool((empty := (boxes[:, 2:] <= boxes[:, :2]).any(1)).any()):
-            raise UsageError(
-                "detection expects boxes as left, top, right, bottom that are wider and higher than nothing, but the "
-                f"data gives {boxes[empty][0].tolist()}"
-            )
-        return Each(cast(list[Tree], given))
-
-    def check(losses: object, _targets: object) -> None:
-        given = losses.values() if isinstance(losses, Mapping) else [losses]
-        if not given or not all(isinstance(one, Tensor) and not one.dim() for one in given):
-            raise UsageError(
-                "detection expects a network that gives its losses of images and targets in training mode, as "
-                f"{{classification: (), bbox_regression: ()}}, but it gives {shapes(losses)}"
-            )
-
-    def loss(losses: Mapping[str, Tensor], _targets: object) -> Tensor:
-        return torch.stack(list(losses.values() if isinstance(losses, Mapping) else [losses])).sum()
-
-    def statistics(found: Any, targets: Any) -> Tensor:
-        if not isinstance(found, Sequence) or len(found) != len(targets) or not all(map(_is_found, found)):
-            raise UsageError(
-                "detection expects for each image {boxes: (found, 4), labels: (found,), scores: (found,)} in eval "
-                f"mode, but the network gives {shapes(found)}"
-            )
-        return torch.cat([rows_of(one, objects) for one, objects in zip(found, targets, strict=True)]).flatten()
-
-    thresholds = {"ap": THRESHOLDS, "ap50": THRESHOLDS[:1]}[metric]
-    return Task(
-        name="detection",
-        metric={"ap": AP, "ap50": AP50}[metric],
-        check=check,
-        to_network=to_network,
-        loss=loss,
-        statistics=statistics,
-        adds_up=False,
-        score=lambda rows, _: average_precision(rows, thresholds),
-        distillation=None,
-        part=part,
-    )
-
-
-def _is_objects(objects: object) -> bool:
-    """Tell whether these are boxes and labels of as many objects."""
-    boxes, labels = (objects.get(key) if isinstance(objects, Mapping) else None for key in ("boxes", "labels"))
-    if not isinstance(boxes, Tensor) or not isinstance(labels, Tensor):
-        return False
-    return labels.dim() == 1 and labels.dtype == torch.int64 and boxes.shape == (len(labels), 4)
-
-
-def _without_crowds(objects: Any) -> dict[str, Tensor]:
-    """Return the objects of an image that are one each: crowds are not learned, and do not count."""
-    if "iscrowd" not in objects:
-        return dict(objects)
-    single, count = objects["iscrowd"] == 0, len(objects["boxes"])
-    return {name: one[single] if one.dim() and len(one) == count else one for name, one in objects.items()}
-
-
-def _is_found(found: object) -> bool:
-    """Tell whether these are boxes, labels and scores of as many boxes."""
-    if not isinstance(found, Mapping) or not _is_objects(found):
-        return False
-    return isinstance(found.get("scores"), Tensor) and len(found["scores"]) == len(found["boxes"])
-
-
 def _parts(outputs: Any) -> dict[str, Tensor]:
     """Return a segmentation network's outputs by name, that which is scored first. Raises KeyError without it."""
     if isinstance(outputs, Mapping):
@@ -318,82 +228,3 @@ def _parts(outputs: Any) -> dict[str, Tensor]:
 def _main(outputs: object) -> Tensor:
     """Return the output that is scored."""
     return next(iter(_parts(outputs).values()))
-
-
-def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = None) -> Task:
-    """Return a recipe's task; `training` are the settings of a training, which may smooth labels.
-
-    Raises UsageError naming the recipe key for what does not fit together.
-    """
-    settings, classes = recipe.task, recipe.model.classes
-    smoothing = training.label_smoothing if training else 0.0
-    if smoothing and settings.name not in ("classification", "segmentation"):
-        raise UsageError(f"label_smoothing: of classification and segmentation, not of {settings.name}; leave it out")
-    if settings.is_own:
-        return _guarded(replace(_own(settings, directory), name=settings.name), "task.name: its")
-    if settings.name != "super-resolution" and classes is None:
-        raise UsageError(f"model.classes is missing: {settings.name} wants as many outputs as there are classes")
-    if settings.of_boxes and not recipe.model.trace:
-        raise UsageError(
-            "model.trace is missing: of a detector a part is slimmed, as backbone, while the rest keeps its channels"
-        )
-    built: dict[str, Callable[[int], Task]] = {
-        "classification": lambda classes: classification(classes, smoothing),
-        "segmentation": lambda classes: segmentation(classes, settings.ignored, smoothing),
-        "super-resolution": lambda _: super_resolution(settings.enlarges, settings.distill or "l2"),
-        "multi-label": multi_label,
-        "detection": lambda classes: detection(classes, recipe.model.trace, settings.metric or "ap"),
-    }
-    return _guarded(built[settings.name](classes or 0), f"task {settings.name}: its")
-
-
-def task_digest(settings: TaskSettings, directory: Path) -> dict[str, str]:
-    """Return `sha256:...` of the code of the user's own task, by its name among what an artifact is made from."""
-    if not settings.is_own:
-        return {}
-    load_factory(settings.name, directory, "task.name")
-    return {"task": f"sha256:{hashlib.sha256(source_of(settings.name, directory)).hexdigest()}"}
-
-
-def _own(settings: TaskSettings, directory: Path) -> Task:
-    """Return the user's own task."""
-    factory = load_factory(settings.name, directory, "task.name")
-    try:
-        task = factory(**settings.args)
-    except Exception as error:
-        raise UsageError(f"task.args: {settings.name} cannot be built: {_said(error)}") from None
-    if not isinstance(task, Task):
-        raise UsageError(f"task.name: {settings.name} gave {type(task).__name__}, not an autoslim_cli.Task")
-    return task
-
-
-def _guarded(task: Task, whose: str) -> Task:
-    """Return a task whose functions say in one line what they were given when they failed."""
-    functions = {field.name: getattr(task, field.name) for field in fields(task)}
-    guarded: dict[str, Any] = {
-        name: _told(f"{whose} {name}", function) for name, function in functions.items() if callable(function)
-    }
-    return replace(task, **guarded)
-
-
-def _told(what: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that says in one line what it was given when it failed."""
-
-    @functools.wraps(function)
-    def told(*given: Any) -> Any:
-        try:
-            return function(*given)
-        except AutoslimError:
-            raise
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            of = " and ".join(shapes(one) for one in given)
-            raise UsageError(f"{what} failed on {of}: {_said(error)}") from None
-
-    return told
-
-
-def _said(error: Exception) -> str:
-    """Return what an error is and says, in one line."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"[:300]

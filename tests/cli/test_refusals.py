@@ -5,7 +5,9 @@ import json
 import pytest
 import torch
 
+from autoslim_cli.data.folder import list_images
 from autoslim_cli.files import atomic
+from autoslim_cli.seeds import generator
 from autoslim_cli.training.score import Score
 
 
@@ -361,3 +363,22 @@ def test_an_image_that_cannot_be_read(refuse, recipe):
                 (recipe / part / label / f"{number}.png").write_bytes(b"no image")
     line = refuse(1, "train-supernet", "-r", recipe, "data.name=image-folder", "data.path=.", "data.holdout=2")
     assert ".png cannot be read as an image" in line
+
+
+def test_a_damaged_image_of_the_holdout_is_met_before_the_training(refuse, recipe):
+    """The looks after each epoch see a part of the holdout; all of it is scored when the training is over."""
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (recipe / part / label).mkdir(parents=True)
+            for number in range(20):
+                Image.new("L", (8, 8), number).save(recipe / part / label / f"{number}.png")
+    files = list_images(recipe, "train")
+    last = torch.randperm(len(files.names), generator=generator(0, "holdout"))[:8][-1]
+    damaged = files.directory / files.names[last]
+    damaged.write_bytes(b"no image")
+    data = ("data.name=image-folder", "data.path=.", "data.holdout=8", "evaluate.images=4", "train.batch=8")
+    line = refuse(1, "train-supernet", "-r", recipe, *data)
+    assert f"{damaged} cannot be read as an image" in line
+    assert not (recipe / "supernet.metrics.jsonl").exists()

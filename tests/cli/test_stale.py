@@ -106,7 +106,7 @@ def test_an_edited_network_is_seen(autoslim, refuse, own, edit):
     assert "another network" in refuse(4, "evaluate", own / "model-60pct.safetensors", *SHORT)
     with pytest.raises(ArtifactError, match="another network"):
         SlimmableNetwork.load(own / "supernet.safetensors", trust=True)
-    said = autoslim("run", "--flops", "60%", *recipe, "--force").stderr
+    said = autoslim("run", "--flops", "60%", *recipe).stderr
     assert "supernet.safetensors is stale: " in said
     assert "is there and current" not in said
     stale = [row for row in said.splitlines() if " is stale: network was sha256:" in row]
@@ -244,7 +244,7 @@ def test_edited_weights_are_seen(autoslim, own):
     assert "is there and current" in autoslim(*start).stderr
     tensors = safetensors.torch.load_file(weights)
     safetensors.torch.save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, weights)
-    assert "supernet.safetensors is stale: weights was sha256:" in autoslim(*start, "--force").stderr
+    assert "supernet.safetensors is stale: weights was sha256:" in autoslim(*start).stderr
 
 
 def test_an_added_image_is_seen(autoslim, refuse, recipe):
@@ -258,7 +258,7 @@ def test_an_added_image_is_seen(autoslim, refuse, recipe):
     assert "is there and current" in autoslim("train-supernet", "-r", recipe, *data, "--resume").stderr
     Image.new("L", (8, 8), 99).save(recipe / "train/a/one-more.png")
     assert "trained with other images" in refuse(4, "search", "--flops", "60%", "-r", recipe, *data)
-    said = autoslim("train-supernet", "-r", recipe, *data, "--resume", "--force").stderr
+    said = autoslim("train-supernet", "-r", recipe, *data, "--resume").stderr
     assert "supernet.safetensors is stale: images was sha256:" in said
     retrain = ("retrain", "--width", "1", "-r", recipe, *data, "retrain.epochs=1", "retrain.batch=8", "--resume")
     autoslim(*retrain)
@@ -286,7 +286,7 @@ def test_a_finished_supernet_is_not_trained_over_unless_that_is_asked_for(autosl
     assert "--force" in done.stderr.splitlines()[-1]
     assert path.read_bytes() == before
     assert not (worked / "arch-50pct.json").exists()
-    said = autoslim("train-supernet", "-r", worked, "train.epochs=1", "--force").stderr
+    said = autoslim("train-supernet", "-r", worked, "train.epochs=1").stderr
     assert "the one that was there is kept as supernet.old-1.safetensors" in said
     assert (worked / "supernet.old-1.safetensors").read_bytes() == before
     assert path.read_bytes() != before
@@ -432,3 +432,19 @@ def test_a_symbolic_link_is_followed(autoslim, worked, tmp_path):
     assert json.loads((disk / "arch-45pct.json").read_text())["found"]["strategy"] == "uniform"
     assert (disk / "search.old-1.jsonl").exists()
     assert (disk / "subnet-width-0.5.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", [("search", "--flops", "60%"), ("calibrate-bn", "--widths", "0.5")])
+def test_a_supernet_that_was_trained_with_other_settings_is_taken_and_that_is_said(autoslim, worked, command):
+    assert "other settings" not in autoslim(*command, "-r", worked, "train.save_minutes=3").stderr
+    said = autoslim(*command, "-r", worked, "train.lr=0.2").stderr
+    assert (
+        "supernet.safetensors was trained with other settings, and is taken as it is: train.lr was 0.1, is 0.2" in said
+    )
+
+
+def test_the_refusal_of_another_supernet_says_what_changed(refuse, worked):
+    assert "(model.args.width was 8, is 12)" in refuse(
+        4, "search", "--flops", "60%", "-r", worked, "model.args.width=12"
+    )
+    assert "(channels.conv1 was 12, is 8)" in refuse(4, "search", "--flops", "60%", "-r", worked, "supernet.width=1")

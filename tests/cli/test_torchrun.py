@@ -1,4 +1,4 @@
-"""Two processes share the work of every stage and do what one does; both are real processes over gloo."""
+"""Several processes share the work of every stage and do what one does; all are real processes over gloo."""
 
 import contextlib
 import json
@@ -170,19 +170,38 @@ def without_norms(recipe):
     return recipe
 
 
-def test_two_processes_train_what_one_does(without_norms, tmp_path, autoslim_json, one_thread):
+def test_three_processes_train_what_one_does(without_norms, tmp_path, autoslim_json, one_thread):
     """Without BN nothing depends on who computes which image: sums differ by their order alone."""
     recipe = without_norms
     alone = shutil.copytree(recipe, tmp_path / "alone")
-    settings = ("train.batch=63", "train.lr=0.05", "data.augment.color_jitter=0.2")  # 31 and 32 images
-    done = torchrun(2, "train-supernet", "-r", recipe, *settings, "--json")
+    settings = ("train.batch=64", "train.lr=0.05", "data.augment.color_jitter=0.2")  # 21, 21 and 22 images
+    done = torchrun(3, "train-supernet", "-r", recipe, *settings, "--json")
     assert done.returncode == 0, done.stderr
-    together = json.loads(done.stdout)  # one object: the second process prints nothing
+    together = json.loads(done.stdout)  # one object: the other processes print nothing
     expected = autoslim_json("train-supernet", "-r", alone, *settings)
     assert_close(recipe / "supernet.safetensors", alone / "supernet.safetensors", rtol=1e-3, atol=1e-5)
     for name, row in expected["widths"].items():
         assert together["widths"][name] == pytest.approx(row, rel=1e-3)
     assert not (recipe / "supernet.resume.pt").exists()
+
+
+def test_two_machines_train_what_one_process_does(without_norms, tmp_path, autoslim_json, one_thread):
+    """Each has a torchrun of its own, which meet at an address; what they share is a directory."""
+    alone = shutil.copytree(without_norms, tmp_path / "alone")
+    settings = ("train.epochs=1", "train.lr=0.05", "--json")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    machine = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    machine += ["--rdzv-backend=c10d", f"--rdzv-endpoint={place}", "--rdzv-id=job", "-m", "autoslim_cli"]
+    command = [*machine, "train-supernet", "-r", str(without_norms), *settings]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    (result,) = [out for out, _ in said if out]
+    autoslim_json("train-supernet", "-r", alone, *settings[:-1])
+    assert_close(without_norms / "supernet.safetensors", alone / "supernet.safetensors", rtol=1e-3, atol=1e-5)
+    assert json.loads(result)["supernet"] == str(without_norms / "supernet.safetensors")
 
 
 def test_each_process_draws_sub_networks_of_its_own(without_norms, tmp_path, autoslim_json, one_thread, monkeypatch):

@@ -35,7 +35,7 @@ from autoslim_cli.slimming.forks import ForkedEvaluator
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.evaluate import untrained_model
-from autoslim_cli.training.tasks import detection
+from autoslim_cli.training.detection import detection
 
 pytestmark = pytest.mark.slow
 

@@ -294,6 +294,21 @@ def test_batches_reach_a_device_without_waiting_for_it(tmp_path, kept, colours):
     assert not copies.waited_for
 
 
+@pytest.mark.parametrize("shape", [(3, 12, 16), (1, 8, 8), (3, 5, 1), (3, 1, 5), (1, 1, 1), (3, 1, 1)])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_pixels_are_brought_to_the_mean_and_deviation(shape, several, order):
+    channels = shape[0] if several else 1
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    pixels = noise(7, *shape)
+    source = ArraySource(pixels, torch.zeros(7, dtype=torch.int64), shape, CPU)
+    images = all_images(source, DataSettings(name="digits", holdout=1, mean=mean, std=std), model_of(*shape), CPU)
+    given, _ = images._normalised((pixels.to(memory_format=order), torch.zeros(7)))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+    assert torch.equal(given, (pixels.float() / 255 - mean) / std)  # to the last bit
+    assert given.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_erasing_sets_a_rectangle_to_the_mean():
     erased = erase(torch.ones(4000, 1, 16, 12), 0.25, 3, range(4000))[:, 0] == 0
     shares = erased.float().mean((1, 2))

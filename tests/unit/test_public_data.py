@@ -12,7 +12,7 @@ from PIL import Image
 from autoslim_cli.data.batch import Each
 from autoslim_cli.data.image_sets import ImageSets
 from autoslim_cli.recipe.loading import load_recipe
-from autoslim_cli.training.tasks import task_of
+from autoslim_cli.training.opening import task_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 COUNT = 10

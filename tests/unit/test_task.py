@@ -13,10 +13,11 @@ from autoslim_cli.files.channel_config import Found, Holdout
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.searching.problem import Problem
 from autoslim_cli.training.measure import evaluate
+from autoslim_cli.training.opening import task_of
 from autoslim_cli.training.sandwich import sandwich_step
 from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import l1
-from autoslim_cli.training.tasks import classification, multi_label, segmentation, super_resolution, task_of
+from autoslim_cli.training.tasks import classification, multi_label, segmentation, super_resolution
 
 CLASSES, SIDE = 4, 6
 
