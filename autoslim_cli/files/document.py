@@ -39,6 +39,8 @@ def refuse_format(path: Path, values: dict[str, Any], wanted: str, what: str, or
     """Raise ArtifactError, which says what a file is, if its JSON object is of another format than a wanted one."""
     if values.get("format") == wanted:
         return
+    if str(given := values.get("format")).partition("/")[0] == wanted.partition("/")[0]:
+        raise ArtifactError(f"{path}: a {what} of another version, {given} and not {wanted}; {origin}")
     if (kind := what_is(path)) not in (None, DOCUMENT):
         raise ArtifactError(f"{path}: {kind}, not a {what}; {origin}")
     raise ArtifactError(f'{path}: not a {what}: it must be a JSON object with "format": "{wanted}"; {origin}')
