@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from autoslim_cli.files.channel_config import ChannelConfig, Cost, Found, Holdout, LatencyFacts
-from autoslim_cli.files.facts import ModelFacts, Origin, SupernetFacts
+from autoslim_cli.files.facts import LearnedFrom, ModelFacts, Origin, SupernetFacts
 from autoslim_cli.latency.suite import Suite, SuiteLayer, SuiteNetwork
 from autoslim_cli.latency.suite_times import SuiteDevice, SuiteTimes
 from autoslim_cli.latency.table import Check, Correction, Device, LatencyTable, LayerTimes, Measured
@@ -33,7 +33,7 @@ MODELS: dict[str, type[BaseModel]] = {
     model.__name__: model
     for model in (
         *(ChannelConfig, Cost, LatencyFacts, Found, Holdout),
-        *(SupernetFacts, ModelFacts, Origin),
+        *(SupernetFacts, ModelFacts, LearnedFrom, Origin),
         *(LatencyTable, Device, LayerTimes, Measured, Correction, Check),
         *(Suite, SuiteLayer, SuiteNetwork, SuiteTimes, SuiteDevice),
     )

@@ -106,6 +106,7 @@ def info(
     """Show a network's layer table, FLOPs and parameters, its difference from the base network, fvcore's verdict."""
     reporter = reporter_of(verbose)
     with loading(reporter):
+        from autoslim_cli.files.learned import shortened
         from autoslim_cli.stages.inspect import info as stage
     size = _shape(shape) if shape else None
     model, directory = _model(what, size or (3, 224, 224), classes, arg or [], trace)
@@ -137,6 +138,8 @@ def info(
         print(f"around {around:>14,}   FLOPs of what is not slimmed, as detection heads: about, and in no budget")
     if latency := result.get("latency"):
         print(f"latency{latency['predicted_ms']:>15.4g} ms, predicted for {latency['device']}")
+    if names := result.get("learned_from", {}).get("class_names"):
+        print(f"classes{len(names):>15,}   {shortened(names)}")
     for note in result["notes"]:
         print(f"pinned: {note}")
     if what.endswith(".json"):

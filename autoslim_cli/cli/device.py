@@ -25,6 +25,7 @@ from autoslim_cli.errors import UsageError
 if TYPE_CHECKING:
     from autoslim_cli.latency.summary import Summary
     from autoslim_cli.stages.export import Exported
+    from autoslim_cli.stages.load_lines import Form
 
 Batch = Annotated[int, typer.Option(min=1, max=2**20, help="Images in one forward.")]
 
@@ -156,7 +157,7 @@ def export(
         with loading(reporter):
             from autoslim_cli.stages import export as stage
 
-        result = stage.export(path, cast("stage.Form", form), batch=batch, fold_bn=fold_bn, trust=trust)
+        result = stage.export(path, cast("Form", form), batch=batch, fold_bn=fold_bn, trust=trust)
         if as_json:
             print_json(result)
             return
@@ -181,7 +182,10 @@ def export(
 
 
 def print_exported(result: "Exported") -> None:
-    """Print what was written, how close it is, what it costs, and how it loads."""
+    """Print what was written, how close it is, what it costs, what it takes and gives, and how it loads."""
+    from autoslim_cli.files.learned import shortened
+    from autoslim_cli.stages.preprocessing import in_words
+
     before, after = result["before"], result["after"]
     shape = "x".join(str(size or "any") for size in result["input"])
     weights = "" if result["trained"] else ", random weights"
@@ -194,6 +198,9 @@ def print_exported(result: "Exported") -> None:
         f"{after['flops']:,} FLOPs and {after['params']:,} parameters{folded}; the base network has "
         f"{before['flops']:,} and {before['params']:,}"
     )
+    print(f"input: {in_words(result['preprocessing'])}")
+    if names := result["class_names"]:
+        print(f"outputs: {len(names):,} classes, in the order {shortened(names)}")
     print(f"{result['bytes']:,} bytes, from {result['source_bytes']:,}; it loads without autoslim:")
     for line in result["loads"]:
         print(f"    {line}")

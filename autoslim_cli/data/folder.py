@@ -64,14 +64,15 @@ class Names(Sequence[str]):
 class ImageFiles:
     """Files of one part of an image folder: names relative to its directory, and what belongs to each.
 
-    `labels` are classes (int64: images), or 0 or 1 for each label (uint8: images, labels); `masks` are further files.
-    `others` counts by suffix the files that are not read.
+    `labels` are classes (int64: images), or 0 or 1 for each label (uint8: images, labels), and `class_names` what these
+    are called; `masks` are further files. `others` counts by suffix the files that are not read.
     """
 
     directory: Path
     names: Sequence[str]
     labels: Tensor
     masks: Sequence[str] = ()
+    class_names: Sequence[str] = ()
     others: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -113,11 +114,11 @@ class ImageFiles:
     def select(self, chosen: Tensor) -> "ImageFiles":
         """Return some of the files by their places (int64: images)."""
         names, masks = (Names(some[place] for place in chosen.tolist() if some) for some in (self.names, self.masks))
-        return ImageFiles(self.directory, names, self.labels[chosen], masks, self.others)
+        return ImageFiles(self.directory, names, self.labels[chosen], masks, self.class_names, self.others)
 
 
 def list_images(root: Path, part: Part) -> ImageFiles:
-    """List one part of an image folder: by class, then by name.
+    """List one part of an image folder: by class, then by name. Labels are those of the training part's classes.
 
     Raises UsageError for a missing directory, a class without images, or one that the training part lacks.
     """
@@ -139,7 +140,7 @@ def list_images(root: Path, part: Part) -> ImageFiles:
     if not names:
         raise UsageError(f"data.path: no images in the class directories of {directory}{_only(others)}")
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
-    return ImageFiles(directory, names, labels, others=others)
+    return ImageFiles(directory, names, labels, class_names=classes, others=others)
 
 
 def list_unlabelled(root: Path, part: Part) -> ImageFiles:
@@ -167,7 +168,7 @@ def list_masked(root: Path, part: Part) -> ImageFiles:
     if lonely := next((name for name in names if _stem(name) not in masks), None):
         raise UsageError(f"data.path: {directory / lonely} has no mask of the same name in {directory / 'masks'}")
     labels = torch.zeros(len(names), dtype=torch.int64)
-    return ImageFiles(directory, names, labels, [masks[_stem(name)] for name in names], others)
+    return ImageFiles(directory, names, labels, [masks[_stem(name)] for name in names], others=others)
 
 
 def list_several(root: Path, part: Part) -> ImageFiles:
@@ -193,7 +194,7 @@ def list_several(root: Path, part: Part) -> ImageFiles:
             rows.append([int(value) for value in line[1:]])
     if not names:
         raise UsageError(f"data.path: no images in {path}")
-    return ImageFiles(root, names, torch.tensor(rows, dtype=torch.uint8))
+    return ImageFiles(root, names, torch.tensor(rows, dtype=torch.uint8), class_names=heads[1:])
 
 
 def _stem(name: str) -> str:

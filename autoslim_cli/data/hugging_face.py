@@ -25,6 +25,7 @@ class HubImages:
     def __init__(self, name: str, table: Any, image: str, label: str, chosen: Tensor) -> None:
         self.name, self.table, self.column, self.label, self.chosen = name, table, image, label, chosen.tolist()
         self.labels = torch.as_tensor(table[label][:])[chosen]
+        self.class_names: list[str] = table.features[label].names
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -74,11 +74,11 @@ def open_source(
         check_classes(source.labels, model, task)
         fits = len(source) * math.prod(shape) <= data.memory * 2**30
         return CachedSource(source, device) if fits else source
-    images, labels = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
+    images, labels, names = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
     check_number(labels, part, model, task, warn)
     chosen = _some(len(labels), limit, seed)
     check_classes(labels[chosen], model, task)
-    return ArraySource(images[chosen], labels[chosen], shape, device)
+    return ArraySource(images[chosen], labels[chosen], shape, device, names)
 
 
 def _listed(part: Part, data: DataSettings, directory: Path) -> ImageFiles | ImageShards | HubImages:
@@ -109,16 +109,19 @@ def _some(total: int, limit: int | None, seed: int) -> Tensor:
     return torch.randperm(total, generator=generator(seed, "limit"))[:limit].sort().values
 
 
-def _digits(part: Part) -> tuple[Tensor, Tensor]:
-    """Return the embedded handwritten digits: (images, 1, 8, 8); the last 360, of other writers, are the test set."""
+def _digits(part: Part) -> tuple[Tensor, Tensor, list[str]]:
+    """Return the embedded handwritten digits: (images, 1, 8, 8), their labels, and what these are called.
+
+    The last 360, of other writers, are the test set.
+    """
     with np.load(DIGITS_FILE, allow_pickle=False) as arrays:
         images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
     chosen = slice(None, -360) if part == "train" else slice(-360, None)
-    return images[chosen].unsqueeze(1), labels[chosen]
+    return images[chosen].unsqueeze(1), labels[chosen], [str(digit) for digit in range(10)]
 
 
-def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tensor, Tensor]:
-    """Return one of torchvision's data sets, downloaded by its own code where missing."""
+def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tensor, Tensor, list[str]]:
+    """Return one of torchvision's data sets, downloaded by its own code where missing: images, labels, class names."""
     import torchvision
 
     root = data_path(data, directory)
@@ -142,4 +145,5 @@ def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tenso
         images = images.unsqueeze(1)
     elif images.shape[-1] in (1, 3):
         images = images.permute(0, 3, 1, 2)
-    return images, torch.as_tensor(getattr(dataset, "targets", getattr(dataset, "labels", None))).long()
+    labels = torch.as_tensor(getattr(dataset, "targets", getattr(dataset, "labels", None))).long()
+    return images, labels, list(getattr(dataset, "classes", ()))

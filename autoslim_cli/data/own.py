@@ -58,6 +58,18 @@ class OwnSource(Dataset[Any]):
         """Return `sha256:...`: the data set's own `digest` if it has one, or of its code and some of its items."""
         return self._digest()
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Return what the data set says in `classes`, as torchvision's do, if that is a list of names."""
+        said = getattr(self.plain, "classes", ())
+        return said if isinstance(said, list | tuple) and all(isinstance(name, str) for name in said) else ()
+
+    @cached_property
+    def of_pixels(self) -> bool:
+        """Tell whether inputs are uint8, and so are normalised: those of the first item."""
+        inputs, _ = self.collate([self[0, None]])
+        return all(tensor.dtype == torch.uint8 for tensor in tensors(inputs))
+
     def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches of items as they are."""
         return self._load([(index, None) for index in indices.tolist()] for indices in batches)

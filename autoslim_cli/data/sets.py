@@ -13,7 +13,7 @@ from autoslim_cli.data.own import OwnSource
 from autoslim_cli.data.sources import ArraySource, Drawn, HeldSource, Source
 from autoslim_cli.data.transforms import by_policy, moved, reduced
 from autoslim_cli.errors import UsageError
-from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings
+from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings, normalisation
 from autoslim_cli.seeds import generator, seed_from
 
 CLASSIFICATION = TaskSettings()
@@ -201,10 +201,9 @@ def all_images(
     task: TaskSettings = CLASSIFICATION,
 ) -> Images:
     """Return all images of a source: the test set, or the training set with the holdout, for the final training."""
-    usual = (0.0, 1.0) if task.of_boxes else (0.5, 0.5)  # detectors normalise images themselves
     mean, std = (
-        torch.tensor(values or (none,), device=device).view(-1, 1, 1)
-        for values, none in zip((data.mean, data.std), usual, strict=True)
+        torch.tensor(values, device=device).view(-1, 1, 1)
+        for values in normalisation(data.mean, data.std, of_boxes=task.of_boxes)
     )
     enlarges = 1 if data.is_own else task.enlarges
     ignored = task.ignored if data.name == "image-masks" else None

@@ -1,14 +1,15 @@
 """Read images and classes from tar shards as WebDataset writes them, at any place: nothing is unpacked.
 
-A sample is the files of one name: `000123.jpg` and `000123.cls`, whose text is the class, counted from 0. Where each
-image begins in its shard is looked up once; so every process reads its part of every batch, and an order by seed and a
-training that goes on in the middle of an epoch work as with files of their own.
+A sample is the files of one name: `000123.jpg` and `000123.cls`, whose text is the class, counted from 0. What classes
+are called stands in `classnames.txt` beside the shards, a name a line, if it is there. Where each image begins in its
+shard is looked up once; so every process reads its part of every batch, and an order by seed and a training that goes
+on in the middle of an epoch work as with files of their own.
 """
 
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class ImageShards:
     names: Names
     labels: Tensor
     places: Tensor
+    class_names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -41,7 +43,7 @@ class ImageShards:
     def select(self, chosen: Tensor) -> "ImageShards":
         """Return some of the images by their places (int64: images)."""
         names = Names(self.names[place] for place in chosen.tolist())
-        return ImageShards(self.shards, names, self.labels[chosen], self.places[chosen])
+        return ImageShards(self.shards, names, self.labels[chosen], self.places[chosen], self.class_names)
 
     def image(self, place: int) -> Tensor:
         """Return an image, uint8 (1 or 3, rows, columns). Raises AutoslimError naming it if it is damaged."""
@@ -76,7 +78,18 @@ def list_shards(root: Path, part: Part) -> ImageShards:
             places.append((number, offset, length))
     if not names:
         raise UsageError(f"data.path: no images in {shards[0]} and its like")
-    return ImageShards(shards, Names(names), torch.tensor(labels), torch.tensor(places))
+    return ImageShards(shards, Names(names), torch.tensor(labels), torch.tensor(places), _class_names(root))
+
+
+def _class_names(root: Path) -> list[str]:
+    """Return what classes are called, if a file beside the shards says so."""
+    path = root / "classnames.txt"
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"data.path: {path} cannot be read as class names, one a line ({error})") from None
 
 
 def _shards(root: Path, part: Part) -> list[Path]:

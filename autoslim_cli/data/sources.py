@@ -43,6 +43,11 @@ class Source(Protocol):
         """Return `sha256:...` of what the set holds."""
         ...
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Return what classes, or labels, are called, in their order: nothing where the set does not tell."""
+        ...
+
     def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield batches of images resized and cropped at the centre, as `transforms.fit` does, of their places.
 
@@ -62,8 +67,11 @@ class Source(Protocol):
 class ArraySource:
     """Images that are given as one uint8 tensor (images, 1 or 3, height, width) and kept on the device."""
 
-    def __init__(self, images: Tensor, labels: Tensor, shape: Shape, device: torch.device) -> None:
+    def __init__(
+        self, images: Tensor, labels: Tensor, shape: Shape, device: torch.device, class_names: Sequence[str] = ()
+    ) -> None:
         self.images, self.labels, self.shape = images.contiguous().to(device), labels, shape
+        self.class_names = class_names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -132,6 +140,11 @@ class Encoded(Protocol):
         """Return the class of each image (int64: images), or what else belongs to it."""
         ...
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Return what classes, or labels, are called, in their order: nothing where that is not known."""
+        ...
+
     def __len__(self) -> int: ...
 
     def image(self, place: int) -> Tensor:
@@ -158,7 +171,7 @@ class FileSource(Dataset[tuple[Tensor, Tensor]]):
         masks: Masks | None = None,
         at_own_scale: bool = False,
     ) -> None:
-        self.files, self.labels, self.shape = files, files.labels, shape
+        self.files, self.labels, self.class_names, self.shape = files, files.labels, files.class_names, shape
         self.masks, self.at_own_scale = masks, at_own_scale
         self.workers = Workers(copy(self), workers, _by_pixel)
 
@@ -224,7 +237,7 @@ class CachedSource:
     """
 
     def __init__(self, source: FileSource, device: torch.device) -> None:
-        self.source, self.labels, self.device = source, source.labels, device
+        self.source, self.labels, self.class_names, self.device = source, source.labels, source.class_names, device
         self.cropped = source.cropped
         self._masks = torch.empty((len(source), *source.shape[1:]) if source.masks else 0, dtype=torch.uint8)
         self._is_decoded = torch.zeros(len(source), dtype=torch.bool)
@@ -262,6 +275,7 @@ class HeldSource:
 
     def __init__(self, inputs: Tree, targets: Tree, digest: str) -> None:
         self.inputs, self.targets, self.digest = inputs, targets, digest
+        self.class_names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return images_in(self.inputs)

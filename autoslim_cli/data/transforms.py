@@ -46,12 +46,17 @@ def fit(images: Tensor, height: int, width: int, *, nearest: bool = False) -> Te
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
-    share = 1.0 if max(height, width) <= SMALL else SHOWN
-    size = covering(rows, columns, round(height / share), round(width / share))
+    size = covering(rows, columns, *shown_size(height, width))
     how = InterpolationMode.NEAREST if nearest else InterpolationMode.BILINEAR
     resized = functional.resize(images, size, interpolation=how, antialias=True)
     fitted: Tensor = functional.center_crop(resized, [height, width])
     return fitted
+
+
+def shown_size(height: int, width: int) -> tuple[int, int]:
+    """Return the height and width that a resized image just covers, of which an input of these is the centre."""
+    share = 1.0 if max(height, width) <= SMALL else SHOWN
+    return round(height / share), round(width / share)
 
 
 def centre(images: Tensor, height: int, width: int) -> Tensor:

@@ -45,11 +45,29 @@ class Origin(_Facts):
         return self
 
 
+class LearnedFrom(_Facts):
+    """The images that a network learned from: which output is which class, and how pixels become inputs."""
+
+    class_names: list[str] = Field(
+        default=[],
+        description="In the order of the outputs, or labels; none where the data does not tell, or of more than 32,768",
+    )
+    mean: list[float] | None = Field(
+        default=None,
+        description="What pixels in [0, 1] are less, for each channel or for all; none: inputs are as a data set of "
+        "one's own gives them",
+    )
+    std: list[float] | None = Field(default=None, description="What they are then divided by")
+
+
 class ModelFacts(_Facts):
     """A plain network: a channel config, and what was measured of it."""
 
     config: dict[str, Any] = Field(description="Its channel config")
     made_from: Origin
+    learned_from: LearnedFrom | None = Field(
+        default=None, description="Of which images; none in files of earlier versions"
+    )
     test: Score | None = Field(default=None, description="Loss and score on the test set, of a retrained network")
     holdout: Score | None = Field(default=None, description="On the holdout, of a sub-network that was cut out")
     metric: Metric = Field(default=TOP1, description="What the score is")
@@ -71,6 +89,9 @@ class SupernetFacts(_Facts):
     model: Annotated[ModelSettings, Field(strict=False)]
     channels: dict[str, int] = Field(description="The largest count of every unit")
     made_from: Origin
+    learned_from: LearnedFrom | None = Field(
+        default=None, description="Of which images; none in files of earlier versions"
+    )
     switches: dict[str, dict[str, int]] = Field(default={}, description="Channels by switch, of `bn: switchable`")
     holdout: dict[str, Score] = Field(default={}, description="Scores of the largest, the base and the smallest width")
     metric: Metric = Field(default=TOP1, description="What the score is")

@@ -62,7 +62,7 @@ def current_facts(
             say(f"{path} is not used: {error}")
         return None
     has = facts.get("channels") or facts.get("config", {}).get("channels")
-    if why := difference(decisive(facts.get("made_from", {})), decisive(origin)):
+    if why := decisive_difference(facts.get("made_from", {}), origin):
         say(f"{path} is stale: {why}")
         return None
     if has != channels:
@@ -76,6 +76,14 @@ def decisive(origin: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in origin.items() if key != "versions"}
     recipe = origin.get("recipe", {})
     return {**kept, "recipe": Recipe.decisive(recipe) if isinstance(recipe, Mapping) else recipe}
+
+
+def decisive_difference(before: object, now: dict[str, Any]) -> str:
+    """Say the first value that decides the result in which two records of origin differ; nothing if there is none.
+
+    What was saved is read anew: other versions may have written as two values what is one.
+    """
+    return difference(decisive(before) if isinstance(before, dict) else before, decisive(now))
 
 
 def difference(before: object, now: object, name: str = "") -> str:
@@ -102,17 +110,6 @@ def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: st
             f"{path}: made with another network than {name} is now (its code or hyper-parameters have changed); "
             f"restore it, or make the file again with `{make}`"
         )
-
-
-def refuse_another_normalisation(path: Path, facts: dict[str, Any], data: Mapping[str, Any]) -> None:
-    """Raise ArtifactError if a network learned from images normalised otherwise than a recipe's section `data` says."""
-    then = facts["made_from"].get("recipe", {}).get("data", {})
-    for key in ("mean", "std"):
-        if key in then and then[key] != data[key]:
-            raise ArtifactError(
-                f"{path}: trained on images of data.{key}={then[key]}, but it is {data[key]} now: what it gives for "
-                f"images normalised otherwise says nothing; restore data.{key}"
-            )
 
 
 def refuse_to_lose(state: Path) -> None:

@@ -18,11 +18,16 @@ DEFAULT = "DEFAULT"
 
 @dataclass(frozen=True)
 class LibraryWeights:
-    """Weights that a library knows: what they are called, where they lie, and how they are loaded."""
+    """Weights that a library knows: what they are called, where they lie, and how they are loaded.
+
+    They learned from pixels in [0, 1] less `mean`, divided by `std`, for each channel; nothing where that is not known.
+    """
 
     name: str
     address: str
     state: Callable[[], Mapping[str, Tensor]]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def load(self, key: str) -> Mapping[str, Tensor]:
         """Return the state dict, downloaded by the library's own code where missing. Raises ArtifactError."""
@@ -60,7 +65,13 @@ def _torchvision_s(model: ModelSettings, network: str, name: str, key: str) -> L
             f"{key}: no {name} of {model.name}; there are {', '.join(known.__members__)}, or give a file"
         ) from None
     weights = known[name]
-    return LibraryWeights(name, str(weights.url), lambda: dict(weights.get_state_dict(progress=False, check_hash=True)))
+    images = weights.transforms()
+    return LibraryWeights(
+        name,
+        str(weights.url),
+        lambda: dict(weights.get_state_dict(progress=False, check_hash=True)),
+        *(tuple(getattr(images, key, None) or ()) for key in ("mean", "std")),  # detectors normalise images themselves
+    )
 
 
 def _timm_s(model: ModelSettings, network: str, name: str, key: str) -> LibraryWeights:
@@ -82,4 +93,5 @@ def _timm_s(model: ModelSettings, network: str, name: str, key: str) -> LibraryW
             trained: torch.nn.Module = timm.create_model(full, pretrained=True, **model.args)
         return trained.state_dict()
 
-    return LibraryWeights(name, f"hf-hub:{found.hf_hub_id}" if found.hf_hub_id else str(found.url), state)
+    address = f"hf-hub:{found.hf_hub_id}" if found.hf_hub_id else str(found.url)
+    return LibraryWeights(name, address, state, tuple(found.mean), tuple(found.std))

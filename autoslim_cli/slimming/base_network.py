@@ -1,6 +1,6 @@
 """Hold the network that a recipe slims, as it was read, and build it and its supernet at any channels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.provenance import difference, refuse_another_network, refuse_another_normalisation
+from autoslim_cli.files.learned import refuse_another_normalisation, refuse_other_classes
+from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
@@ -125,12 +126,21 @@ class BaseNetwork:
         return Supernet(body, self.reading, self.full, self.switches)
 
     def load_supernet(
-        self, path: Path, recipe: Recipe, images: str, commands: Commands, *, same_holdout: bool = True
+        self,
+        path: Path,
+        recipe: Recipe,
+        images: str,
+        commands: Commands,
+        class_names: Sequence[str] = (),
+        *,
+        same_holdout: bool = True,
     ) -> Supernet:
-        """Return a trained supernet; `images` is the digest of the training images, `commands` are those on the recipe.
+        """Return a trained supernet; `images` is the digest of the training images, of classes of these names.
+
+        `commands` are those on the recipe.
 
         Raises ArtifactError if it was made for another model, space or (`same_holdout`) holdout, or from another
-        network or images.
+        network, images or classes.
         """
         tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, commands("train-supernet"))
         again = commands("train-supernet", "--force")
@@ -140,7 +150,8 @@ class BaseNetwork:
                 f"{path}: trained for another model or supernet than the recipe now describes ({why}); "
                 f"restore the recipe, or train again with `{again}`"
             )
-        refuse_another_normalisation(path, facts, recipe.sections("data")["data"])
+        refuse_another_normalisation(path, facts, recipe.sections("data", "task"))
+        refuse_other_classes(path, facts, class_names)
         if same_holdout:
             _refuse_another_holdout(path, facts, recipe, again)
         refuse_another_network(path, facts, self.model.name, self.digest, again)

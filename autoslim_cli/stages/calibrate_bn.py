@@ -16,7 +16,14 @@ from autoslim_cli.files.provenance import current_facts, keeping_the_old
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
 from autoslim_cli.slimming.base_network import width_name
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin, say_how_it_was_trained
+from autoslim_cli.stages.project import (
+    SUPERNET_FILE,
+    Project,
+    learned_from,
+    load_supernet,
+    origin,
+    say_how_it_was_trained,
+)
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 from autoslim_cli.training.score import Score, measured
 
@@ -91,7 +98,7 @@ def calibrate_bn(
                 plain = supernet.extract(channels)
                 before = {uncalibrated: score(plain).value} if compare else {}
                 calibrated(plain)
-                facts = {"made_from": made_from, **measured("holdout", score(plain), before)}
+                facts = {"made_from": made_from, **measured("holdout", score(plain), before), **learned_from(project)}
                 config = config_of(network, costs, channels, built=plain)
                 if ranks.first:
                     with keeping_the_old(path, say):
@@ -127,7 +134,8 @@ def extract(project: Project, width: float) -> dict[str, Any]:
     made_from = origin(project, "data", "supernet", parents=[project.directory / SUPERNET_FILE])
     config = config_of(network, project.costs, channels, built=plain)
     with keeping_the_old(path, project.reporter.say):
-        save_model(path, plain, config, {"made_from": made_from, **measured("holdout", score)})
+        facts = {"made_from": made_from, **measured("holdout", score), **learned_from(project)}
+        save_model(path, plain, config, facts)
     return {"name": name, "path": str(path), **project.costs(channels), **score.figures}
 
 

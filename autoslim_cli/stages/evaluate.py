@@ -10,7 +10,8 @@ from autoslim_cli.cost.closed_form import params
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
-from autoslim_cli.files.provenance import refuse_another_network, refuse_another_normalisation
+from autoslim_cli.files.learned import refuse_another_normalisation, refuse_other_classes, shortened
+from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, on_device
@@ -18,6 +19,7 @@ from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.commands import Commands, making_network
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
+from autoslim_cli.stages.expected_images import warn_of_weights
 from autoslim_cli.stages.project import Project, load_supernet
 from autoslim_cli.training import measure
 
@@ -69,8 +71,12 @@ def _network(config: ChannelConfig, path: Path, trust: Trust, *, most: int | Non
 def evaluate(project: Project, path: Path, width: float | None = None) -> dict[str, Any]:
     """Return loss and score on the test set, FLOPs and parameters of a checkpoint, or of a switch of the supernet."""
     recipe, base = project.recipe, project.network
+    warn_of_weights(project)
 
     def score(network: nn.Module) -> dict[str, float]:
+        refuse_other_classes(path, checkpoint.read_any(path), project.images.test_class_names)
+        if untested := project.images.untested():
+            project.reporter.say(f"the score says nothing of classes without a test image: {shortened(untested)}")
         with project.reporter.doing("measuring on the test images"):
             ranks = project.ranks
             batches = project.images.test.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
@@ -82,7 +88,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
     facts = checkpoint.read_any(path, making_network(path))
     _refuse_supernet(project, path, facts)
-    refuse_another_normalisation(path, facts, recipe.sections("data")["data"])
+    refuse_another_normalisation(path, facts, recipe.sections("data", "task"))
     network, config = trained_model(path, project.trust)
     expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from autoslim_cli.cost.closed_form import flops, params
 from autoslim_cli.cost.fvcore_count import Flat
 from autoslim_cli.errors import AutoslimError, UsageError, advice_on_memory, is_out_of_memory
 from autoslim_cli.files.atomic import write_bytes
+from autoslim_cli.files.checkpoint import read_any
 from autoslim_cli.latency.onnx_file import onnx_outputs, onnxruntime
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.fold_bn import with_bn_folded
@@ -24,8 +25,11 @@ from autoslim_cli.network.tensors import tensors_in
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.stages.evaluate import trained_model, untrained_model
+from autoslim_cli.stages.load_lines import Form, input_names, load_lines
+from autoslim_cli.stages.preprocessing import Preprocessing, as_extra_file, as_metadata, preprocessing
 
-Form = Literal["onnx", "torch-export", "state-dict"]
+Notes = Mapping[str, str]
+"""What a file says of its network, by name."""
 
 CLOSE = 1e-3
 """The largest difference between the file's outputs and the network's, against the largest output."""
@@ -48,6 +52,7 @@ class Exported(TypedDict):
     Its path and bytes, the input's shape (a batch of 0: any), whether it is trained, and how far its outputs are from
     the source network's: the largest difference, by itself and against the largest output. `before` is the base
     network, `after` what was written; `folded` counts BN layers that are gone. `loads` are the lines that load it.
+    `preprocessing` and `class_names` say what its input and its outputs are; files that hold a graph hold them, too.
     """
 
     path: str
@@ -62,6 +67,8 @@ class Exported(TypedDict):
     after: Size
     folded: int
     loads: list[str]
+    preprocessing: Preprocessing
+    class_names: list[str]
 
 
 def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = False, trust: bool = False) -> Exported:
@@ -84,12 +91,15 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
         )
     reading = read(source, *config.model.shapes, part=config.model.trace)
     network, folded = with_bn_folded(reading) if fold_bn else (source, 0)
+    known, class_names = preprocessing(config.model, read_any(path) if trained else {})
     with advice_on_memory(f"--batch {batch} is too much for this network: lower it"), torch.inference_mode():
         images = _images(reading, batch or IMAGES)
         outputs = reading.traced(source)(*images)
         names, wanted = _names(outputs), list(tensors_in(outputs))
         # 1. Write it in memory; 2. run what was written, and compare; 3. only then is there a file.
-        content = _written(form, network, names, _images(reading, batch or 2), batch is None)
+        content = _written(
+            form, network, names, _images(reading, batch or 2), batch is None, _NOTES[form](known, class_names)
+        )
         given = _RUN[form](content, images, network, reading)
     if [one.shape for one in given] != [one.shape for one in wanted]:
         raise AutoslimError(f"{path}: outputs of the {form} are of other shapes than the network's: not written")
@@ -116,47 +126,10 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
         "before": base,
         "after": {"flops": flops(table, table.base), "params": sum(p.numel() for p in network.parameters())},
         "folded": folded,
-        "loads": _loads(form, str(target), config.model.shapes, names),
+        "loads": load_lines(form, str(target), config.model.shapes, names),
+        "preprocessing": known,
+        "class_names": class_names,
     }
-
-
-LOADS: dict[Form, tuple[str, str, str]] = {
-    "onnx": (
-        "import numpy, onnxruntime",
-        "session = onnxruntime.InferenceSession({path!r})",
-        "{first} = session.run({outputs}, {{{feed}}})[0]",
-    ),
-    "torch-export": (
-        "import torch",
-        "network = torch.export.load({path!r}).module()",
-        "{first} = network({zeros})",
-    ),
-    "state-dict": (
-        "import torch",
-        "tensors = torch.load({path!r}, weights_only=True)",
-        "widths = {{name: len(tensor) for name, tensor in tensors.items() if tensor.dim() > 1}}",
-    ),
-}
-"""Lines that load each format where autoslim is not installed."""
-
-
-def _loads(form: Form, path: str, shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> list[str]:
-    """Return the lines that load a file, with one image's worth of zeros."""
-    inputs = zip(_inputs(len(shapes)), shapes, strict=True)
-    words = {
-        "path": path,
-        "first": "logits" if len(names) == 1 else "outputs",
-        "outputs": '["logits"]' if len(names) == 1 else "None",
-        "feed": ", ".join(f'"{name}": numpy.zeros((1, *{shape}), "float32")' for name, shape in inputs),
-        "zeros": ", ".join(f"torch.zeros(1, *{shape})" for shape in shapes),
-    }
-    lines = [line.format(**words) for line in LOADS[form]]
-    return lines if len(names) == 1 else [line.removesuffix("[0]") for line in lines]
-
-
-def _inputs(count: int) -> list[str]:
-    """Return what inputs are called in ONNX files."""
-    return ["input", *(f"input_{number}" for number in range(1, count))]
 
 
 def _names(outputs: object) -> list[str]:
@@ -181,9 +154,9 @@ def _base(model: ModelSettings, path: Path, trust: Trust) -> Size:
 
 
 def _written(
-    form: Form, network: nn.Module, names: Sequence[str], images: tuple[Tensor, ...], any_batch: bool
+    form: Form, network: nn.Module, names: Sequence[str], images: tuple[Tensor, ...], any_batch: bool, notes: Notes
 ) -> bytes:
-    """Write a network in memory. Raises AutoslimError if the format cannot hold it."""
+    """Write a network in memory, with notes beside it. Raises AutoslimError if the format cannot hold it."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:
@@ -191,7 +164,7 @@ def _written(
             warnings.simplefilter("ignore")
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
-            return _WRITTEN[form](network, names, tuple(image.clone() for image in images), any_batch)
+            return _WRITTEN[form](network, names, tuple(image.clone() for image in images), any_batch, notes)
     except AutoslimError:
         raise
     except Exception as error:  # exporters raise whatever they meet
@@ -207,14 +180,16 @@ def _written(
             logger.setLevel(level)
 
 
-def _onnx(network: nn.Module, outputs: Sequence[str], images: tuple[Tensor, ...], any_batch: bool) -> bytes:
-    """Write an ONNX file by the current exporter; BN stays as it is."""
+def _onnx(
+    network: nn.Module, outputs: Sequence[str], images: tuple[Tensor, ...], any_batch: bool, notes: Notes
+) -> bytes:
+    """Write an ONNX file by the current exporter, notes as its metadata; BN stays as it is."""
     onnxruntime()
     try:
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError:
         raise UsageError("ONNX needs its libraries: pip install 'autoslim[onnx]'") from None
-    names: dict[str, Any] = {"input_names": _inputs(len(images)), "output_names": list(outputs)}
+    names: dict[str, Any] = {"input_names": input_names(len(images)), "output_names": list(outputs)}
     program: Any = torch.onnx.export(
         Flat(network),
         images,
@@ -227,6 +202,8 @@ def _onnx(network: nn.Module, outputs: Sequence[str], images: tuple[Tensor, ...]
     model = program.model_proto
     for part in (model, model.graph, *model.functions):
         _forget_origins(part)
+    for key, value in notes.items():
+        model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString()
     return content
 
@@ -249,23 +226,27 @@ def _sizes(images: tuple[Tensor, ...]) -> tuple[dict[int, torch.export.Dim], ...
     return tuple({0: batch} for _ in images)
 
 
-def _pt2(network: nn.Module, _outputs: Sequence[str], images: tuple[Tensor, ...], any_batch: bool) -> bytes:
-    """Write a program of torch.export; it gives what the network gives, in the same tuples and dictionaries."""
+def _pt2(
+    network: nn.Module, _outputs: Sequence[str], images: tuple[Tensor, ...], any_batch: bool, notes: Notes
+) -> bytes:
+    """Write a program of torch.export, notes as its extra files; it gives what the network does, in the same tuples."""
     file = io.BytesIO()
     program = torch.export.export(network, images, dynamic_shapes=_sizes(images) if any_batch else None)
-    torch.export.save(program, file)
+    torch.export.save(program, file, extra_files=dict(notes))
     return file.getvalue()
 
 
-def _state(network: nn.Module, _outputs: Sequence[str], _images: tuple[Tensor, ...], _any_batch: bool) -> bytes:
-    """Write tensors by name."""
+def _state(
+    network: nn.Module, _outputs: Sequence[str], _images: tuple[Tensor, ...], _any_batch: bool, _notes: Notes
+) -> bytes:
+    """Write tensors by name, and nothing else: networks load them as they are."""
     file = io.BytesIO()
     torch.save(network.state_dict(), file)
     return file.getvalue()
 
 
 def _run_onnx(content: bytes, images: tuple[Tensor, ...], _network: nn.Module, _reading: Reading) -> list[Tensor]:
-    feed = dict(zip(_inputs(len(images)), map(np.asarray, images), strict=True))
+    feed = dict(zip(input_names(len(images)), map(np.asarray, images), strict=True))
     return [torch.from_numpy(one) for one in onnx_outputs(content, feed)]
 
 
@@ -282,7 +263,12 @@ def _run_state(content: bytes, images: tuple[Tensor, ...], network: nn.Module, r
     return list(tensors_in(reading.traced(empty)(*images)))
 
 
-_WRITTEN: dict[Form, Callable[[nn.Module, Sequence[str], tuple[Tensor, ...], bool], bytes]] = {
+_NOTES: dict[Form, Callable[[Preprocessing, list[str]], dict[str, str]]] = {
+    "onnx": as_metadata,
+    "torch-export": as_extra_file,
+    "state-dict": lambda _known, _names: {},
+}
+_WRITTEN: dict[Form, Callable[[nn.Module, Sequence[str], tuple[Tensor, ...], bool, Notes], bytes]] = {
     "onnx": _onnx,
     "torch-export": _pt2,
     "state-dict": _state,

@@ -12,6 +12,7 @@ from autoslim_cli.cost.fvcore_count import fvcore_flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, describe, read_config
+from autoslim_cli.files.learned import learned_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
@@ -93,12 +94,14 @@ def info(
     `shape` is that of an image (channels, height, width) where it is another than a file's own.
 
     Returns its layer table, FLOPs and parameters, its base network's, fvcore's count of the built network, and the
-    latency that a table predicts; where a part of it is slimmed, the FLOPs of the rest, about. With `trust` a file may
+    latency that a table predicts; where a part of it is slimmed, the FLOPs of the rest, about; of a checkpoint, its
+    classes and how images are normalised. With `trust` a file may
     call code that its recipe does not name. Raises UsageError without, ArtifactError if the table does not hold its
     layers.
     """
     path = Path(what)
-    channels, steering, _ = (None, SpaceSettings(), {}) if model else network_in(path)
+    channels, steering, facts = (None, SpaceSettings(), {}) if model else network_in(path)
+    learned = learned_from(facts)
     settings = channels.model if channels else model
     assert settings is not None
     times = read_table(latency_table) if latency_table else None
@@ -131,6 +134,7 @@ def info(
         "base": {"flops": flops(table, base), "params": params(table, base)},
         **({"flops_around": flops_around(network, settings.trace, *settings.shapes)} if settings.trace else {}),
         **latency,
+        **({"learned_from": learned.model_dump()} if learned else {}),
         "notes": list(table.notes),
         "layers": [
             {

@@ -10,7 +10,7 @@ from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import by_name, chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.slimming.supernet import Supernet, largest
-from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.stages.project import Project, learned_from, origin
 from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
@@ -87,7 +87,7 @@ def _training(
     slimmable = Supernet(network.fresh(full), network.reading, full, switches)
     configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
     images = training_images(project)
-    assert len(project.images.test)  # before any work
+    project.images.check_test()  # before any work
     task = task_of(recipe, project.directory, recipe.retrain)
     (first, *others), distill = switches, recipe.retrain.distill
     if distill and not task.teaches:
@@ -110,7 +110,7 @@ def _training(
             end_training(project, plain)
             score = on_test_images(project, plain, task)
             config = configs[name].model_dump(mode="json", exclude_none=True)
-            facts = {"config": config, "chosen_by": chosen[name], **measured("test", score)}
+            facts = {"config": config, "chosen_by": chosen[name], **measured("test", score), **learned_from(project)}
             ended[paths[name]] = Result(plain.state_dict(), facts)
         return ended
 

@@ -85,16 +85,26 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
     `same_holdout` is not asked for where nothing is scored on the holdout.
     """
     path = path or project.directory / SUPERNET_FILE
-    digest, commands = project.images.digest, project.commands
-    return project.network.load_supernet(path, project.recipe, digest, commands, same_holdout=same_holdout)
+    images = project.images
+    return project.network.load_supernet(
+        path, project.recipe, images.digest, project.commands, images.class_names, same_holdout=same_holdout
+    )
+
+
+def learned_from(project: Project) -> dict[str, Any]:
+    """Return what a file says of the images that its network learned from: their classes, and what they are less."""
+    images = project.images
+    normalised = zip(("mean", "std"), map(list, images.normalised_by or ()), strict=False)
+    return {"learned_from": {"class_names": images.class_names, **dict(normalised)}}
 
 
 def say_how_it_was_trained(project: Project) -> None:
     """Tell in what the training of the supernet differs from what the recipe says now; it is taken as it is."""
     path, sections = project.directory / SUPERNET_FILE, ("data", "space", "supernet", "train")
     then = decisive(read_facts(path, SUPERNET, "")["made_from"])["recipe"]
-    now = Recipe.decisive(project.recipe.sections(*sections))
-    if why := difference({name: then.get(name) for name in sections}, now):
+    now = Recipe.decisive(project.recipe.sections("task", *sections))  # which says how images are normalised
+    before, after = ({name: recipe.get(name) for name in sections} for recipe in (then, now))
+    if why := difference(before, after):
         project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
 
 

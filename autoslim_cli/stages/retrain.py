@@ -18,7 +18,7 @@ from autoslim_cli.files.atomic import file_name
 from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
-from autoslim_cli.stages.project import Project, origin
+from autoslim_cli.stages.project import Project, learned_from, origin
 from autoslim_cli.training.checkpointing import blocks_computed_anew, with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Step, Training
 from autoslim_cli.training.measure import (
@@ -202,7 +202,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
     network, taught_by = start.started(project, channels), start.teacher(project)
     config = config_of(project.network, project.costs, channels, built=network)
     images = training_images(project)
-    assert len(project.images.test)  # before any work
+    project.images.check_test()  # before any work
     task = task_of(recipe, project.directory, recipe.retrain)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
     words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
@@ -216,6 +216,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
         end_training(project, network)
         score = on_test_images(project, network, task)
         facts = {"config": config.model_dump(mode="json", exclude_none=True), **measured("test", score), **also}
+        facts |= learned_from(project)
         return {path: Result(network.state_dict(), facts)}
 
     return Training(

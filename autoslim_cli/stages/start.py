@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -9,6 +10,12 @@ from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.learned import (
+    difference_of_classes,
+    learned_from,
+    refuse_another_normalisation,
+    refuse_other_classes,
+)
 from autoslim_cli.files.weights import load_weights
 from autoslim_cli.models.library_weights import DEFAULT, is_library_name, library_weights
 from autoslim_cli.models.zoo import build
@@ -18,6 +25,7 @@ from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
+from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
 from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
@@ -35,6 +43,7 @@ def started(project: Project, channels: Channels) -> nn.Module:
     if start == "scratch":
         return network.fresh(channels)
     if start == "weights":
+        warn_of_weights(project)
         return network.trained(channels, project.directory, project.reporter.say, sort=project.recipe.supernet.sort)
     if start == "supernet":
         refuse_missing_channels(project, channels)
@@ -44,8 +53,17 @@ def started(project: Project, channels: Channels) -> nn.Module:
     given = load_weights(path, "retrain.start", _without_counts(built))
     if given.done:
         project.reporter.say("; ".join([f"starting from {path}", *given.done]))
+    _warn_of_other_classes(project, path)
     checkpoint.fill(built, _with_counts(given.tensors, built), path)
     return built
+
+
+def _warn_of_other_classes(project: Project, path: Path) -> None:
+    """Say if a checkpoint that is trained on knows other classes: that may be meant, and costs epochs if it is not."""
+    with suppress(ArtifactError):  # weights of one's own, of which nothing is known
+        learned = learned_from(checkpoint.read_any(path))
+        if learned and (why := difference_of_classes(learned.class_names, project.images.class_names)):
+            project.reporter.warn(f"{path} learned other classes ({why}): its last layer starts as that of others")
 
 
 def teacher(project: Project) -> nn.Module | None:
@@ -62,6 +80,7 @@ def teacher(project: Project) -> nn.Module | None:
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, next(iter(supernet.switches.values()), supernet.full))
     elif name == "weights":
+        warn_of_weights(project)
         network, done = load_trained(project.network.reading, model, project.directory, whole=True)
         project.reporter.say("; ".join([f"taught by {model.weights}", *done]))
     elif named := _library_teacher(project):
@@ -69,11 +88,14 @@ def teacher(project: Project) -> nn.Module | None:
     else:
         path = _file(project, "teacher", name)
         network, config = trained_model(path, project.trust)
+        facts = checkpoint.read_any(path)
+        refuse_another_normalisation(path, facts, project.recipe.sections("data", "task"))
         if (config.model.input, config.model.classes) != (model.input, model.classes):
             raise ArtifactError(
                 f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "
                 f"and the recipe's model {list(model.input)} and {model.classes}"
             )
+        refuse_other_classes(path, facts, project.images.class_names)
     return on_device(network, project.device, model.trace).eval().requires_grad_(False)
 
 
@@ -113,6 +135,7 @@ def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
     Raises ArtifactError if those are for other classes, UsageError if the network does not take the recipe's images.
     """
     weights = library_weights(model, name, TEACHER)
+    warn_of_normalisation(project, model, name, TEACHER)
     with torch.random.fork_rng(devices=[]):
         network = build(model, project.directory)
     given = weights.load(TEACHER)

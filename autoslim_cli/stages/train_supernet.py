@@ -17,7 +17,8 @@ from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, origin
+from autoslim_cli.stages.expected_images import warn_of_weights
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, learned_from, origin
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
@@ -84,6 +85,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     if recipe.model.weights is None:
         supernet = network.fresh_supernet()
     else:
+        warn_of_weights(project)
         supernet = network.trained_supernet(project.directory, say, sort=recipe.supernet.sort)
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in widths.items())
     kind = "slimmable network" if network.switches else "supernet"
@@ -111,6 +113,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         facts = {"model": network.architecture, "channels": network.full, "holdout": figures}
         facts["metric"] = project.task.metric.model_dump(mode="json")
         facts |= {"switches": network.switches} if network.switches else {}
+        facts |= learned_from(project)
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
     task = task_of(recipe, project.directory, recipe.train)

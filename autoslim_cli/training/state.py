@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from autoslim_cli.errors import ArtifactError, is_out_of_memory
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
-from autoslim_cli.files.provenance import difference
+from autoslim_cli.files.provenance import decisive_difference
 from autoslim_cli.training.job import Job
 from autoslim_cli.training.saved import (
     mapping_of,
@@ -151,7 +151,7 @@ class State:
 
     def _take(self, state: dict[str, Any], job: Job, path: Path) -> int:
         """Take over a saved state; return the number of steps done. What is damaged raises errors of many kinds."""
-        if why := difference(state.get("decisive"), job.decisive):
+        if why := decisive_difference(state.get("decisive"), job.decisive):
             raise ArtifactError(
                 f"{path}: a training with other settings ({why}); restore them, or add --force to give it up and "
                 "start anew"

@@ -6,7 +6,7 @@ from pathlib import Path
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.lock import locked
-from autoslim_cli.files.provenance import current_facts, difference, refuse_to_lose, set_aside
+from autoslim_cli.files.provenance import current_facts, decisive_difference, refuse_to_lose, set_aside
 from autoslim_cli.progress import Reporter
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Facts, Job, Training
@@ -104,7 +104,7 @@ def _clean_up(job: Job, reporter: Reporter, ranks: Ranks) -> None:
 def _of_another(path: Path, job: Job) -> str:
     """Say why a state is not of this training: nothing if it is."""
     try:
-        why = difference(checkpoint.load_state(path).get("decisive"), job.decisive)
+        why = decisive_difference(checkpoint.load_state(path).get("decisive"), job.decisive)
     except (ArtifactError, RuntimeError):  # damaged, or of values that cannot be compared
         return "it cannot be read, so it may be of another training"
     return f"a stopped training with other settings ({why}); restore them, and --resume continues it" if why else ""

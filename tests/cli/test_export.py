@@ -1,23 +1,30 @@
 """What is exported computes what the network computed, and loads where autoslim is not installed."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from artifacts import rewritten
 from conftest import randomise_norms
+from PIL import Image
 from torch import nn
 
 from autoslim_cli import load_model
+from autoslim_cli.data.opening import open_source
+from autoslim_cli.data.sets import all_images
 from autoslim_cli.network.fold_bn import with_bn_folded
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings
 from autoslim_cli.stages import export
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 ALONE = """
@@ -79,6 +86,80 @@ def test_a_retrained_network_loads_without_autoslim(worked, autoslim_json, form)
             (outputs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
             with torch.inference_mode():
                 torch.testing.assert_close(torch.from_numpy(outputs), network(images), rtol=1e-3, atol=1e-4)
+
+
+def test_what_goes_in_and_what_comes_out_is_said_and_kept(worked, autoslim, autoslim_json):
+    model = worked / "model-60pct.safetensors"
+    rewritten(model, lambda facts: facts["learned_from"]["class_names"].__setitem__(3, "drei, süß"))
+    known = {
+        "size": [1, 8, 8],
+        "layout": "NCHW",
+        "channels": "grey",
+        "range": [0.0, 1.0],
+        "mean": [0.5],
+        "std": [0.5],
+        "resize": [8, 8],
+    }
+    names = ["0", "1", "2", "drei, süß", *"456789"]
+    for form in ("onnx", "torch-export", "state-dict"):
+        result = autoslim_json("export", f"--{form}", model)
+        assert (result["preprocessing"], result["class_names"]) == (known, names)
+    said = autoslim("export", "--onnx", model).stdout
+    assert "input: NCHW 1x8x8 grey; pixels in [0, 1], less [0.5], divided by [0.5]; other sizes: resized to" in said
+    assert "outputs: 10 classes, in the order 0, 1, 2, drei, süß, 4, 5, 6, ... 9" in said
+    facts = onnxruntime.InferenceSession(model.with_suffix(".onnx")).get_modelmeta().custom_metadata_map
+    read_back = {key: value if value in ("NCHW", "grey") else json.loads(value) for key, value in facts.items()}
+    assert read_back == {**{f"input_{key}": value for key, value in known.items()}, "class_names": names}
+    extra = {"autoslim.json": ""}
+    torch.export.load(model.with_suffix(".pt2"), extra_files=extra)
+    assert json.loads(extra["autoslim.json"]) == {"preprocessing": known, "class_names": names}
+
+
+def test_what_is_not_known_is_not_said(worked, autoslim, autoslim_json):
+    """A config learned from nothing; files of earlier versions say no classes, and of data of one's own even less."""
+    (config, *_) = sorted(worked.glob("arch-*.json"))
+    result = autoslim_json("export", "--onnx", config)
+    facts = onnxruntime.InferenceSession(result["path"]).get_modelmeta().custom_metadata_map
+    assert facts == {"input_size": "[1, 8, 8]", "input_layout": "NCHW"}
+    assert result["class_names"] == []
+    model = rewritten(worked / "model-60pct.safetensors", lambda facts: facts.pop("learned_from"))
+    result = autoslim_json("export", "--onnx", model)
+    assert (result["preprocessing"]["mean"], result["class_names"]) == ([0.5], [])
+    rewritten(model, lambda facts: facts["made_from"]["recipe"]["data"].update(name="./data.py:Own"))
+    said = autoslim("export", "--onnx", model).stdout
+    assert "input: NCHW 1x8x8\n" in said
+    assert "outputs: " not in said
+
+
+def test_the_page_s_lines_give_what_evaluate_measures(worked, autoslim_json, tmp_path):
+    """Images of another size and shape, in colour, as the page deploys them and as the command sees them."""
+    recipe, size = tmp_path / "pictures", (3, 72, 80)
+    shutil.copytree(worked, recipe)
+    rng = torch.Generator().manual_seed(1)
+    for part in ("train", "test"):
+        for number in range(12):
+            path = recipe / "images" / part / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (9, 13, 3), generator=rng, dtype=torch.uint8).numpy()
+            Image.fromarray(pixels).resize((130, 90)).save(path)
+    autoslim_json(
+        *("retrain", "--width", "1", "-r", recipe, "data.name=image-folder", "data.path=images", "data.holdout=2"),
+        *("data.limit=null", "data.workers=0", "model.classes=2", f"model.input={[*size]}", "model.args.in_channels=3"),
+        *("retrain.epochs=2", "retrain.batch=4", "data.mean=[0.4,0.5,0.6]", "data.std=[0.2,0.3,0.2]"),
+    )
+    path = Path(autoslim_json("export", "--onnx", recipe / "model-width-1.safetensors")["path"])
+    shown = (Path(__file__).parents[2] / "docs/how-to/export.md").read_text()
+    (lines,) = re.findall(r"(?s)```python file: classify\.py\n(.*?)```", shown)
+    names = {}
+    lines = lines.replace("recipes/deployed/model-width-0.5.onnx", str(path))
+    exec(lines.replace("digit.png", str(recipe / "images/test/a/0.png")), names)
+    data = DataSettings(name="image-folder", path="images", holdout=2, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.2))
+    model = ModelSettings(name="any", input=size, classes=2)
+    source = open_source("test", data, model, 0, recipe, torch.device("cpu"))
+    (images, _) = next(all_images(source, data, model, torch.device("cpu")).evaluation(1))
+    assert names["images"].shape == tuple(images.shape)
+    assert abs(names["images"] - images.numpy()).max() < 0.03  # a level or two of rounding
+    assert names["class_names"] == ["a", "b"]
 
 
 def test_batch_normalisation_is_folded_on_request(worked, autoslim_json):

@@ -237,3 +237,27 @@ def test_a_changed_supernet_makes_a_fine_tuned_network_stale(autoslim, autoslim_
     stale = autoslim("retrain", worked / "arch-60pct.json", "--from", "supernet", "retrain.epochs=1", "--resume")
     assert "stale" in stale.stderr
     assert first["path"].endswith(".safetensors")
+
+
+@pytest.mark.slow
+def test_whatever_takes_a_library_s_weights_says_what_images_they_expect(autoslim, recipe, monkeypatch):
+    """They learned from images of other means, and gave quietly poor results."""
+    state = torchvision.models.mobilenet_v3_small(num_classes=1000).state_dict()
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", lambda *_, **__: state)
+    network = ("model.name=torchvision/mobilenet_v3_small", "model.args={}", "model.input=[3,32,32]")
+    short = ("train.epochs=1", "retrain.epochs=1", "data.limit=200", "data.holdout=50", "supernet.width=1")
+    settings = ("-r", recipe, *network, *short, "model.weights=DEFAULT")
+    weights, teacher = (
+        f"warning: {key}: DEFAULT of torchvision/mobilenet_v3_small learned from images of "
+        "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225], and the recipe leaves data.mean and data.std out"
+        for key in ("model.weights", "retrain.teacher")
+    )
+    assert weights in autoslim("train-supernet", *settings).stderr
+    retrain = ("retrain", "--width", "1", *settings)
+    assert weights in autoslim(*retrain, "--from", "weights").stderr
+    (model,) = recipe.glob("model-*.safetensors")
+    assert weights in autoslim("evaluate", model, *settings).stderr
+    taught = autoslim(*retrain, "--name", "taught", "retrain.teacher=DEFAULT", code=4).stderr
+    assert teacher in taught  # and then its classes are others
+    said = ("data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]")
+    assert "warning: model.weights" not in autoslim(*retrain, "--from", "weights", "--name", "same", *said).stderr

@@ -106,7 +106,7 @@ def test_an_edited_network_is_seen(autoslim, refuse, own, edit):
     assert "another network" in refuse(4, "evaluate", own / "model-60pct.safetensors", *SHORT)
     with pytest.raises(ArtifactError, match="another network"):
         SlimmableNetwork.load(own / "supernet.safetensors", trust=True)
-    said = autoslim("run", "--flops", "60%", *recipe).stderr
+    said = autoslim("run", "--flops", "60%", *recipe, "--force").stderr
     assert "supernet.safetensors is stale: " in said
     assert "is there and current" not in said
     stale = [row for row in said.splitlines() if " is stale: network was sha256:" in row]
@@ -244,7 +244,7 @@ def test_edited_weights_are_seen(autoslim, own):
     assert "is there and current" in autoslim(*start).stderr
     tensors = safetensors.torch.load_file(weights)
     safetensors.torch.save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, weights)
-    assert "supernet.safetensors is stale: weights was sha256:" in autoslim(*start).stderr
+    assert "supernet.safetensors is stale: weights was sha256:" in autoslim(*start, "--force").stderr
 
 
 def test_an_added_image_is_seen(autoslim, refuse, recipe):
@@ -258,7 +258,7 @@ def test_an_added_image_is_seen(autoslim, refuse, recipe):
     assert "is there and current" in autoslim("train-supernet", "-r", recipe, *data, "--resume").stderr
     Image.new("L", (8, 8), 99).save(recipe / "train/a/one-more.png")
     assert "trained with other images" in refuse(4, "search", "--flops", "60%", "-r", recipe, *data)
-    said = autoslim("train-supernet", "-r", recipe, *data, "--resume").stderr
+    said = autoslim("train-supernet", "-r", recipe, *data, "--resume", "--force").stderr
     assert "supernet.safetensors is stale: images was sha256:" in said
     retrain = ("retrain", "--width", "1", "-r", recipe, *data, "retrain.epochs=1", "retrain.batch=8", "--resume")
     autoslim(*retrain)
@@ -286,7 +286,7 @@ def test_a_finished_supernet_is_not_trained_over_unless_that_is_asked_for(autosl
     assert "--force" in done.stderr.splitlines()[-1]
     assert path.read_bytes() == before
     assert not (worked / "arch-50pct.json").exists()
-    said = autoslim("train-supernet", "-r", worked, "train.epochs=1").stderr
+    said = autoslim("train-supernet", "-r", worked, "train.epochs=1", "--force").stderr
     assert "the one that was there is kept as supernet.old-1.safetensors" in said
     assert (worked / "supernet.old-1.safetensors").read_bytes() == before
     assert path.read_bytes() != before

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.models.built_in import FACTORIES
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
 from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.trained_weights import (
@@ -24,6 +25,7 @@ from autoslim_cli.slimming.trained_weights import (
     weights_digest,
     widened,
 )
+from autoslim_cli.stages.expected_images import warn_of_weights
 
 NETWORKS = {
     "cifar_resnet": lambda: FACTORIES["cifar_resnet"](num_classes=5, depth=8),
@@ -154,7 +156,12 @@ def timm(monkeypatch):
         if architecture != "resnet8" or (tag and tag not in weights):
             raise RuntimeError(f"Invalid pretrained tag ({tag}) for {architecture}.")
         return SimpleNamespace(
-            tag=tag or "a1_in1k", hf_hub_id=f"timm/resnet8.{tag or 'a1_in1k'}", url="", has_weights=True
+            tag=tag or "a1_in1k",
+            hf_hub_id=f"timm/resnet8.{tag or 'a1_in1k'}",
+            url="",
+            has_weights=True,
+            mean=(0.5, 0.5, 0.5) if tag == "b_in1k" else (0.485, 0.456, 0.406),
+            std=(0.5, 0.5, 0.5) if tag == "b_in1k" else (0.229, 0.224, 0.225),
         )
 
     def create_model(name, pretrained=False, num_classes=7, **kwargs):
@@ -204,3 +211,44 @@ def test_what_timm_has_not_is_refused_with_what_it_has(timm, monkeypatch, tmp_pa
         load_trained(reading, model.model_copy(update={"weights": "DEFAULT"}), tmp_path)
     with pytest.raises(UsageError, match="is a name of torchvision's or timm's weights"):
         load_trained(reading, model.model_copy(update={"name": "autoslim/cifar_resnet"}), tmp_path)
+
+
+class Heard:
+    """A reporter that keeps what nobody should miss."""
+
+    def __init__(self):
+        self.warnings = []
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def project_of(network, weights, **data):
+    model = ModelSettings(name=network, input=SHAPE, classes=5, weights=weights)
+    settings = DataSettings(**{"name": "cifar10", "holdout": 1, **data})
+    recipe = SimpleNamespace(model=model, data=settings, task=TaskSettings())
+    return SimpleNamespace(recipe=recipe, directory=Path(), reporter=Heard())
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "data", "said"),
+    [("timm/resnet8", "DEFAULT", {}, "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225], and the "
+      "recipe leaves data.mean and data.std out"),
+     ("timm/resnet8", "DEFAULT", {"mean": IMAGENET["mean"]}, "leaves data.std out"),
+     ("timm/resnet8", "DEFAULT", IMAGENET, ""),
+     ("timm/resnet8", "DEFAULT", {"mean": (0.1,) * 3, "std": (0.1,) * 3}, ""),  # a recipe that says so means it
+     ("timm/resnet8", "b_in1k", {}, ""),
+     ("timm/resnet8", "DEFAULT", {"name": "./data.py:Own"}, ""),
+     ("timm/resnet8", "mine.pt", {}, ""),
+     ("timm/resnet8", None, {}, ""),
+     ("torchvision/mobilenet_v2", "IMAGENET1K_V1", {}, "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225]"),
+     ("torchvision/ssdlite320_mobilenet_v3_large", "DEFAULT", {}, "")],
+)  # fmt: skip
+def test_images_that_weights_do_not_expect_are_said(timm, name, weights, data, said):
+    project = project_of(name, weights, **data)
+    warn_of_weights(project)
+    assert len(project.reporter.warnings) == bool(said)
+    assert said in "".join(project.reporter.warnings)

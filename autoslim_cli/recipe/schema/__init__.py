@@ -16,7 +16,15 @@ from autoslim_cli.recipe.schema.bounds import (
     Strength,
     Width,
 )
-from autoslim_cli.recipe.schema.data import DATA, DOWNLOADED, ENCODED, AugmentSettings, DataSettings
+from autoslim_cli.recipe.schema.data import (
+    DATA,
+    DOWNLOADED,
+    ENCODED,
+    AugmentSettings,
+    DataSettings,
+    Values,
+    normalisation,
+)
 from autoslim_cli.recipe.schema.model import ModelSettings
 from autoslim_cli.recipe.schema.recipe import Recipe
 from autoslim_cli.recipe.schema.search import SearchSettings, Strategy
@@ -55,5 +63,7 @@ __all__ = [
     "SupernetSettings",
     "TaskSettings",
     "TrainSettings",
+    "Values",
     "Width",
+    "normalisation",
 ]

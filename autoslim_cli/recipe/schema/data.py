@@ -72,6 +72,21 @@ ENCODED = ("image-folder", "image-shards", "hugging-face", "images", "image-mask
 DATA = ("digits", *DOWNLOADED, *ENCODED)
 
 
+Values = tuple[float, ...]
+"""One for each channel of an image, or one for all."""
+
+
+def normalisation(mean: Values | None, std: Values | None, *, of_boxes: bool) -> tuple[Values, Values]:
+    """Return what pixels in [0, 1] are less, and divided by, where a recipe says so or not.
+
+    Detectors normalise images themselves. What is equal for all channels is one value.
+    """
+    usual = ((0.0,), (1.0,)) if of_boxes else ((0.5,), (0.5,))
+    said = (tuple(values or none) for values, none in zip((mean, std), usual, strict=True))
+    mean, std = (values[:1] if len(set(values)) == 1 else values for values in said)
+    return mean, std
+
+
 class DataSettings(Settings):
     """Say where the images come from and which of them are the holdout."""
 

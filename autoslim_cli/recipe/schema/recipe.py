@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from autoslim_cli.recipe.schema.bounds import AtMost, Settings
-from autoslim_cli.recipe.schema.data import DataSettings
+from autoslim_cli.recipe.schema.data import DataSettings, normalisation
 from autoslim_cli.recipe.schema.model import ModelSettings
 from autoslim_cli.recipe.schema.search import SearchSettings
 from autoslim_cli.recipe.schema.space import SpaceSettings, SupernetSettings
@@ -45,13 +45,17 @@ class Recipe(Settings):
 
     @staticmethod
     def decisive(sections: Mapping[str, Any]) -> dict[str, Any]:
-        """Return sections without the settings that cannot change a result: the rest tells what is current."""
-        return {
+        """Return sections without the settings that cannot change a result: the rest tells what is current.
+
+        A normalisation that is left out, and one that says the same, are one.
+        """
+        kept = {
             name: {key: value for key, value in section.items() if key not in _INDIFFERENT.get(name, ())}
             if isinstance(section, Mapping)
             else section
             for name, section in sections.items()
         }
+        return {**kept, **_normalised_alike(kept)}
 
     def sections(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain JSON values: what an artifact was made from.
@@ -64,3 +68,18 @@ class Recipe(Settings):
             values = all_values[section]
             named[section] = {**named.get(section, {}), key: values[key]} if key else values
         return named
+
+
+def _normalised_alike(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `data` with what images are normalised by spelled out, if there is one."""
+    data, task = sections.get("data"), sections.get("task")
+    if not isinstance(data, Mapping) or not all(_is_values(data.get(key, 0)) for key in ("mean", "std")):
+        return {}  # of a file that no recipe made, or of one key alone
+    of_boxes = isinstance(task, Mapping) and task.get("name") == "detection"
+    mean, std = normalisation(data["mean"], data["std"], of_boxes=of_boxes)
+    return {"data": {**data, "mean": list(mean), "std": list(std)}}
+
+
+def _is_values(said: object) -> bool:
+    """Tell whether a mean or deviation is left out, or numbers."""
+    return said is None or (isinstance(said, list | tuple) and all(isinstance(one, int | float) for one in said))

@@ -1,0 +1,89 @@
+"""Say what images a network learned from, and refuse those of which its outputs would mean something else."""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.facts import LearnedFrom
+from autoslim_cli.recipe.commands import command
+from autoslim_cli.recipe.schema import DATA, Recipe
+
+MOST_NAMES = 2**15
+MOST_LETTERS = 2**20
+"""Class names that a file keeps, and how long they may be together: those of all data sets that people train on."""
+_SHOWN = 8
+
+
+def kept_names(names: Iterable[str]) -> list[str]:
+    """Return class names as files keep them: none of too many; letters with accents in one of the ways to write them.
+
+    What is no text, as a directory's name may be, is escaped.
+    """
+    texts = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    texts = [unicodedata.normalize("NFC", text) for text in texts]
+    return texts if len(texts) <= MOST_NAMES and sum(map(len, texts)) <= MOST_LETTERS else []
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Name the first of some classes and the last, for a person."""
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[: _SHOWN - 1])}, ... {names[-1]}"
+
+
+def learned_from(facts: Mapping[str, Any]) -> LearnedFrom | None:
+    """Return what a checkpoint says of the images that its network learned from.
+
+    Of one that an earlier version wrote, what its recipe said of built-in data; None where nothing is known.
+    """
+    if facts.get("learned_from") is not None:
+        return LearnedFrom.model_validate(facts["learned_from"])
+    recipe = facts.get("made_from", {}).get("recipe", {})
+    data = Recipe.decisive(recipe).get("data", {})
+    if data.get("name") not in DATA or not {"mean", "std"} <= data.keys():
+        return None
+    with suppress(ValidationError):  # of values that no recipe says
+        return LearnedFrom(mean=data["mean"], std=data["std"])
+    return None
+
+
+def difference_of_classes(then: Sequence[str], now: Sequence[str]) -> str:
+    """Say the first class in which two lists of names differ: nothing if they do not, or one of them is not known."""
+    if not then or not now or list(then) == list(now):
+        return ""
+    place = next((n for n, (one, other) in enumerate(zip(then, now, strict=False)) if one != other), None)
+    if place is None:
+        place = min(len(then), len(now))
+    was, is_ = (repr(names[place]) if place < len(names) else "none" for names in (then, now))
+    order = ", and the names are the same in another order" if sorted(then) == sorted(now) else ""
+    return f"class {place} was {was}, is {is_}{order}"
+
+
+def refuse_other_classes(path: Path, facts: Mapping[str, Any], now: Sequence[str]) -> None:
+    """Raise ArtifactError if a network learned classes of other names, or in another order, than images have now."""
+    learned = learned_from(facts)
+    if learned and (why := difference_of_classes(learned.class_names, now)):
+        raise ArtifactError(
+            f"{path}: learned other classes than those of these images ({why}): its outputs would be counted as other "
+            f"classes; give the images the names and the order that it learned (`{command('info', path)}` shows them)"
+        )
+
+
+def refuse_another_normalisation(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
+    """Raise ArtifactError if a network learned from images normalised otherwise than a recipe's sections say.
+
+    `sections` are `data` and `task`. One that is left out is the usual one, and equal to it written out.
+    """
+    then = Recipe.decisive(facts["made_from"].get("recipe", {})).get("data", {})
+    now = Recipe.decisive(sections)["data"]
+    for key in ("mean", "std"):
+        if key in then and then[key] != now[key]:
+            raise ArtifactError(
+                f"{path}: trained on images of data.{key}={then[key]}, but it is {now[key]} now: what it gives for "
+                f"images normalised otherwise says nothing; restore data.{key}"
+            )
