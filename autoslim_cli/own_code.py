@@ -1,6 +1,5 @@
 """Import what a recipe names of the user's own code: `package.module:factory`, or `./net.py:factory`."""
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import hint
 
 
 def load_factory(name: str, directory: Path, key: str) -> Callable[..., Any]:
@@ -37,7 +37,8 @@ def load_factory(name: str, directory: Path, key: str) -> Callable[..., Any]:
         raise UsageError(f"{key}: {name} cannot be imported: {type(error).__name__}: {error}") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        raise UsageError(f"{key}: {place} has no factory {attribute!r}{near(attribute, dir(module))}")
+        factories = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise UsageError(f"{key}: {place} has no factory {attribute!r}; {hint(attribute, factories, 3)}")
     return factory  # type: ignore[no-any-return]
 
 
@@ -48,9 +49,3 @@ def source_of(name: str, directory: Path) -> bytes:
         return (directory / place).read_bytes()
     file = getattr(sys.modules.get(place), "__file__", None)
     return Path(file).read_bytes() if file else b""
-
-
-def near(name: str, known: list[str]) -> str:
-    """Return a hint with the nearest known names."""
-    found = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(found)}?" if found else ""

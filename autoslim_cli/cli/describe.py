@@ -17,17 +17,21 @@ from autoslim_cli.cli.options import (
     Verbose,
     loading,
     open_recipe,
-    recipe_option,
     reporter_of,
     say_next,
 )
 from autoslim_cli.cli.printing import print_json, print_markdown, print_table
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.kinds import SUPERNET, what_is
+from autoslim_cli.recipe.commands import Commands, command
 
 if TYPE_CHECKING:
     from autoslim_cli.files.metric import Metric
     from autoslim_cli.recipe.schema import ModelSettings
 
+
+LAYERS = 4
+"""Layers that a line names of a unit; --json has all."""
 
 FILES = (*completion.CONFIGS, *completion.CHECKPOINTS)
 
@@ -43,8 +47,9 @@ LatencyTable = Annotated[
 
 def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
-    on_cpu = [*(overrides or ()), "device=cpu"]  # wherever the recipe's device is
-    project = open_recipe(recipe, on_cpu, verbose, shared=False)
+    project = open_recipe(recipe, overrides, verbose, shared=False, on_cpu=True)
+    from autoslim_cli.near import listed
+    from autoslim_cli.stages.inspect import layers_in
     from autoslim_cli.stages.inspect import units as stage
 
     rows = stage(project)
@@ -52,22 +57,20 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})
         return
     print_table(
-        ["unit", "layers", "base", "supernet", "min", "step", "pinned"],
+        ["unit", "base", "supernet", "min", "step", "layers; why pinned"],
         (
             (
                 r["name"],
-                str(len(r["layers"])),
                 *(str(r[k]) for k in ("base", "supernet", "min", "step")),
-                r["pinned"] or "",
+                listed(layers_in(r), LAYERS) + (f"; pinned: {r['pinned']}" if r["pinned"] else ""),
             )
             for r in rows
         ),
         title=f"{project.recipe.model.name}: channel units, named after the first layer that produces them",
-        goes=["step", "layers", "min"],
+        goes=["step", "min"],
         prose=True,
     )
-    again = (*recipe_option(project.directory), *(overrides or ()))
-    say_next(project.reporter, "train-supernet", *again, then="what every search needs")
+    say_next(project.reporter, project.commands("train-supernet"), then="what every search needs")
 
 
 def info(
@@ -140,13 +143,16 @@ def info(
     for note in result["notes"]:
         print(f"pinned: {note}")
     if what.endswith(".json"):
-        say_next(reporter, "retrain", what, then="train it")
+        say_next(reporter, command("retrain", what), then="train it")
+    elif what_is(Path(what)) == SUPERNET:
+        cut = Commands.of_file(Path(what))("calibrate-bn", "--widths", "0.5,1")
+        say_next(reporter, cut, then="networks out of it that can be deployed")
     elif what.endswith(".safetensors"):
-        say_next(reporter, "evaluate", what, then="its score on the test images")
+        say_next(reporter, command("evaluate", what), then="its score on the test images")
     elif directory is not None:
-        say_next(reporter, "units", *recipe_option(directory), then="what can be slimmed")
+        say_next(reporter, Commands(directory)("units"), then="what can be slimmed")
     else:
-        say_next(reporter, "recipes", "list", then="recipes to copy, in which model.name names this network")
+        say_next(reporter, command("recipes", "list"), then="recipes to copy, in which model.name names this network")
 
 
 def compare(
@@ -211,10 +217,10 @@ def compare(
     if result["differ"]:
         rows = ([unit, *("" if n is None else str(n) for n in counts)] for unit, counts in result["differ"].items())
         show(["unit", *columns], rows, columns[:0:-1], "Channels that differ")
-    if trained := [file for file in files if Path(file).suffix == ".safetensors"]:
-        say_next(reporter, "export", "--onnx", trained[0], then="for deployment")
-    else:
-        say_next(reporter, "retrain", files[0], then="train it")
+    if trained := [row["name"] for row in networks if row["kind"] in ("retrained", "subnet")]:
+        say_next(reporter, command("export", "--onnx", trained[0]), then="for deployment")
+    elif configs := [row["name"] for row in networks if row["kind"] == "config"]:
+        say_next(reporter, command("retrain", configs[0]), then="train it")
 
 
 def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[tuple[str, "Metric"]]) -> list[str]:
@@ -254,7 +260,7 @@ def report(
     Channels along the network, the search step by step, accuracy against cost, where FLOPs go, and what every file was
     made from; the figures lie beside it as SVG.
     """
-    project = open_recipe(recipe, [*(overrides or ()), "device=cpu"], verbose)
+    project = open_recipe(recipe, overrides, verbose, on_cpu=True)
     from autoslim_cli.stages.report import report as stage
 
     result = stage(project, latency_table, as_png=as_png)

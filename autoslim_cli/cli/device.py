@@ -16,7 +16,6 @@ from autoslim_cli.cli.options import (
     Verbose,
     loading,
     open_recipe,
-    recipe_option,
     reporter_of,
     say_next,
 )
@@ -87,11 +86,9 @@ def profile(
         print_json(result)
         return
     print_summary(result)
-    again = recipe_option(project.directory)
     if result["predicts"] == "badly":
-        say_next(project.reporter, "search", "--flops", "60%,50%,40%", *again, then="without the table")
+        say_next(project.reporter, project.commands("search", "--flops", "60%,50%,40%"), then="without the table")
         return
-    again = ["--latency-table", result["path"], *again]
     low, base = result["range_ms"][0], result["base_ms"]
     if low > MOSTLY_CALLS * base and suite is None and engine == "eager":
         project.reporter.say(
@@ -99,7 +96,8 @@ def profile(
             "`--engine onnxruntime` makes fewer"
         )
     share = share_in_reach(low, base)
-    say_next(project.reporter, "search", "--latency", share, *again, then="channels under a latency")
+    search = project.commands("search", "--latency", share, "--latency-table", result["path"])
+    say_next(project.reporter, search, then="channels under a latency")
 
 
 def export(
@@ -179,8 +177,8 @@ def export(
         print_json(written)
         return
     print(f"{written['manifest']}: {written['shapes']} layer shapes, {written['files']} files")
-    again = ("--import", str(latency_suite), *recipe_option(project.directory))
-    say_next(project.reporter, "profile", *again, then="once the device's runner has timed the files")
+    read = project.commands("profile", "--import", latency_suite)
+    say_next(project.reporter, read, then="once the device's runner has timed the files")
 
 
 def print_exported(result: "Exported") -> None:

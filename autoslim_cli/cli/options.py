@@ -1,7 +1,6 @@
 """Define the options that several commands share, and open the recipe that they name."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -68,7 +67,12 @@ Trust = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue where a stopped command left off.")]
 Force = Annotated[
-    bool, typer.Option("--force", help="Train a supernet anew though a finished one is there; it is kept aside.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Train a supernet anew though a finished one is there, which is kept aside, or a stopped training, "
+        "which is given up.",
+    ),
 ]
 
 
@@ -87,11 +91,12 @@ def open_recipe(
     *,
     shared: bool = True,
     trust: bool = False,
+    on_cpu: bool = False,
 ) -> "Project":
     """Open a recipe for work.
 
     A command calls it before it imports its stage: it is PyTorch that takes seconds to load, and a person is told.
-    With `trust` a file may call code that the recipe does not name.
+    With `trust` a file may call code that the recipe does not name; `on_cpu` is for work that needs no other device.
     Raises UsageError if a torchrun job has several processes and the command is not one that they share.
     """
     launch = launched()
@@ -102,10 +107,11 @@ def open_recipe(
 
     reporter = reporter_of(verbose)
     directory = catalogue.find(None if recipe is None else str(recipe), reporter.say, may_copy=launch.size == 1)
-    read = load_recipe(directory, overrides or ())
+    given = list(overrides or ())
+    read = load_recipe(directory, [*given, *(["device=cpu"] if on_cpu else [])])
     with loading(reporter):
         from autoslim_cli.stages.project import open_project
-    return open_project(read, directory, reporter, trust=trust)
+    return open_project(read, directory, reporter, trust=trust, overrides=given)
 
 
 @contextmanager
@@ -115,20 +121,15 @@ def loading(reporter: "Reporter") -> Iterator[None]:
         yield
 
 
-def say_next(reporter: "Reporter", *words: str | Path, then: str) -> None:
-    """Say which command comes next, as a shell takes it, and what it does."""
+def say_next(reporter: "Reporter", command: str, then: str) -> None:
+    """Say which command comes next, and what it does."""
     sys.stdout.flush()  # results come first, and so does a disk that is full
-    reporter.say(f"next: autoslim {shlex.join(map(str, words))}  # {then}")
+    reporter.say(f"next: {command}  # {then}")
 
 
 def export_option(project: "Project") -> str:
     """Return the option that exports a recipe's network: of a detector, weights."""
     return "--state-dict" if project.recipe.model.trace else "--onnx"
-
-
-def recipe_option(directory: Path) -> list[str]:
-    """Return how a command names a recipe's directory; the one that a person is in needs no name."""
-    return [] if directory == Path() else ["-r", str(directory)]
 
 
 def starting_from(project: "Project", start: str | None) -> "Project":

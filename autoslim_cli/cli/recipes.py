@@ -7,8 +7,9 @@ import typer
 
 from autoslim_cli.cli import completion
 from autoslim_cli.cli.examples import epilog
-from autoslim_cli.cli.options import Json, Overrides, Verbose, recipe_option, reporter_of, say_next
+from autoslim_cli.cli.options import Json, Overrides, Verbose, reporter_of, say_next
 from autoslim_cli.cli.printing import print_json, print_table
+from autoslim_cli.recipe.commands import Commands, command
 
 app = typer.Typer(no_args_is_help=True, epilog=epilog("recipes"), help="List, show, copy and check recipes.")
 
@@ -41,7 +42,7 @@ def list_recipes(as_json: Json = False, verbose: Verbose = None) -> None:
         print_json({"recipes": rows})
         return
     print_table(["recipe", "about"], ((str(row["name"]), str(row["about"]).strip()) for row in rows), prose=True)
-    say_next(reporter_of(verbose), "recipes", "copy", "cifar10", "recipes/mine", then="one to change")
+    say_next(reporter_of(verbose), command("recipes", "copy", "cifar10", "recipes/mine"), then="one to change")
 
 
 @app.command(epilog=epilog("recipes show"))
@@ -56,7 +57,7 @@ def show(name: Name, overrides: Overrides = None, as_json: Json = False, verbose
         print_json(values)
         return
     print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
-    say_next(reporter_of(verbose), "units", "-r", name, then="what can be slimmed")
+    say_next(reporter_of(verbose), command("units", "-r", name), then="what can be slimmed")
 
 
 @app.command(epilog=epilog("recipes copy"))
@@ -74,7 +75,7 @@ def copy(
         print_json({"path": str(path)})
         return
     print(path)
-    say_next(reporter_of(verbose), "units", *recipe_option(path), then="what can be slimmed, once recipe.yaml is yours")
+    say_next(reporter_of(verbose), Commands(path)("units"), then="what can be slimmed, once recipe.yaml is yours")
 
 
 @app.command(epilog=epilog("recipes validate"))
@@ -88,7 +89,7 @@ def validate(name: Name, overrides: Overrides = None, as_json: Json = False, ver
         print_json({"path": str(directory), "valid": True})
         return
     print(f"{directory / 'recipe.yaml'} is valid")
-    say_next(reporter_of(verbose), "units", *recipe_option(Path(name)), then="what can be slimmed")
+    say_next(reporter_of(verbose), Commands(Path(name))("units"), then="what can be slimmed")
 
 
 @app.command(epilog=epilog("recipes schema"))

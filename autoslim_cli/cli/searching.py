@@ -21,6 +21,7 @@ from autoslim_cli.cli.options import (
 )
 from autoslim_cli.cli.printing import figures, print_json, print_table
 from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.commands import command
 
 if TYPE_CHECKING:
     from autoslim_cli.files.metric import Metric
@@ -64,7 +65,8 @@ def search(
         "scored on the holdout",
         goes=["params", "loss", *map(heads.__getitem__, extra), "budget", "used"],
     )
-    say_next(project.reporter, "retrain", result["configs"][0]["path"], *(overrides or ()), then="train what was found")
+    first = project.commands.on_file("retrain", result["configs"][0]["path"])
+    say_next(project.reporter, first, then="train what was found")
 
 
 def run(
@@ -112,7 +114,7 @@ def run(
         if result[name]:
             print(f"{name}: {result[name]}")
     found = next(row["path"] for row in result["networks"] if row["network"] == "searched")
-    say_next(project.reporter, "export", export_option(project), found, then="for deployment")
+    say_next(project.reporter, command("export", export_option(project), found), then="for deployment")
 
 
 def _found_row(row: dict[str, Any], extra: list[str], metric: "Metric") -> tuple[str, ...]:

@@ -77,7 +77,11 @@ def calibrate_bn(
     )
     for name, path in spectrum.items():
         print(f"{name}: {path}")
-    say_next(project.reporter, "evaluate", rows[0]["path"], then=f"{metric.title} on the test images")
+    say_next(
+        project.reporter,
+        project.commands.on_file("evaluate", rows[0]["path"]),
+        then=f"{metric.title} on the test images",
+    )
 
 
 def extract(
@@ -101,4 +105,6 @@ def extract(
         goes=["params", "loss"],
         names=["file"],
     )
-    say_next(project.reporter, "evaluate", row["path"], then=f"{metric.title} on the test images")
+    say_next(
+        project.reporter, project.commands.on_file("evaluate", row["path"]), then=f"{metric.title} on the test images"
+    )

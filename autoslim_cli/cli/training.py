@@ -18,12 +18,12 @@ from autoslim_cli.cli.options import (
     export_option,
     open_recipe,
     recipe_of,
-    recipe_option,
     say_next,
     starting_from,
 )
 from autoslim_cli.cli.printing import figures, print_json, print_table, print_test
 from autoslim_cli.errors import UsageError
+from autoslim_cli.recipe.commands import command
 
 if TYPE_CHECKING:
     from autoslim_cli.stages.project import Project
@@ -52,11 +52,11 @@ def train_supernet(
         title=f"{result['supernet']}, on the holdout",
         goes=["params", "loss"],
     )
-    again = (*recipe_option(project.directory), *(overrides or ()))
     if switches := project.recipe.supernet.widths:
-        say_next(project.reporter, "extract", "--width", f"{switches[0]:g}", *again, then="a switch as a plain network")
+        cut = project.commands("extract", "--width", f"{switches[0]:g}")
+        say_next(project.reporter, cut, then="a switch as a plain network")
     else:
-        say_next(project.reporter, "search", "--flops", "50%", *again, then="channels under a budget")
+        say_next(project.reporter, project.commands("search", "--flops", "50%"), then="channels under a budget")
 
 
 def retrain(
@@ -93,6 +93,9 @@ def retrain(
     ] = None,
     trust: Trust = False,
     resume: Resume = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Train anew though a stopped training is there, which is given up.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = None,
 ) -> None:
@@ -118,12 +121,12 @@ def retrain(
         project = starting_from(open_recipe(recipe or recipe_of(paths[0] if paths else None), values, verbose), start)
         from autoslim_cli.stages.joint import retrain_jointly
 
-        rows = retrain_jointly(project, paths, resume=resume)
+        rows = retrain_jointly(project, paths, resume=resume, force=force)
         if as_json:
             print_json({"networks": rows})
             return
         print_test(rows, project.task.metric)
-        say_next(project.reporter, "export", export_option(project), rows[0]["path"], then="for deployment")
+        say_next(project.reporter, command("export", export_option(project), rows[0]["path"]), then="for deployment")
         return
     if len(paths) + (width is not None) + (uniform_flops is not None) != 1:
         raise UsageError(
@@ -135,12 +138,12 @@ def retrain(
     from autoslim_cli.stages.start import label
 
     own_name, channels = _network(project, path, width, uniform_flops)
-    result = stage(project, name or own_name + label(project), channels, config=path, resume=resume)
+    result = stage(project, name or own_name + label(project), channels, config=path, resume=resume, force=force)
     if as_json:
         print_json(result)
         return
     print_test([result], project.task.metric)
-    say_next(project.reporter, "export", export_option(project), result["path"], then="for deployment")
+    say_next(project.reporter, command("export", export_option(project), result["path"]), then="for deployment")
 
 
 def evaluate(
@@ -170,10 +173,10 @@ def evaluate(
         return
     print_test([result], project.task.metric)
     if width is None:
-        say_next(project.reporter, "export", export_option(project), file, then="for deployment")
+        say_next(project.reporter, command("export", export_option(project), file), then="for deployment")
     else:
-        again = ("--width", f"{width:g}", *recipe_option(project.directory))
-        say_next(project.reporter, "extract", *again, then="this switch as a plain network")
+        cut = project.commands("extract", "--width", f"{width:g}")
+        say_next(project.reporter, cut, then="this switch as a plain network")
 
 
 def _network(
@@ -183,10 +186,17 @@ def _network(
     from autoslim_cli.cost.budget import Budget, parse
     from autoslim_cli.cost.configs import read_channels
     from autoslim_cli.files.channel_config import config_name
+    from autoslim_cli.files.kinds import CHECKPOINTS, SUPERNET, what_is
     from autoslim_cli.slimming.base_network import width_name
     from autoslim_cli.stages.run import uniform_channels, uniform_name
 
     if path is not None:
+        if (kind := what_is(path)) in CHECKPOINTS:
+            name = path.stem.removeprefix("model-").removeprefix("subnet-")
+            config = path.with_name(f"arch-{name}.json")
+            start = "supernet" if kind == SUPERNET else path
+            further = project.commands("retrain", config if config.is_file() else "CONFIG", "--from", start)
+            raise UsageError(f"{path}: {kind}; retrain takes a channel config, and weights by --from: `{further}`")
         return config_name(path), read_channels(path, project.network, project.costs, bounded=False)
     if width is not None:
         return width_name(width), project.network.space.at_width(width)

@@ -1,9 +1,12 @@
 """Refuse settings of data that do not suit each other, the model or the task."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from autoslim_cli.data.batch import tensors
+from autoslim_cli.data.folder import Part
 from autoslim_cli.data.own import OwnSource
 from autoslim_cli.errors import UsageError
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
@@ -50,7 +53,7 @@ def check_task(data: DataSettings, task: TaskSettings) -> None:
 
 
 def check_classes(labels: Tensor, model: ModelSettings, task: TaskSettings) -> None:
-    """Raise UsageError for data of other classes, or labels, than the model has outputs for, and for images of none."""
+    """Raise UsageError for data of other labels than the model has outputs for, and for images of no class."""
     if labels.dim() == 2:
         if labels.shape[1] != model.classes:
             raise UsageError(f"model.classes: {model.classes}, but the data has {labels.shape[1]} labels")
@@ -59,8 +62,30 @@ def check_classes(labels: Tensor, model: ModelSettings, task: TaskSettings) -> N
             f"data: {without} of {len(labels)} images have no class (their label is below zero); name a split whose "
             "images have one, as data.args.test=validation"
         )
-    elif model.classes is not None and task.enlarges == 1 and (classes := int(labels.max()) + 1) > model.classes:
+
+
+def check_number(
+    labels: Tensor, part: Part, model: ModelSettings, task: TaskSettings, warn: Callable[[str], None]
+) -> None:
+    """Raise UsageError if a part's images, all that there are, have more classes than the model.
+
+    `warn` is told if a classifier has more than its training images: it may be meant, as of weights that are kept.
+    """
+    if model.classes is None or task.enlarges > 1 or labels.dim() == 2:
+        return
+    classes = int(labels.max()) + 1
+    if classes > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
+    if 0 < classes < model.classes and part == "train" and task.name == "classification":
+        warn(
+            f"model.classes: {model.classes}, but the training images have {classes}: its classifier, and FLOPs and "
+            f"weights with it, is larger than they need; model.classes={classes} suits them, and starts from "
+            "model.weights of more classes, too, whose classifier alone is left out"
+        )
+
+
+def unheard(_: str) -> None:
+    """Hear a warning that nobody is told."""
 
 
 def check_normalisation(source: OwnSource, data: DataSettings) -> None:

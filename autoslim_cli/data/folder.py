@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, overload
 
@@ -14,10 +15,20 @@ from torch import Tensor
 
 from autoslim_cli.data.decode import decode, decode_mask
 from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.near import listed
 
 Part = Literal["train", "test"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),
+    ".gif",  # of several frames the first
+)
+"""How images are called that Pillow reads everywhere; what else it may read depends on how it was built."""
+
+NOTES = (".txt", ".csv", ".json", ".xml", ".md", ".yaml", ".yml", ".html", ".db", ".ini")
+"""How files are called that lie beside images, and nobody takes for one."""
+
+NO_SUFFIX = "without a suffix"
 
 
 class Names(Sequence[str]):
@@ -54,7 +65,7 @@ class ImageFiles:
     """Files of one part of an image folder: names relative to its directory, and what belongs to each.
 
     `labels` are classes (int64: images), or 0 or 1 for each label (uint8: images, labels), and `class_names` what these
-    are called; `masks` are further files.
+    are called; `masks` are further files. `others` counts by suffix the files that are not read.
     """
 
     directory: Path
@@ -62,6 +73,16 @@ class ImageFiles:
     labels: Tensor
     masks: Sequence[str] = ()
     class_names: Sequence[str] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> str:
+        """Say which files are not read that may be meant as images: nothing if there are none."""
+        strange = Counter({suffix: count for suffix, count in self.others.items() if suffix not in NOTES})
+        if not strange:
+            return ""
+        files = "1 file of {} is" if strange.total() == 1 else f"{strange.total():,} files of {{}} are"
+        return f"{files.format(self.directory)} not read as images: {_by_suffix(strange)}"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -93,7 +114,7 @@ class ImageFiles:
     def select(self, chosen: Tensor) -> "ImageFiles":
         """Return some of the files by their places (int64: images)."""
         names, masks = (Names(some[place] for place in chosen.tolist() if some) for some in (self.names, self.masks))
-        return ImageFiles(self.directory, names, self.labels[chosen], masks, self.class_names)
+        return ImageFiles(self.directory, names, self.labels[chosen], masks, self.class_names, self.others)
 
 
 def list_images(root: Path, part: Part) -> ImageFiles:
@@ -106,26 +127,29 @@ def list_images(root: Path, part: Part) -> ImageFiles:
     if strange := sorted(set(_classes(directory)) - set(classes)):
         raise UsageError(f"data.path: {directory / strange[0]} is a class that {root / 'train'} does not have")
     names: list[str] = []
-    counts = []
+    counts, others = [], Counter[str]()
     for name in classes:
-        found = _image_names(directory, name)
+        found = _image_names(directory, name, unread := Counter[str]())
         if part == "train" and not found:
-            raise UsageError(f"data.path: no images in {directory / name}; remove the directory if it is no class")
+            raise UsageError(
+                f"data.path: no images in {directory / name}{_only(unread)}; remove the directory if it is no class"
+            )
         names += found
+        others += unread
         counts.append(len(found))
     if not names:
-        raise UsageError(f"data.path: no images in the class directories of {directory}")
+        raise UsageError(f"data.path: no images in the class directories of {directory}{_only(others)}")
     labels = torch.arange(len(classes)).repeat_interleave(torch.tensor(counts))
-    return ImageFiles(directory, names, labels, class_names=classes)
+    return ImageFiles(directory, names, labels, class_names=classes, others=others)
 
 
 def list_unlabelled(root: Path, part: Part) -> ImageFiles:
     """List one part of a folder of images without classes: all below train/, and below test/ or val/."""
     directory = _part_directory(root, part, "images")
-    names = _image_names(directory, ".")
+    names = _image_names(directory, ".", others := Counter[str]())
     if not names:
-        raise UsageError(f"data.path: no images below {directory}")
-    return ImageFiles(directory, names, torch.zeros(len(names), dtype=torch.int64))
+        raise UsageError(f"data.path: no images below {directory}{_only(others)}")
+    return ImageFiles(directory, names, torch.zeros(len(names), dtype=torch.int64), others=others)
 
 
 def list_masked(root: Path, part: Part) -> ImageFiles:
@@ -137,14 +161,14 @@ def list_masked(root: Path, part: Part) -> ImageFiles:
     for name in ("images", "masks"):
         if not (directory / name).is_dir():
             raise UsageError(f"data.path: {directory} has no directory {name}/; it holds images/ and masks/")
-    names = _image_names(directory, "images")
-    masks = {_stem(name): name for name in _image_names(directory, "masks")}
+    names = _image_names(directory, "images", others := Counter[str]())
     if not names:
-        raise UsageError(f"data.path: no images in {directory / 'images'}")
+        raise UsageError(f"data.path: no images in {directory / 'images'}{_only(others)}")
+    masks = {_stem(name): name for name in _image_names(directory, "masks", others)}
     if lonely := next((name for name in names if _stem(name) not in masks), None):
         raise UsageError(f"data.path: {directory / lonely} has no mask of the same name in {directory / 'masks'}")
     labels = torch.zeros(len(names), dtype=torch.int64)
-    return ImageFiles(directory, names, labels, [masks[_stem(name)] for name in names])
+    return ImageFiles(directory, names, labels, [masks[_stem(name)] for name in names], others=others)
 
 
 def list_several(root: Path, part: Part) -> ImageFiles:
@@ -192,11 +216,28 @@ def _classes(directory: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _image_names(directory: Path, name: str) -> list[str]:
-    """Return the images anywhere below a directory in this one, sorted; as strings, since there may be a million."""
+def _by_suffix(counts: Counter[str]) -> str:
+    """Write how many files there are of each suffix, the most first."""
+    return listed([f"{suffix} ({count:,})" for suffix, count in counts.most_common()])
+
+
+def _only(others: Counter[str]) -> str:
+    """Say which files there are where there are no images: nothing if there are none."""
+    return f", but files that are not read: {_by_suffix(others)}" if others else ""
+
+
+def _image_names(directory: Path, name: str, others: Counter[str]) -> list[str]:
+    """Return the images anywhere below a directory in this one, sorted; as strings, since there may be a million.
+
+    Other files, but hidden ones, are counted in `others` by suffix.
+    """
     names = []
     for place, _, files in os.walk(directory / name):
         below = os.path.relpath(place, directory)
         below = "" if below == "." else f"{below}/"
-        names += [f"{below}{file}" for file in files if file.lower().endswith(SUFFIXES) and file[0] != "."]
+        found = [file for file in files if file.lower().endswith(SUFFIXES) and file[0] != "."]
+        names += [f"{below}{file}" for file in found]
+        if len(found) < len(files):
+            unread = (file for file in files if not file.lower().endswith(SUFFIXES) and file[0] != ".")
+            others.update(os.path.splitext(file)[1].lower() or NO_SUFFIX for file in unread)  # noqa: PTH122  of many
     return sorted(names)

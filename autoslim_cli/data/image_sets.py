@@ -1,11 +1,13 @@
 """Hold a recipe's images: the training part, the holdout, both, and the test set, each opened when it is first used."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from autoslim_cli.data.checks import unheard
 from autoslim_cli.data.folder import Part
 from autoslim_cli.data.opening import open_source
 from autoslim_cli.data.own import OwnSource
@@ -26,9 +28,12 @@ class ImageSets:
     seed: int
     directory: Path
     device: torch.device
+    warn: Callable[[str], None] = unheard
+    """Who is told of what may be meant otherwise, once for each part."""
 
     def _source(self, part: Part) -> Source:
-        return open_source(part, self.data, self.model, self.seed, self.directory, self.device, self.task)
+        where = self.directory, self.device, self.task
+        return open_source(part, self.data, self.model, self.seed, *where, self.warn)
 
     @cached_property
     def _training_source(self) -> Source:

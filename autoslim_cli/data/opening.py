@@ -13,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoslim_cli.data.checks import check_channels, check_classes, check_normalisation, check_task
+from autoslim_cli.data.checks import (
+    check_channels,
+    check_classes,
+    check_normalisation,
+    check_number,
+    check_task,
+    unheard,
+)
 from autoslim_cli.data.folder import ImageFiles, Part, list_images, list_masked, list_several, list_unlabelled
 from autoslim_cli.data.hugging_face import HubImages, list_hub
 from autoslim_cli.data.own import open_own
@@ -36,8 +43,11 @@ def open_source(
     directory: Path,
     device: torch.device,
     task: TaskSettings = CLASSIFICATION,
+    warn: Callable[[str], None] = unheard,
 ) -> Source:
     """Open one part of a data set: lists its files or reads its arrays, and decodes nothing.
+
+    `warn` is told of what may be meant otherwise: files that are left out, classes that the data does not have.
 
     Raises UsageError naming the recipe key for missing data or images that do not suit the model.
     """
@@ -53,6 +63,9 @@ def open_source(
     shape = (channels, height * task.enlarges, width * task.enlarges)
     if data.is_encoded:
         files = _listed(part, data, directory)
+        if isinstance(files, ImageFiles) and files.left_out:
+            warn(f"data.path: {files.left_out}")
+        check_number(files.labels, part, model, task, warn)
         files = files.select(_some(len(files), limit, seed))
         masks = None
         if isinstance(files, ImageFiles) and files.masks:
@@ -62,6 +75,7 @@ def open_source(
         fits = len(source) * math.prod(shape) <= data.memory * 2**30
         return CachedSource(source, device) if fits else source
     images, labels, names = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
+    check_number(labels, part, model, task, warn)
     chosen = _some(len(labels), limit, seed)
     check_classes(labels[chosen], model, task)
     return ArraySource(images[chosen], labels[chosen], shape, device, names)

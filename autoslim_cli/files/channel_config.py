@@ -11,8 +11,9 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
-from autoslim_cli.files.document import read_json
+from autoslim_cli.files.document import read_json, refuse_format
 from autoslim_cli.files.metric import TOP1, Metric
+from autoslim_cli.recipe.commands import making_config
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -101,9 +102,9 @@ def read_config(path: Path) -> ChannelConfig:
 
     Raises ArtifactError for a missing or damaged file, UsageError for a key that a config does not have.
     """
-    values = read_json(path, "channel config", "`autoslim search` writes them")
-    if values.get("format") != FORMAT:
-        raise ArtifactError(f'{path}: not a channel config: it must be a JSON object with "format": "{FORMAT}"')
+    what, origin = "channel config", f"`{making_config(path)}` writes one"
+    values = read_json(path, what, origin)
+    refuse_format(path, values, FORMAT, what, origin)
     try:
         return ChannelConfig.model_validate(values)
     except ValidationError as error:

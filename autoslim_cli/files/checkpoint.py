@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError, is_out_of_memory
+from autoslim_cli.files import kinds
 from autoslim_cli.files.atomic import copy_file, write_bytes
 from autoslim_cli.files.facts import ModelFacts, SupernetFacts
 from autoslim_cli.recipe.errors import explain
@@ -25,6 +26,7 @@ SUPERNET = "autoslim.supernet/1"
 MODEL = "autoslim.model/1"
 _KEY = "autoslim"
 _OWN = "; weights of your own are named in model.weights, for retrain.start and retrain.teacher: weights, too"
+_KINDS = {SUPERNET: kinds.SUPERNET, MODEL: kinds.NETWORK}
 _SCHEMAS: dict[str, type[BaseModel]] = {SUPERNET: SupernetFacts, MODEL: ModelFacts}
 
 
@@ -53,44 +55,41 @@ def read_facts(path: Path, format_name: str, make: str) -> dict[str, Any]:
     """
     facts = read_any(path, make)
     if facts["format"] != format_name:
-        raise ArtifactError(f"{path}: holds {facts['format']}, not {format_name}; `{make}` makes such a file")
+        raise ArtifactError(f"{path}: {_KINDS[facts['format']]}, not {_KINDS[format_name]}{_made(make)}")
     return facts
 
 
-def read_any(path: Path, make: str = "autoslim") -> dict[str, Any]:
-    """Return the facts of a checkpoint of any format; errors as in `read_facts`."""
+def read_any(path: Path, make: str = "") -> dict[str, Any]:
+    """Return the facts of a checkpoint of any format; errors as in `read_facts`, by default without what makes one."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such checkpoint; `{make}` makes it") from None
+        raise ArtifactError(f"{path}: no such checkpoint{_made(make, 'it')}") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        if _is_pickle(path):
-            raise ArtifactError(f"{path}: weights, or what else torch.save wrote, and no checkpoint{_OWN}") from None
-        raise ArtifactError(f"{path}: damaged or not a checkpoint ({error}); make it again with `{make}`") from None
+        if (kind := kinds.what_is(path)) is not None and kind not in kinds.CHECKPOINTS:
+            advice = _OWN if kind == kinds.WEIGHTS else _made(make)
+            raise ArtifactError(f"{path}: {kind}, and no checkpoint{advice}") from None
+        raise ArtifactError(f"{path}: damaged or not a checkpoint ({error}){_made(make)}") from None
     if _KEY not in metadata:
-        raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file{_OWN}")
+        raise ArtifactError(f"{path}: not written by autoslim{_made(make)}{_OWN}")
     try:
         facts = json.loads(metadata[_KEY])
     except (ValueError, RecursionError):  # ValueError: not JSON, numbers beyond all use
-        raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file") from None
+        raise ArtifactError(f"{path}: not written by autoslim{_made(make)}") from None
     schema = _SCHEMAS.get(str(facts.get("format"))) if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or schema is None:
-        raise ArtifactError(f"{path}: not written by autoslim; `{make}` makes such a file")
+        raise ArtifactError(f"{path}: not written by autoslim{_made(make)}")
     try:
         schema.model_validate(facts)
     except ValidationError as error:
-        raise ArtifactError(f"{path}: damaged ({explain(error, schema)}); make it again with `{make}`") from None
+        raise ArtifactError(f"{path}: damaged ({explain(error, schema)}){_made(make)}") from None
     return facts
 
 
-def _is_pickle(path: Path) -> bool:
-    """Tell whether a file begins as one of torch.save or pickle: a zip archive, or a protocol and an instruction."""
-    try:
-        with path.open("rb") as file:
-            return re.match(rb"PK\x03\x04|\x80[\x02-\x05][^\0]", file.read(4)) is not None
-    except OSError:
-        return False
+def _made(make: str, what: str = "one") -> str:
+    """Say which command makes a file, if there is one to say."""
+    return f"; `{make}` makes {what}" if make else ""
 
 
 def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -99,7 +98,7 @@ def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], di
     try:
         return safetensors.torch.load_file(path), facts
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: damaged ({error}); make it again with `{make}`") from None
+        raise ArtifactError(f"{path}: damaged ({error}){_made(make)}") from None
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.facts import LearnedFrom
+from autoslim_cli.recipe.commands import command
 from autoslim_cli.recipe.schema import DATA, Recipe
 
 MOST_NAMES = 2**15
@@ -69,7 +70,7 @@ def refuse_other_classes(path: Path, facts: Mapping[str, Any], now: Sequence[str
     if learned and (why := difference_of_classes(learned.class_names, now)):
         raise ArtifactError(
             f"{path}: learned other classes than those of these images ({why}): its outputs would be counted as other "
-            f"classes; give the images the names and the order that it learned (`autoslim info {path}` shows them)"
+            f"classes; give the images the names and the order that it learned (`{command('info', path)}` shows them)"
         )
 
 

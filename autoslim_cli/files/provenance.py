@@ -115,7 +115,9 @@ def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: st
 def refuse_to_lose(state: Path) -> None:
     """Raise UsageError if a stopped training left a state: starting anew would overwrite hours of work."""
     if state.exists():
-        raise UsageError(f"{state} holds a stopped training: add --resume to continue it, or remove it to start anew")
+        raise UsageError(
+            f"{state} holds a stopped training: add --resume to continue it, or --force to give it up and start anew"
+        )
 
 
 @contextmanager

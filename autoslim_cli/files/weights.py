@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from autoslim_cli.errors import ArtifactError, is_out_of_memory
+from autoslim_cli.files import kinds
+from autoslim_cli.near import listed
 
 _MOST_CLASSES = 100
 """Classes that one pickled file may name: a network with its settings and its optimizer has some dozens."""
@@ -26,8 +28,8 @@ _MOST_MODULES = 100_000
 _DEPTH = 3
 """How deep in a file weights are looked for: `{"state": {"model": {...}}}`."""
 
-_SHOWN = 3
-"""How many names a message gives."""
+SHOWN = 3
+"""How many names of tensors a message gives."""
 
 _AVERAGED = ("ema", "teacher", "momentum", "target", "averaged")
 """Words of names under which trainings keep a second copy of a network."""
@@ -52,6 +54,8 @@ def load_weights(path: Path, key: str, wanted: Collection[str]) -> Weights:
     """
     if not path.is_file():
         raise ArtifactError(f"{key}: no file {path}")
+    if (kind := kinds.what_is(path)) not in (None, kinds.TEXT, kinds.WEIGHTS, *kinds.CHECKPOINTS):
+        raise ArtifactError(f"{key}: {path} is {kind}, not weights: name a file of torch.save, or safetensors")
     if path.suffix == ".safetensors":
         try:
             parts: list[_Part] = [_Part((), safetensors.torch.load_file(path))]
@@ -65,8 +69,8 @@ def load_weights(path: Path, key: str, wanted: Collection[str]) -> Weights:
     if not fits:
         names = max((part.tensors for part in parts), key=len)
         raise ArtifactError(
-            f"{key}: {path} has none of the network's tensors: it holds {listed(names)}, and the network has "
-            f"{listed(wanted)}"
+            f"{key}: {path} has none of the network's tensors: it holds {listed(names, SHOWN)}, and the network has "
+            f"{listed(wanted, SHOWN)}"
         )
     most = max(count for _, _, count in fits.values())
     best = [where for where, (_, _, count) in fits.items() if count == most]
@@ -238,12 +242,6 @@ def _renamed(part: _Part, prefix: str, left: list[str]) -> Weights:
     done = [f"took {part.where}"] if part.place else []
     done += [f"read the tensors of a pickled {part.of}, running none of its code"] if part.of else []
     done += [f"took {prefix!r} off the names"] if prefix else []
-    done += [f"left out {listed(outside)}"] if outside else []
+    done += [f"left out {listed(outside, SHOWN)}"] if outside else []
     done += [f"left {' and '.join(left)}, which fits, too"] if left else []
     return Weights(tensors, tuple(done))
-
-
-def listed(names: Collection[str]) -> str:
-    """Name the first of some tensors, and say how many more there are."""
-    first = ", ".join(list(names)[:_SHOWN])
-    return first + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.latency.interpolation import Grid
 from autoslim_cli.latency.pieces import Piece
-from autoslim_cli.latency.table import Correction, LatencyTable, LayerTimes
+from autoslim_cli.latency.table import Correction, LatencyTable, LayerTimes, measuring_again
 from autoslim_cli.network.table import Channels
+from autoslim_cli.recipe.commands import Commands
 
 LEAST_SHARE = 0.1
 """Of the plain sum over its layers: no network is predicted to take less."""
@@ -68,11 +70,20 @@ def share_cold(mweights: float, cached_mweights: float) -> float:
     return min(max(mweights / cached_mweights - 1, 0.0), 1.0)
 
 
-def predictor(table: LatencyTable, pieces: Sequence[Piece], low: Channels, high: Channels, name: str) -> Latency:
+def predictor(
+    table: LatencyTable,
+    pieces: Sequence[Piece],
+    low: Channels,
+    high: Channels,
+    name: str,
+    commands: Commands | None = None,
+) -> Latency:
     """Return the predictor of a network's latency from a table that has all its layer shapes from `low` to `high`.
 
+    `name` is the table's path, `commands` are those on the recipe in use, by default on the one that the table lies in.
     Raises ArtifactError naming a shape or counts that are missing.
     """
+    again = measuring_again(Path(name), table, commands, *(() if table.complete else ("--resume",)))
     times_of = {layer.shape: layer for layer in table.layers}
     missing = {piece.shape: piece for piece in pieces if piece.shape not in times_of}
     if missing:
@@ -80,11 +91,11 @@ def predictor(table: LatencyTable, pieces: Sequence[Piece], low: Channels, high:
         raise ArtifactError(
             f"{name}: {len(missing)} of {len({piece.shape for piece in pieces})} layer shapes are missing, as that of "
             f"{first.name} ({first.shape}): the table is of {table.model.name} at {list(table.model.input)}"
-            f"{'' if table.complete else ', and not complete'}; `autoslim profile` measures this network"
-            f"{'' if table.complete else ' (--resume goes on)'}"
+            f"{'' if table.complete else ', and not complete'}; "
+            f"`{again}` measures this network"
         )
     for piece in pieces:
-        _refuse_other_counts(times_of[piece.shape], piece, low, high, name)
+        _refuse_other_counts(times_of[piece.shape], piece, low, high, name, again)
     return Latency(tuple((piece, *_grids(times_of[piece.shape])) for piece in pieces), table.correction)
 
 
@@ -94,8 +105,8 @@ def _grids(layer: LayerTimes) -> tuple[Grid, Grid | None]:
     return Grid(counts, tuple(layer.ms)), Grid(counts, tuple(layer.cold_ms)) if layer.cold_ms else None
 
 
-def _refuse_other_counts(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name: str) -> None:
-    """Raise ArtifactError if a grid has other axes than a piece, or the piece's counts leave it."""
+def _refuse_other_counts(layer: LayerTimes, piece: Piece, low: Channels, high: Channels, name: str, again: str) -> None:
+    """Raise ArtifactError if a grid has other axes than a piece, or counts that it leaves: `again` measures them."""
     if len(layer.counts) != len(piece.axes):
         raise ArtifactError(
             f"{name}: {layer.example} ({layer.shape}) has {len(layer.counts)} axes of counts, not {len(piece.axes)}"
@@ -104,5 +115,5 @@ def _refuse_other_counts(layer: LayerTimes, piece: Piece, low: Channels, high: C
         if least < axis[0] or most > axis[-1]:
             raise ArtifactError(
                 f"{name}: {piece.name} has {least} to {most} channels in this search space, but was measured at "
-                f"{axis[0]} to {axis[-1]}; `autoslim profile` measures this space"
+                f"{axis[0]} to {axis[-1]}; `{again}` measures this space"
             )

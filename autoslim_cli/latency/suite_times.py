@@ -9,8 +9,10 @@ from pydantic import Field
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.document import read_settings
+from autoslim_cli.files.kinds import what_is
 from autoslim_cli.latency.suite import MANIFEST, Suite
 from autoslim_cli.latency.table import Device, DType, LatencyTable, LayerTimes, Measured, check_layer
+from autoslim_cli.recipe.commands import UNKNOWN, command
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 from autoslim_cli.slimming.space import Space
 
@@ -76,7 +78,11 @@ def table_of_suite(directory: Path, model: ModelSettings, space: Space) -> Laten
 def _read(directory: Path, model: ModelSettings) -> tuple[Suite, SuiteTimes]:
     """Return a suite and its times. Raises ArtifactError if they do not belong together, or to the recipe's model."""
     what, manifest = "part of a latency suite", directory / MANIFEST
-    suite = read_settings(manifest, Suite, what, "`autoslim export --latency-suite` writes it")
+    if directory.is_file():
+        kind = what_is(directory) or "a file"
+        raise ArtifactError(f"{directory}: {kind}, and no directory of a latency suite: --import takes one")
+    export = command("export", "--latency-suite", directory, "-r", UNKNOWN)
+    suite = read_settings(manifest, Suite, what, f"`{export}` writes it")
     origin = "the runner of the device writes it; docs/latency.md says how"
     times = read_settings(directory / TIMES, SuiteTimes, what, origin)
     if suite.id != suite.digest:
@@ -87,8 +93,9 @@ def _read(directory: Path, model: ModelSettings) -> tuple[Suite, SuiteTimes]:
         )
     if suite.model != model.architecture:
         raise ArtifactError(
-            f"{manifest}: a suite of {suite.model.name} at {list(suite.model.input)}, but the recipe's "
-            f"model is {model.name} at {list(model.input)}; name its recipe with --recipe"
+            f"{manifest}: a suite of {suite.model.name} at {list(suite.model.input)}, but the model of the recipe in "
+            f"use is {model.name} at {list(model.input)}; import it with the recipe that it was exported with: "
+            f"`{command('profile', '--import', directory, '-r', UNKNOWN)}`"
         )
     return suite, times
 

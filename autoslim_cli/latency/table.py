@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import write_json
 from autoslim_cli.files.document import read_settings
+from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
 Engine = Literal["eager", "compile", "onnxruntime", "imported"]
@@ -38,6 +39,15 @@ class Device(Settings):
         parts += ["nchw" if self.engine in ("eager", "compile") and not self.channels_last else ""]
         parts += [self.engine if self.engine != "eager" else "", f"batch-{self.batch}" if self.batch > 1 else ""]
         return "-".join(part for part in parts if part)
+
+    @property
+    def options(self) -> list[str]:
+        """Return the options by which `profile` measures it."""
+        words = ["--engine", self.engine] if self.engine != "eager" else []
+        words += ["--dtype", self.dtype] if self.dtype != "fp32" else []
+        words += ["--batch", str(self.batch)] if self.batch > 1 else []
+        words += ["--no-channels-last"] if self.engine in ("eager", "compile") and not self.channels_last else []
+        return [*words, "--threads", str(self.threads)] if self.threads else words
 
     def __str__(self) -> str:
         return f"{self.label} of {self.name}"
@@ -136,7 +146,8 @@ def table_name(device: Device) -> str:
 
 def read_table(path: Path) -> LatencyTable:
     """Read a latency table. Raises ArtifactError naming the layer and the value if a time cannot be one."""
-    table = read_settings(path, LatencyTable, "latency table", "`autoslim profile` writes them")
+    origin = f"`{Commands.of_file(path)('profile')}` writes one"
+    table = read_settings(path, LatencyTable, "latency table", origin)
     for layer in table.layers:
         check_layer(path, layer)
     return table
@@ -147,29 +158,47 @@ def write_table(path: Path, table: LatencyTable) -> None:
     write_json(path, table.model_dump(mode="json", exclude_none=True))
 
 
-def refuse_other_model(path: Path, table: LatencyTable, model: ModelSettings, network: str | None = None) -> None:
+def measuring_again(path: Path, table: LatencyTable, commands: Commands | None, *more: str) -> str:
+    """Return the command that measures a table's device again, by default on the recipe that its file lies in.
+
+    Of a device that was imported it is the one that writes a suite anew.
+    """
+    commands = commands or Commands.of_file(path)
+    if table.device.engine == "imported":
+        return commands("export", "--latency-suite", "suite")
+    return commands("profile", *table.device.options, *more)
+
+
+def refuse_other_model(
+    path: Path,
+    table: LatencyTable,
+    model: ModelSettings,
+    network: str | None = None,
+    commands: Commands | None = None,
+) -> None:
     """Raise ArtifactError if a table is of another network: equal layer shapes are not enough for its correction.
 
-    `network` is the digest of what `model` is now; a table that was made by hand has none.
+    `network` is the digest of what `model` is now; a table that was made by hand has none. `commands` are those on the
+    recipe in use, if there is one.
     """
+    again = measuring_again(path, table, commands)
     theirs, ours = table.model.architecture.model_dump(mode="json"), model.architecture.model_dump(mode="json")
     other = [f"model.{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
     if other:
         raise ArtifactError(
-            f"{path}: the table is of {table.model.name} with {'; '.join(other)}; "
-            "`autoslim profile` measures this network"
+            f"{path}: the table is of {table.model.name} with {'; '.join(other)}; `{again}` measures this network"
         )
     if network is not None and table.network not in (None, network):
         raise ArtifactError(
-            f"{path}: {table.model.name} is another network than when the table was made; `autoslim profile` measures "
-            "this one"
+            f"{path}: {table.model.name} is another network than when the table was made; `{again}` measures this one"
         )
 
 
-def refuse_incomplete(path: Path, table: LatencyTable) -> None:
+def refuse_incomplete(path: Path, table: LatencyTable, commands: Commands | None = None) -> None:
     """Raise ArtifactError if a table of `autoslim profile` is not finished: its predictions are not corrected yet."""
     if not table.complete and table.device.engine != "imported":
-        raise ArtifactError(f"{path}: not complete; `autoslim profile --resume` finishes it")
+        on = measuring_again(path, table, commands, "--resume")
+        raise ArtifactError(f"{path}: not complete; `{on}` finishes it, on {table.device.name}")
 
 
 def refuse_to_replace(path: Path, device: Device) -> None:

@@ -1,5 +1,6 @@
 """Choose the latency table that a search takes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,45 +14,48 @@ from autoslim_cli.latency.table import (
     refuse_other_model,
     table_name,
 )
+from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings
 
 
 def table_for_search(
-    named: Path | None, directory: Path, model: ModelSettings, network: str, place: torch.device
+    named: Path | None, directory: Path, model: ModelSettings, network: str, place: torch.device, commands: Commands
 ) -> Path:
     """Return the path of the table that is named, or of this machine's own in a recipe's directory.
 
-    `network` is the digest of what `model` is.
+    `network` is the digest of what `model` is, `commands` are those on its recipe.
 
     Raises ArtifactError if this machine has none there, or the table is of another machine or network, or not
     complete; UsageError if it is of this machine, but its engine is not installed.
     """
-    path = named or _own_table(directory, place)
+    path = named or _own_table(directory, place, commands)
     table = read_table(path)
-    refuse_other_model(path, table, model, network)
-    refuse_incomplete(path, table)
     device = table.device
+    if device.kind != place.type:
+        commands = replace(commands, overrides=(*commands.overrides, f"device={device.kind}"))
+    refuse_other_model(path, table, model, network, commands)
+    refuse_incomplete(path, table, commands)
     if device.engine != "imported" and is_local(device, place):
         local_device(place_of(device, place), device.engine, device.dtype, device.batch, device.channels_last)
     return path
 
 
-def _own_table(directory: Path, place: torch.device) -> Path:
+def _own_table(directory: Path, place: torch.device, commands: Commands) -> Path:
     """Return this machine's table: of as many threads as there are now, or the only one of eager PyTorch."""
     path = directory / table_name(local_device(place, "eager", "fp32", 1, True))
     tables = {path: read_table(path).device for path in sorted(directory.glob("latency-*.json"))}
     if path in tables:
         if not _is_default(tables[path], place):
             raise ArtifactError(
-                f"{path}: measured on {tables[path]}, which is not this machine by eager PyTorch; run `autoslim "
-                "profile`, or name the table with --latency-table to search for that device"
+                f"{path}: measured on {tables[path]}, which is not this machine by eager PyTorch; run "
+                f"`{commands('profile')}`, or name the table with --latency-table to search for that device"
             )
         return path
     defaults = [found for found, device in tables.items() if _is_default(device, place)]
     if len(defaults) == 1:
         return defaults[0]
     hint = f"; --latency-table names another: {', '.join(found.name for found in tables)}" if tables else ""
-    raise ArtifactError(f"{path}: no latency table of this machine; `autoslim profile` measures one{hint}")
+    raise ArtifactError(f"{path}: no latency table of this machine; `{commands('profile')}` measures one{hint}")
 
 
 def _is_default(device: Device, place: torch.device) -> bool:

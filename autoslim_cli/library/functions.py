@@ -197,7 +197,7 @@ def search(
     budgets = parse_many(asked, costs(network.base))
     chosen = checked(SearchSettings, settings or {}, "settings")
     if chosen.rivals:
-        raise UsageError("settings.rivals: they are trained as a recipe says; use `autoslim search`")
+        raise UsageError("settings.rivals: they are trained as a recipe says; the command `search` does, of a recipe")
     check_reach(network.space, costs, budgets)
     device = next(supernet.parameters()).device
     with drawing_apart():

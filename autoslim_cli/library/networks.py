@@ -28,7 +28,7 @@ from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.slimming.space import Space
-from autoslim_cli.stages.inspect import units_of
+from autoslim_cli.stages.inspect import layers_in, units_of
 from autoslim_cli.training.score import Score
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -55,7 +55,7 @@ class Units(list[dict[str, Any]]):
         rows = [("unit", "base", "range", "step", "layers that share it")]
         for one in free:
             numbers = (str(one["base"]), f"{one['min']}..{one['supernet']}", str(one["step"]))
-            rows.append((one["name"], *numbers, ", ".join(one["layers"])))
+            rows.append((one["name"], *numbers, ", ".join(layers_in(one))))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
         lines += [f"{one['name']} stays at {one['base']}: {one['pinned']}" for one in self if one["pinned"] is not None]
@@ -72,7 +72,8 @@ def units(
     section. Raises UsageError if torch.fx cannot trace the network, or for settings that do not suit it.
     """
     settings = {"width": width, "min_width": min_width}
-    return Units(units_of(base_network(model, example, settings, space, 0, torch.device("cpu")).space))
+    network = base_network(model, example, settings, space, 0, torch.device("cpu"))
+    return Units(units_of(network.space, network.reading.table))
 
 
 def count(model: nn.Module, example: Tree) -> Count:

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.own_code import load_factory, near
+from autoslim_cli.near import hint
+from autoslim_cli.own_code import load_factory
 from autoslim_cli.recipe.schema import ModelSettings
 
 Factory = Callable[..., nn.Module]
@@ -67,15 +68,22 @@ def _factory(name: str, directory: Path) -> Factory:
     )
 
 
-def _torchvision(name: str) -> Factory:
+def torchvision_names() -> tuple[list[str], list[str]]:
+    """Return the networks for images that torchvision lists: those that give classes, and those that give more."""
     import torchvision
 
     models = torchvision.models
-    dense = torchvision.models.list_models(module=models.segmentation)
-    dense += torchvision.models.list_models(module=models.detection)
-    known = [*torchvision.models.list_models(module=models), *dense]
+    dense = [*models.list_models(module=models.segmentation), *models.list_models(module=models.detection)]
+    return models.list_models(module=models), dense
+
+
+def _torchvision(name: str) -> Factory:
+    import torchvision
+
+    plain, dense = torchvision_names()
+    known = [*plain, *dense]
     if name not in known:
-        raise UsageError(f"model.name: torchvision has no network for images {name!r}{near(name, known)}")
+        raise UsageError(f"model.name: torchvision has no network for images {name!r}; {hint(name, known, 3)}")
     weights = {"weights": None, **({"weights_backbone": None} if name in dense else {})}
 
     return partial(torchvision.models.get_model_builder(name), **weights)
@@ -93,7 +101,7 @@ def timm_module(name: str) -> Any:
 def _timm(name: str) -> Factory:
     timm = timm_module(f"timm/{name}")
     if not (re.fullmatch(r"[\w.-]+", name) and timm.is_model(name)):  # not hf-hub:... nor local-dir:...
-        raise UsageError(f"model.name: timm has no network {name!r}{near(name, timm.list_models())}")
+        raise UsageError(f"model.name: timm has no network {name!r}; {hint(name, timm.list_models(), 3)}")
     return partial(timm.create_model, name, pretrained=False)
 
 
@@ -101,7 +109,7 @@ def _built_in(name: str) -> Factory:
     from autoslim_cli.models.built_in import FACTORIES
 
     if name not in FACTORIES:
-        raise UsageError(f"model.name: no built-in network {name!r}{near(name, list(FACTORIES))}")
+        raise UsageError(f"model.name: no built-in network {name!r}; {hint(name, FACTORIES, 3)}")
     factory = FACTORIES[name]
     if "num_classes" in inspect.signature(factory).parameters:
         return factory
@@ -147,6 +155,6 @@ def _set_strides(network: nn.Module, strides: dict[str, int]) -> None:
     for name, stride in strides.items():
         module = modules.get(name)
         if module is None or not isinstance(getattr(module, "stride", None), (int, tuple)):
-            raise UsageError(f"model.strides: no layer {name!r} with a stride{near(name, strided)}")
+            raise UsageError(f"model.strides: no layer {name!r} with a stride; {hint(name, strided, 3)}")
         pair = isinstance(module.stride, tuple)
         module.stride = (stride,) * len(module.stride) if pair else stride

@@ -4,7 +4,6 @@ A detector's own forward pass branches on values and cannot be traced; its backb
 what reads its outputs is left as it is, and runs as the network's author wrote it.
 """
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import near
 from autoslim_cli.network.text import first_line
 
 
@@ -34,11 +34,10 @@ def part_of(network: nn.Module, name: str) -> nn.Module:
     parts: dict[str, nn.Module] = dict(network.named_modules())
     if name in parts:
         return parts[name]
-    near = difflib.get_close_matches(name, parts, n=1, cutoff=0.6)
     top = ", ".join(child for child, _ in network.named_children())
-    hint = f"; did you mean {near[0]}?" if near else ""
+    meant = "".join(f"; did you mean {other}?" for other in near(name, parts))
     raise UsageError(
-        f"model.trace: {type(network).__name__} has no part {name!r}; expected is one of {top}, or a part of one{hint}"
+        f"model.trace: {type(network).__name__} has no part {name!r}; expected is one of {top}, or a part of one{meant}"
     )
 
 

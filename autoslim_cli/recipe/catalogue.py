@@ -1,12 +1,12 @@
 """Find recipes: a path, `recipes/NAME` here, or a shipped one that is copied here first."""
 
-import difflib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import near
 from autoslim_cli.recipe.loading import RECIPE_FILE
 
 DEFAULT_RECIPE = "digits"
@@ -54,11 +54,14 @@ def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True)
         say(f"no --recipe is named and none is here: {name}, the demo on embedded digits, is taken")
     if (there := here(name)) is not None:
         return there
+    if Path(name).is_file():
+        inside = recipe_of(Path(name))
+        where = f": {inside} is one" if inside else f", with {RECIPE_FILE} in it"
+        raise UsageError(f"{name} is a file: a recipe is a directory{where}")
     if name not in shipped():
         names = known()
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"no recipe {name!r}: {hint}known: {', '.join(names)}; or a directory with {RECIPE_FILE}")
+        meant = "".join(f"did you mean {other}? " for other in near(name, names))
+        raise UsageError(f"no recipe {name!r}: {meant}known: {', '.join(names)}; or a directory with {RECIPE_FILE}")
     if not may_copy:
         raise UsageError(f"no recipe {name!r} here yet: `autoslim recipes copy {name}` makes it")
     target = copy(name, Path("recipes") / name)

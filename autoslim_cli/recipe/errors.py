@@ -1,6 +1,5 @@
 """Turn what a schema refuses into one line that a person can act on."""
 
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -9,12 +8,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from autoslim_cli.near import hint, listed, near
+
 LONG = 100
 """Characters of a value that a person still reads."""
 _TYPE = re.compile(r"constrained-\w+|(function-\w+|dict|tuple)\[.*\]")
 """What pydantic puts into a location to say which of several types it tried."""
-MANY = 8
-"""Keys that one line names."""
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
@@ -29,13 +28,14 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
         missing = [fault for fault in others if fault["type"] == "missing"]
         others = others[len(unknown) + len(missing) - 1 :]
         known = list(fields_at(schema, first["loc"][:-1]))
-        hint = _nearest(first, known)
-        text = f"unknown key {key}; {hint} known here: {', '.join(known)}"
+        meant = "".join(f"did you mean {name}? " for name in near(_last(first), known))
+        there = f"known here: {', '.join(known)}" if known else "nothing is known here"
+        text = f"unknown key {key}; {meant}{there}"
         if len(unknown) > 1:
-            hints = (_nearest(fault, list(fields_at(schema, fault["loc"][:-1]))) for fault in unknown)
-            pairs = [f"{_key(fault)} ({hint})" for fault, hint in zip(unknown, hints, strict=True)]
-            text = f"unknown keys {_listed(pairs)}"
-        text += f"; missing: {_listed(list(map(_key, missing)))}" if missing else ""
+            hints = (hint(_last(fault), list(fields_at(schema, fault["loc"][:-1]))) for fault in unknown)
+            pairs = [f"{_key(fault)} ({words})" for fault, words in zip(unknown, hints, strict=True)]
+            text = f"unknown keys {listed(pairs)}"
+        text += f"; missing: {listed(list(map(_key, missing)))}" if missing else ""
     elif first["type"] == "missing":
         text = f"{key} is missing"
     else:
@@ -63,15 +63,9 @@ def _key(fault: ErrorDetails) -> str:
     return ".".join(" ".join(str(part).split())[:LONG] for part in fault["loc"]) or "(whole)"
 
 
-def _nearest(fault: ErrorDetails, known: list[str]) -> str:
-    """Name the known key that an unknown one is nearest to."""
-    near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
-    return f"did you mean {near[0]}?" if near else "nothing is known here"
-
-
-def _listed(names: list[str]) -> str:
-    """List names, of many the first."""
-    return ", ".join(names[:MANY]) + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
+def _last(fault: ErrorDetails) -> str:
+    """Return the key that a complaint is about, without the section that it stands in."""
+    return str(fault["loc"][-1])
 
 
 def _shortened(value: object) -> str:

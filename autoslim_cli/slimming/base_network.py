@@ -18,14 +18,13 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings, Recipe, SpaceSettings, SupernetSettings
 from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
-
-TRAIN_SUPERNET = "autoslim train-supernet"
 
 
 @dataclass(frozen=True)
@@ -127,29 +126,39 @@ class BaseNetwork:
         return Supernet(body, self.reading, self.full, self.switches)
 
     def load_supernet(
-        self, path: Path, recipe: Recipe, images: str, class_names: Sequence[str] = (), *, same_holdout: bool = True
+        self,
+        path: Path,
+        recipe: Recipe,
+        images: str,
+        commands: Commands,
+        class_names: Sequence[str] = (),
+        *,
+        same_holdout: bool = True,
     ) -> Supernet:
         """Return a trained supernet; `images` is the digest of the training images, of classes of these names.
+
+        `commands` are those on the recipe.
 
         Raises ArtifactError if it was made for another model, space or (`same_holdout`) holdout, or from another
         network, images or classes.
         """
-        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, TRAIN_SUPERNET)
+        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, commands("train-supernet"))
+        again = commands("train-supernet", "--force")
         described = {"model": self.architecture, "channels": self.full, "switches": self.switches}
         if why := difference({"switches": {}, **{k: facts[k] for k in described if k in facts}}, described):
             raise ArtifactError(
                 f"{path}: trained for another model or supernet than the recipe now describes ({why}); "
-                f"restore the recipe, or train again with `{TRAIN_SUPERNET}`"
+                f"restore the recipe, or train again with `{again}`"
             )
         refuse_another_normalisation(path, facts, recipe.sections("data", "task"))
         refuse_other_classes(path, facts, class_names)
         if same_holdout:
-            _refuse_another_holdout(path, facts, recipe)
-        refuse_another_network(path, facts, self.model.name, self.digest, TRAIN_SUPERNET)
+            _refuse_another_holdout(path, facts, recipe, again)
+        refuse_another_network(path, facts, self.model.name, self.digest, again)
         if facts["made_from"]["contents"]["images"] != images:
             raise ArtifactError(
                 f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "
-                f"would hold images that it was trained on; restore them, or train again with `{TRAIN_SUPERNET}`"
+                f"would hold images that it was trained on; restore them, or train again with `{again}`"
             )
         supernet = self.fresh_supernet()
         checkpoint.fill(supernet.kept, tensors, path)
@@ -157,8 +166,11 @@ class BaseNetwork:
         return supernet
 
 
-def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe) -> None:
-    """Raise ArtifactError if the recipe's holdout would hold images that a supernet was trained on."""
+def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe, again: str) -> None:
+    """Raise ArtifactError if the recipe's holdout would hold images that a supernet was trained on.
+
+    `again` is the command that trains it anew.
+    """
     then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
     keys = [("seed", then["seed"], now["seed"])]
     keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
@@ -166,7 +178,7 @@ def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe) -
         if before != after:
             raise ArtifactError(
                 f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
-                f"it was trained on; restore {key}, or train again with `{TRAIN_SUPERNET}`"
+                f"it was trained on; restore {key}, or train again with `{again}`"
             )
 
 

@@ -1,13 +1,14 @@
 """Constrain the search space as a recipe says, by patterns of layer names: pins, ties, and values unit by unit."""
 
 import dataclasses
-import difflib
 import fnmatch
 import math
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import listed, near
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.table import LayerTable, Layout, Segment, Unit
 from autoslim_cli.recipe.schema import SpaceSettings, SupernetSettings
@@ -24,8 +25,9 @@ def matching(table: LayerTable, pattern: str, key: str) -> list[Unit]:
     found = [unit for unit in table.units if any(fnmatch.fnmatchcase(name, pattern) for name in unit.layers)]
     if not found:
         names = [name for unit in table.units for name in unit.layers]
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
-        raise UsageError(f"{key}: no layer matches {pattern!r}; the nearest are {', '.join(near)}")
+        found_near = near(re.sub(r"[*?\[\]]", "", pattern), names, most=3, alike=0.5)  # a pattern is part of a name
+        hint = f"the nearest are {', '.join(found_near)}" if found_near else f"there are {listed(names)}"
+        raise UsageError(f"{key}: no layer matches {pattern!r}; {hint}")
     return found
 
 

@@ -14,6 +14,7 @@ from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.trace import expected_network, read
+from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.space import Space
@@ -59,7 +60,7 @@ class SlimmableNetwork(torch.nn.Module):
         if the file is missing, damaged or foreign, or `model` or `./net.py` is not what it was made with.
         """
         path = Path(path)
-        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, "autoslim train-supernet")
+        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, Commands.of_file(path)("train-supernet"))
         recipe = facts["made_from"]["recipe"]
         settings = ModelSettings.model_validate(facts["model"])
         steering = SpaceSettings.model_validate(recipe["space"])
@@ -72,7 +73,8 @@ class SlimmableNetwork(torch.nn.Module):
                 built = build_named_by(path, settings, trusted)
             read_network = read(built, *settings.shapes, part=settings.trace)
             if model is not None or settings.name.startswith("./"):
-                refuse_another_network(path, facts, settings.name, digest(read_network), "autoslim train-supernet")
+                again = Commands.of_file(path)("train-supernet", "--force")
+                refuse_another_network(path, facts, settings.name, digest(read_network), again)
             supernet_settings = SupernetSettings.model_validate(recipe["supernet"])
             network = BaseNetwork.steered(
                 *(read_network, settings, supernet_settings, steering), seed=recipe["seed"], device=torch.device("cpu")

@@ -1,13 +1,13 @@
 """Lay out the search space: which counts every unit may take. Pure arithmetic, no tensors."""
 
 import bisect
-import difflib
 import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.near import hint, listed
 from autoslim_cli.network.table import Channels, LayerTable, Unit
 
 MOST = 2**31 - 1
@@ -210,9 +210,11 @@ class Space:
         channels = self._joined(channels, where)
         for name in channels:
             if name not in self.units:
-                near = difflib.get_close_matches(name, self.units, n=1, cutoff=0.0)
-                hint = f"; did you mean {near[0]!r}?" if near else ", which has none: model.name builds another one"
-                raise UsageError(f"{where}: no unit {name!r} in this network{hint}")
+                meant = f"; {hint(name, self.units)}" if self.units else ", which has none: model.name builds another"
+                raise UsageError(f"{where}: no unit {name!r} in this network{meant}")
+        if missing := [name for name, one in self.units.items() if one.unit.pinned is None and name not in channels]:
+            which = f"unit {missing[0]!r} is" if len(missing) == 1 else f"units {listed(list(map(repr, missing)))} are"
+            raise UsageError(f"{where}: {which} missing: write a count for each")
         complete = {}
         for name, space in self.units.items():
             unit = space.unit
@@ -220,8 +222,6 @@ class Space:
                 count = channels.get(name, unit.base)
                 if count != unit.base:
                     raise UsageError(f"{where}: unit {name!r} is pinned at {unit.base} ({unit.pinned}), not {count}")
-            elif name not in channels:
-                raise UsageError(f"{where}: unit {name!r} is missing; `autoslim units` lists them all")
             else:
                 count = channels[name]
                 top = space.largest if bounded else MOST

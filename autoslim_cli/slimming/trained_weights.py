@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
-from autoslim_cli.files.weights import Weights, listed, load_weights
+from autoslim_cli.files.weights import SHOWN, Weights, load_weights
 from autoslim_cli.models.library_weights import is_library_name, library_weights
+from autoslim_cli.near import listed
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import Tensors, assemble, axes, fresh, row_tensors
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Segment, ranges
@@ -54,7 +55,7 @@ def load_trained(
             tensor.copy_(found)
     unknown = [name for name in given.tensors if name not in trained.state_dict()]
     done = [*given.done, *([f"as initialised: {', '.join(left)}"] if left else [])]
-    return trained, [*done, *([f"not of this network: {listed(unknown)}"] if unknown else [])]
+    return trained, [*done, *([f"not of this network: {listed(unknown, SHOWN)}"] if unknown else [])]
 
 
 def weights_digest(model: ModelSettings, directory: Path) -> str:

@@ -65,9 +65,8 @@ def calibrate_bn(
     """
     recipe, network, costs = project.recipe, project.network, project.costs
     if network.switches:
-        raise UsageError(
-            "supernet.bn: switchable has measured its BN; `autoslim extract --width` cuts its switches out"
-        )
+        cut = project.commands("extract", "--width", f"{recipe.supernet.widths[0]:g}")
+        raise UsageError(f"supernet.bn: switchable has measured its BN; `{cut}` cuts a switch out")
     wanted = {width_name(width): network.space.at_width(width) for width in widths}
     for name, path in by_name(configs).items():
         if name in wanted:
@@ -143,9 +142,8 @@ def extract(project: Project, width: float) -> dict[str, Any]:
 def switch_name(project: Project, width: float) -> str:
     """Return the name of a switch. Raises UsageError if the recipe has none of this width."""
     if not project.network.switches:
-        raise UsageError(
-            "supernet.bn: shared has no switches; `autoslim calibrate-bn --widths` makes deployable networks"
-        )
+        cut = project.commands("calibrate-bn", "--widths", f"{width:g}")
+        raise UsageError(f"supernet.bn: shared has no switches; `{cut}` makes a deployable network")
     if width_name(width) not in project.network.switches:
         raise UsageError(f"--width {width:g} is no switch; supernet.widths: {list(project.recipe.supernet.widths)}")
     return width_name(width)

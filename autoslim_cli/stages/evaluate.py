@@ -16,13 +16,12 @@ from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.commands import Commands, making_network
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.expected_images import warn_of_weights
 from autoslim_cli.stages.project import Project, load_supernet
 from autoslim_cli.training import measure
-
-MAKE = "autoslim retrain"
 
 
 def load_model(
@@ -39,12 +38,12 @@ def load_model(
 
 def trained_model(path: Path, trust: Trust) -> tuple[nn.Module, ChannelConfig]:
     """Return what `load_model` does, of a file that may call what is trusted."""
-    tensors, facts = checkpoint.load(path, checkpoint.MODEL, MAKE)
+    tensors, facts = checkpoint.load(path, checkpoint.MODEL, making_network(path))
     config = config_in(path, facts)
     with torch.random.fork_rng(devices=[]):
         network, now = _network(config, path, trust, most=sum(tensor.numel() for tensor in tensors.values()))
     if config.model.name.startswith("./"):  # a package's networks change with its versions, in name alone
-        refuse_another_network(path, facts, config.model.name, now, MAKE)
+        refuse_another_network(path, facts, config.model.name, now, making_network(path))
     checkpoint.fill(network, tensors, path)
     return network.eval(), config
 
@@ -87,28 +86,39 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
         name = switch_name(project, width)
         switch = load_supernet(project, path).extract(base.switches[name], name)
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
-    facts = checkpoint.read_any(path, MAKE)
-    _refuse_supernet(path, facts)
+    facts = checkpoint.read_any(path, making_network(path))
+    _refuse_supernet(project, path, facts)
     refuse_another_normalisation(path, facts, recipe.sections("data", "task"))
     network, config = trained_model(path, project.trust)
     expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
         raise ArtifactError(
             f"{path}: takes {list(expected.input)} and gives {expected.classes} classes, but the recipe's data is "
-            f"{list(given.input)} and {given.classes}; name its recipe with --recipe"
+            f"{list(given.input)} and {given.classes}; {_with_its_own(project, path)}"
         )
     assert config.cost is not None
     cost = {"flops": config.cost.flops, "params": config.cost.params}
     return {"path": str(path), **cost, **score(on_device(network, project.device, config.model.trace))}
 
 
-def _refuse_supernet(path: Path, facts: dict[str, Any]) -> None:
+def _with_its_own(project: Project, path: Path) -> str:
+    """Say with which recipe a checkpoint of another model than that of the recipe in use can be measured."""
+    own = Commands.of_file(path)
+    if own.directory is None:
+        return f"name the recipe that it was made by: `{own('evaluate', path)}`"
+    if own.directory.resolve() != project.directory.resolve():
+        return f"it lies in another recipe, which measures it: `{own.on_file('evaluate', path)}`"
+    return "restore model.input and model.classes, or make it again"
+
+
+def _refuse_supernet(project: Project, path: Path, facts: dict[str, Any]) -> None:
     """Raise UsageError for a supernet, of which nothing says what to measure."""
     if facts["format"] == checkpoint.SUPERNET:
         switches = [name.removeprefix("width-") for name in facts.get("switches", {})]
+        cut = project.commands("calibrate-bn", "--widths", "0.5,1")
         which = (
             f"--width names the switch to measure: {', '.join(switches)}"
             if switches
-            else "`autoslim calibrate-bn --widths` cuts networks out of it that can be measured"
+            else f"`{cut}` cuts networks out of it that can be measured"
         )
         raise UsageError(f"{path}: a supernet; {which}")

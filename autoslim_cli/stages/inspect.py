@@ -1,5 +1,6 @@
 """Describe networks: their layer table and units, what they cost, and how they differ from the base network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
 from autoslim_cli.models.trust import Trust, build_named_by
-from autoslim_cli.models.zoo import build
+from autoslim_cli.models.zoo import build, torchvision_names
+from autoslim_cli.near import near
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
-from autoslim_cli.network.table import Channels, features
+from autoslim_cli.network.table import Channels, LayerTable, features
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.commands import making_network
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
 from autoslim_cli.slimming.constraints import constrained
 from autoslim_cli.slimming.space import Space
@@ -29,15 +32,20 @@ from autoslim_cli.stages.project import Project
 
 def units(project: Project) -> list[dict[str, Any]]:
     """Return every channel unit of the recipe's network, in the network's order."""
-    return units_of(project.network.space)
+    return units_of(project.network.space, project.network.reading.table)
 
 
-def units_of(space: Space) -> list[dict[str, Any]]:
-    """Return every channel unit of a space, in the network's order."""
+def units_of(space: Space, table: LayerTable) -> list[dict[str, Any]]:
+    """Return every channel unit of a space, in the network's order.
+
+    Where a unit decides a part of a layer's channels alone, `parts` says which: ranges of the base network's.
+    """
+    parts = _parts(table)
     return [
         {
             "name": name,
             "layers": list(unit.unit.layers),
+            "parts": {layer: ranges for layer, ranges in parts.get(name, {}).items() if layer in unit.unit.layers},
             "base": unit.unit.base,
             "supernet": unit.largest,
             "min": unit.smallest,
@@ -46,6 +54,30 @@ def units_of(space: Space) -> list[dict[str, Any]]:
         }
         for name, unit in space.units.items()
     ]
+
+
+def _parts(table: LayerTable) -> dict[str, dict[str, list[list[int]]]]:
+    """Return for each unit the layers that others decide with it, and the ranges of channels that are its own."""
+    found: dict[str, dict[str, list[list[int]]]] = {}
+    for row in table.rows:
+        start, several = 0, len({segment.unit for segment in row.outputs}) > 1
+        for segment in row.outputs:
+            if several and segment.unit:
+                ranges = found.setdefault(segment.unit, {}).setdefault(row.name, [])
+                begins = ranges.pop()[0] if ranges and ranges[-1][1] == start else start
+                ranges.append([begins, start + segment.base])
+            start += segment.base
+    return found
+
+
+def layers_in(unit: Mapping[str, Any]) -> list[str]:
+    """Name the layers of a unit of `units_of`: `mid[0:8]` where it decides these channels of a layer alone."""
+
+    def named(layer: str) -> str:
+        ranges = [f"{start}:{stop}" for start, stop in unit["parts"].get(layer, [])]
+        return layer + (f"[{','.join([*ranges[:2], *(['...'] if ranges[2:] else [])])}]" if ranges else "")
+
+    return list(map(named, unit["layers"]))
 
 
 def info(
@@ -133,13 +165,15 @@ def network_in(path: Path) -> tuple[ChannelConfig, SpaceSettings, dict[str, Any]
     Raises UsageError for a path that is neither, ArtifactError for a file that is missing, damaged or foreign.
     """
     if not path.exists() and path.suffix not in (".json", ".safetensors"):
+        names = near(str(path), (name for some in torchvision_names() for name in some))
+        meant = "".join(f"; did you mean torchvision/{name}?" for name in names)
         raise UsageError(
             f"{path}: neither a file, nor a recipe, nor a model name (torchvision/NAME, timm/NAME, autoslim/NAME, "
-            f"package.module:factory or ./net.py:factory); did you mean torchvision/{path}?"
+            f"package.module:factory or ./net.py:factory){meant}"
         )
     if path.suffix == ".json":
         return read_config(path), SpaceSettings(), {}
-    facts = checkpoint.read_any(path)
+    facts = checkpoint.read_any(path, making_network(path))
     if facts["format"] == checkpoint.MODEL:
         return config_in(path, facts), SpaceSettings(), facts
     config = ChannelConfig.model_validate({"model": facts["model"], "channels": facts["channels"]})

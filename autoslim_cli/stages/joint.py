@@ -24,7 +24,9 @@ from autoslim_cli.training.trained import trained
 STATE_FILE = "joint.resume.pt"
 
 
-def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = False) -> list[dict[str, Any]]:
+def retrain_jointly(
+    project: Project, configs: list[Path], *, resume: bool = False, force: bool = False
+) -> list[dict[str, Any]]:
     """Train the networks of channel configs with shared weights and private BN, and split them after.
 
     Writes `model-<name>-joint.safetensors` each, beside what was trained alone. All learn from the labels, in every
@@ -51,6 +53,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         format=checkpoint.MODEL,
         channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
         state=project.directory / STATE_FILE,
+        forced=force,
         track=recipe.track,
     )
     facts = trained(

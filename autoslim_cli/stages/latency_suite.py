@@ -50,7 +50,7 @@ def import_suite(project: Project, directory: Path) -> Summary:
     """
     space, found = project.network.space, pieces(project.network.reading)
     table = table_of_suite(directory, project.recipe.model, space)
-    refuse_other_model(directory / MANIFEST, table, project.recipe.model, project.network.digest)
+    refuse_other_model(directory / MANIFEST, table, project.recipe.model, project.network.digest, project.commands)
     path = project.directory / f"latency-{file_name(table.device.name)}.json"
     refuse_to_replace(path, table.device)
     table = corrected(table, found, space, str(path))

@@ -20,6 +20,7 @@ from autoslim_cli.latency.table_choice import table_for_search
 from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import DOWNLOADED, Recipe
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
@@ -47,12 +48,19 @@ class Project:
     """The processes that share the work."""
     trust: Trust
     """Whose code files may call."""
+    commands: Commands
+    """What messages name that a person may do next."""
     latency_table: Path | None = None
     """What latency is predicted by, where it is among the costs."""
 
 
-def open_project(recipe: Recipe, directory: Path, reporter: Reporter, *, trust: bool = False) -> Project:
-    """Join the job if there is one, choose the device, and read the network; images are opened when first used."""
+def open_project(
+    recipe: Recipe, directory: Path, reporter: Reporter, *, trust: bool = False, overrides: Iterable[str] = ()
+) -> Project:
+    """Join the job if there is one, choose the device, and read the network; images are opened when first used.
+
+    `overrides` are those that a person gave, which the recipe holds already.
+    """
     keep_freed_memory()
     ranks = join_ranks()
     device = choose_device(recipe.device)
@@ -60,14 +68,15 @@ def open_project(recipe: Recipe, directory: Path, reporter: Reporter, *, trust: 
     network = BaseNetwork.of(recipe, directory, device)
     if not recipe.model.trace:  # a part's outputs are not the network's
         task.check_outputs(network.reading.outputs, recipe.model.input)
-    images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device)
+    images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device, reporter.warn)
     if ranks.size > 1 and recipe.data.download and recipe.data.name in DOWNLOADED:
         if ranks.first:  # one process downloads for all
             assert images.digest
         ranks.wait()
     costs = Costs.closed_form(network.reading.table)
     trusted = Trust(recipe.model, directory, anything=trust)
-    return Project(recipe, directory, device, network, images, costs, task, reporter, ranks, trusted)
+    commands = Commands(directory, tuple(overrides))
+    return Project(recipe, directory, device, network, images, costs, task, reporter, ranks, trusted, commands)
 
 
 def load_supernet(project: Project, path: Path | None = None, *, same_holdout: bool = True) -> Supernet:
@@ -78,7 +87,7 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
     path = path or project.directory / SUPERNET_FILE
     images = project.images
     return project.network.load_supernet(
-        path, project.recipe, images.digest, images.class_names, same_holdout=same_holdout
+        path, project.recipe, images.digest, project.commands, images.class_names, same_holdout=same_holdout
     )
 
 
@@ -132,10 +141,11 @@ def with_latency(project: Project, named: Path | None) -> Project:
 
     Raises ArtifactError or UsageError if there is none that a search can take.
     """
-    path = table_for_search(named, project.directory, project.recipe.model, project.network.digest, project.device)
+    model, network, commands = project.recipe.model, project.network.digest, project.commands
+    path = table_for_search(named, project.directory, model, network, project.device, commands)
     reading, space = project.network.reading, project.network.space
     table = read_table(path)
-    latency = predictor(table, pieces(reading), *space.ends, str(path))
+    latency = predictor(table, pieces(reading), *space.ends, str(path), commands)
     judged = verdict(table.check)
     if judged.predicts in ("badly", "unchecked"):
         project.reporter.warn(f"{path} {judged.words}")

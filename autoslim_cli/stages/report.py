@@ -173,13 +173,13 @@ def _opened(path: Path) -> tuple[ChannelConfig | None, dict[str, Any]]:
 
 def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterator[tuple[str, Latency]]:
     """Yield what predicts latency, by `ms on DEVICE`. A table that is named must do; others that do not are noted."""
-    network = project.network
+    network, commands = project.network, project.commands
     for path in [named] if named else sorted(project.directory.glob("latency-*.json")):
         try:
             table = read_table(path)
-            refuse_other_model(path, table, network.model, network.digest)
-            refuse_incomplete(path, table)
-            latency = predictor(table, pieces(network.reading), *network.space.ends, str(path))
+            refuse_other_model(path, table, network.model, network.digest, commands)
+            refuse_incomplete(path, table, commands)
+            latency = predictor(table, pieces(network.reading), *network.space.ends, str(path), commands)
         except AutoslimError as error:
             if named:
                 raise

@@ -36,13 +36,20 @@ from autoslim_cli.training.trained import trained
 
 
 def retrain(
-    project: Project, name: str, channels: dict[str, int], *, config: Path | None = None, resume: bool = False
+    project: Project,
+    name: str,
+    channels: dict[str, int],
+    *,
+    config: Path | None = None,
+    resume: bool = False,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Train the network at `channels` and write `model-<name>.safetensors`; return its figures on the test set.
 
     `config` is the file that the channels come from, if they come from one. It starts from what `retrain.start` names,
     and learns from the labels and from `retrain.teacher`, if there is one.
-    `resume` continues a stopped training, and keeps a model that is already there and current.
+    `resume` continues a stopped training, and keeps a model that is already there and current; `force` gives up a
+    stopped training that is not continued, which is refused by UsageError else.
     Raises AutoslimError on a loss that is not finite.
     """
     recipe, stem = project.recipe, f"model-{file_name(name)}"
@@ -66,6 +73,7 @@ def retrain(
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",
+        forced=force,
         track=recipe.track,
     )
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()

@@ -26,7 +26,8 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
     """Train the supernet, search, calibrate, retrain the searched and the uniform networks, and report.
 
     `train_base`: train the base network by the same recipe, too, which says how much was lost; else its cost is given.
-    `force`: train a supernet anew though another one is there.
+    `force`: train a supernet anew though another one is there, and give up trainings that were stopped with other
+    settings.
     """
     # 1. The supernet, once it is clear that nothing later is missing or refused.
     refuse_search(project, budgets)
@@ -37,21 +38,25 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
     train_supernet(project, resume=True, force=force)
     # 2. The search.
     found = _search(project, budgets)
+
+    def retrained(name: str, channels: dict[str, int], config: Path | None = None) -> dict[str, Any]:
+        return retrain(project, name + label(project), channels, config=config, resume=True, force=force)
+
     # 3. The base network, then for each budget: what the supernet gives without training, the searched and the uniform
     # network retrained.
     base = project.network.base
-    trained = retrain(project, BASE + label(project), base, resume=True) if train_base else project.costs(base)
+    trained = retrained(BASE, base) if train_base else project.costs(base)
     rows: list[dict[str, Any]] = [{"network": "base", **trained}]
     score = project.task.metric.name
     for config, budget in zip(found.configs, budgets, strict=True):
         path = project.directory / Path(config["path"]).name
         channels = read_channels(path, project.network, project.costs, bounded=True)
         (subnet,) = calibrate_bn(project, [], [path], resume=True)
-        searched = retrain(project, config_name(path) + label(project), channels, config=path, resume=True)
+        searched = retrained(config_name(path), channels, path)
         rows.append(_row("searched", project, budget, searched, channels))
         rows[-1] |= {f"holdout_{score}_without_retraining": subnet[score]}
         uniform = uniform_channels(project, budget)
-        at_one_width = retrain(project, uniform_name(budget) + label(project), uniform, resume=True)
+        at_one_width = retrained(uniform_name(budget), uniform)
         rows.append(_row("uniform", project, budget, at_one_width, uniform))
     # 4. What was found, for people.
     page: str | None = None

@@ -41,12 +41,13 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
     """Train the recipe's supernet and write `supernet.safetensors`; return its holdout scores at three widths.
 
     With switchable BN the scores are those of every switch. `resume` continues a stopped training, and keeps a supernet
-    that is already there and current; another one is refused by UsageError, unless `force`, which keeps it aside.
+    that is already there and current; another one is refused by UsageError, unless `force`, which keeps it aside, and
+    gives up a stopped training that is not continued.
     Raises AutoslimError on a loss that is not finite.
     """
     recipe, network = project.recipe, project.network
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
-        raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `autoslim units` says why")
+        raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `{project.commands('units')}` says why")
     path = project.directory / SUPERNET_FILE
     job = Job(
         section="train",
@@ -57,6 +58,7 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
         channels={path: network.full},
         state=project.directory / STATE_FILE,
         replaces=force,
+        forced=force,
         track=recipe.track,
     )
 

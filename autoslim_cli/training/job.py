@@ -109,6 +109,8 @@ class Job:
     state: Path | None = None
     replaces: bool = True
     """Whether what is finished and not current is made anew without being asked; the old one is kept in any case."""
+    forced: bool = False
+    """Whether a stopped training that would be lost may be: without it, it is refused."""
     track: Sequence[str] = ()
     """What else takes the metrics: names of `trackers.TRACKERS`."""
 

@@ -153,7 +153,8 @@ class State:
         """Take over a saved state; return the number of steps done. What is damaged raises errors of many kinds."""
         if why := decisive_difference(state.get("decisive"), job.decisive):
             raise ArtifactError(
-                f"{path}: a training with other settings ({why}); restore them, or remove it to start anew"
+                f"{path}: a training with other settings ({why}); restore them, or add --force to give it up and "
+                "start anew"
             )
         # 1. All of it is what it says: loading would take over anything, and fail steps later, or never.
         done, epochs = state["done"], mapping_of(state["epochs"], vars(self.epochs), "epochs")

@@ -19,9 +19,10 @@ def trained(
     """Return the facts of each of a training's files, which are written unless they are there and current.
 
     `build` is called if there is anything to train. `resume` continues a stopped training, and keeps what is current;
-    what is not, or is trained anew without it, is kept under another name. The processes of a job share the work, and
-    the first one writes. Raises UsageError if a stopped training would be lost, if a finished file would be replaced
-    that the job may not replace, or another command makes one of the files, AutoslimError on a loss that is not finite.
+    what is not, or is trained anew without it, is kept under another name. A stopped training that is not continued is
+    lost if the job is forced. The processes of a job share the work, and the first one writes. Raises UsageError if a
+    stopped training would be lost else, if a finished file would be replaced that the job may not replace, or another
+    command makes one of the files, AutoslimError on a loss that is not finite.
     """
     assert job.state is not None  # of a job with files
     with locked(*job.channels, job.state):  # joint trainings of other networks have the same state
@@ -36,7 +37,8 @@ def _trained(
     # 1. Keep what is there and current, and lose nothing.
     current = ranks.agreed(_current(job, reporter), "files made by training") if resume else {}
     if not resume:
-        refuse_to_lose(job.state)
+        if not job.forced:
+            refuse_to_lose(job.state)
         for path in filter(Path.exists, job.channels):
             if not job.replaces:
                 raise UsageError(f"{path} is there: --resume keeps it if it is current, --force makes it anew")
@@ -51,6 +53,8 @@ def _trained(
     # 2. Build, and train to the end.
     with reporter.doing("opening the images and building the network"):
         training = build()
+    if job.forced:
+        _give_up(job, reporter, ranks, resume=resume)
     fit(job, training, reporter, ranks, resume=resume)
     # 3. Measure, and write; what it could be continued from goes last.
     with reporter.doing("measuring what was trained"):
@@ -68,6 +72,19 @@ def _trained(
         checkpoint.save(path, job.format, result.tensors, facts[path])
     _clean_up(job, reporter, ranks)
     return facts
+
+
+def _give_up(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> None:
+    """Remove the states of a stopped training that is not continued; with `resume` one of these settings is."""
+    assert job.state is not None
+    if ranks.first:
+        states = [path for path in (*checkpoint.older_states(job.state), job.state) if path.exists()]
+        lost = [path for path in states if not resume or _of_another(path, job)]
+        for path in lost:
+            path.unlink()
+        if lost:
+            reporter.say(f"{lost[-1]}: the stopped training that was there is given up (--force)")
+    ranks.wait()
 
 
 def _clean_up(job: Job, reporter: Reporter, ranks: Ranks) -> None:

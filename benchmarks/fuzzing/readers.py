@@ -100,7 +100,7 @@ def readers_of(project: Project) -> list[Reader]:
 
     def read_supernet(path: Path) -> None:
         current_facts(path, checkpoint.SUPERNET, made_from, network.full, lambda _: None)
-        refuse_broken(network.load_supernet(path, project.recipe, project.images.digest).kept)
+        refuse_broken(network.load_supernet(path, project.recipe, project.images.digest, project.commands).kept)
 
     names = network.reading.module.state_dict().keys()
     return [

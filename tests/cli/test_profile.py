@@ -180,7 +180,8 @@ def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autos
     assert not table.complete
     assert table.check is None
     assert table.correction == Correction()
-    assert "--resume` finishes it" in autoslim("info", config, "--latency-table", table_of(worked), code=4).stderr
+    said = autoslim("info", config, "--latency-table", table_of(worked), code=4).stderr
+    assert f" --resume -r {worked}` finishes it, on " in said
     stop_at(None)
     autoslim_json("profile", "-r", worked, "--resume", "space.pin=[layer1.*]")
     assert read_table(table_of(worked)).complete
@@ -197,7 +198,7 @@ def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, profiled, monkey
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some GPU")
     gpu = torch.device("cuda")
     project = with_latency(replace(project, device=gpu), None)
-    assert project.latency_table == profiled == table_choice._own_table(project.directory, gpu)
+    assert project.latency_table == profiled == table_choice._own_table(project.directory, gpu, project.commands)
     device, network = read_table(profiled).device, project.network
     assert is_local(device, gpu)
     assert measuring.time_found(network.reading, network.space.smallest, device, gpu, project.reporter) > 0
@@ -368,7 +369,10 @@ def shorten(counts):
         (lambda t: t["layers"].pop(), ["1 of", "layer shapes are missing", "autoslim profile"]),
         (lambda t: shorten(t["layers"][2]["counts"][0]), ["was measured at", "autoslim profile"]),
         (lambda t: t["layers"][2]["counts"][0].reverse(), ["must ascend"]),
-        (lambda t: t.update(format="autoslim.latency/9"), ["not a latency table", "autoslim.latency/1"]),
+        (
+            lambda t: t.update(format="autoslim.latency/9"),
+            ["a latency table of another version, autoslim.latency/9 and not autoslim.latency/1"],
+        ),
         (lambda t: t.update(layerz=[]), ["layerz", "did you mean layers?"]),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_uniform_budget_out_of_reach(refuse, recipe):
 
 def test_stages_before_their_parents(refuse, recipe):
     for command in (["search", "--flops", "50%"], ["calibrate-bn", "--widths", "0.5"]):
-        assert "`autoslim train-supernet` makes it" in refuse(4, *command, "-r", recipe)
+        assert f"`autoslim train-supernet -r {recipe}` makes it" in refuse(4, *command, "-r", recipe)
     assert files(recipe) == ["recipe.yaml"]
 
 
@@ -220,9 +220,9 @@ def test_a_search_asks_what_its_trials_need_before_it_begins(refuse, worked):
 
 
 def test_directories_are_no_files(refuse, worked):
-    assert "cannot be read" in refuse(4, "retrain", worked, "-r", worked)
+    assert "a directory, not a channel config" in refuse(4, "retrain", worked, "-r", worked)
     (worked / "x.json").mkdir()
-    assert "cannot be read" in refuse(4, "info", worked / "x.json")
+    assert "a directory, not a channel config" in refuse(4, "info", worked / "x.json")
     assert "not a directory" in refuse(2, "recipes", "copy", "digits", worked / "arch-60pct.json")
 
 
@@ -256,7 +256,7 @@ def test_memory_for_less_than_two_images(refuse, worked):
         ({"channels": {"fc": 3}}, 2, ["'fc' is pinned at 10"]),
         ({"cost": {"flops": 1, "params": 1}}, 4, ["says 1 FLOPs", "correct cost"]),
         ({"model": {"classes": 7}}, 4, ["classes=7", "classes=10", "take the recipe that it was made for"]),
-        ({"format": "autoslim.channels/9"}, 4, ["not a channel config"]),
+        ({"format": "autoslim.channels/9"}, 4, ["a channel config of another version, autoslim.channels/9"]),
         ({"chanels": {}}, 2, ["unknown key chanels", "did you mean channels?"]),
     ],
 )

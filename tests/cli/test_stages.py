@@ -47,7 +47,7 @@ def test_overrides_reach_the_stage_and_the_record(autoslim, recipe):
 
 def test_the_first_stage_refuses_to_overwrite_a_stopped_training(refuse, recipe):
     (recipe / "supernet.resume.pt").write_bytes(b"hours of work")
-    assert "--resume" in refuse(2, "train-supernet", "-r", recipe)
+    assert "--resume to continue it, or --force to give it up" in refuse(2, "train-supernet", "-r", recipe)
     assert (recipe / "supernet.resume.pt").read_bytes() == b"hours of work"
 
 
@@ -374,12 +374,57 @@ def test_a_user_s_own_network_with_a_layer_under_two_names(autoslim_json, recipe
 
 def test_units_name_what_a_search_may_do(autoslim_json, recipe):
     units = autoslim_json("units", "-r", recipe)["units"]
-    assert [set(unit) for unit in units] == [{"name", "layers", "base", "supernet", "min", "step", "pinned"}] * 7
+    keys = {"name", "layers", "parts", "base", "supernet", "min", "step", "pinned"}
+    assert [set(unit) for unit in units] == [keys] * 7
     assert units[0] == {
-        **{"name": "conv1", "layers": ["conv1", "layer1.0.conv2"]},
+        **{"name": "conv1", "layers": ["conv1", "layer1.0.conv2"], "parts": {}},
         **{"base": 8, "supernet": 12, "min": 2, "step": 2, "pinned": None},
     }
     assert (units[-1]["name"], units[-1]["pinned"]) == ("fc", "the network's output")
+
+
+HALVES = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem, self.left, self.right = nn.Conv2d(1, 12, 3), nn.Conv2d(12, 8, 1), nn.Conv2d(12, 4, 1)
+        self.split, self.one, self.two = nn.Conv2d(12, 16, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.fc = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + torch.cat([self.left(x), self.right(x)], 1)
+        one, two = self.split(x).chunk(2, 1)
+        return self.fc(torch.cat([self.one(one), self.two(two)], 1).mean((2, 3)))
+"""
+
+
+def test_units_that_share_a_layer_say_which_channels_of_it_are_theirs(autoslim, autoslim_json, recipe):
+    (recipe / "net.py").write_text(HALVES)
+    own = ("units", "-r", recipe, "model.name=./net.py:Net", "model.args={}")
+    units = {unit["name"]: unit for unit in autoslim_json(*own)["units"]}
+    assert units["stem"]["layers"] == ["stem", "left"]
+    assert [units[name]["parts"] for name in ("stem", "right", "one")] == [
+        *({"stem": [[0, 8]]}, {"stem": [[8, 12]]}, {})
+    ]
+    table = [" ".join(line.split()) for line in autoslim(*own).stdout.splitlines()]
+    shown = {line.split()[0]: line for line in table[3:]}
+    assert len(shown) == len(units)  # no two are called alike
+    assert shown["stem"].endswith(" stem[0:8], left")
+    assert shown["right"].endswith(" stem[8:12], right")
+    assert shown["fc"].endswith(" fc; pinned: the network's output")
+    assert shown["split"].endswith(" split")  # both halves are one unit: all of it
+
+
+def test_the_table_of_units_names_some_layers_and_json_all(autoslim, autoslim_json, recipe):
+    deep = ("units", "-r", recipe, "model.args.depth=38")
+    (first, *_) = autoslim_json(*deep)["units"]
+    assert len(first["layers"]) == 7
+    line = next(line for line in autoslim(*deep).stdout.splitlines() if line.startswith("conv1 "))
+    assert line.endswith(f"{', '.join(first['layers'][:4])} and 3 more")
 
 
 def test_units_are_steered_by_patterns(autoslim_json, refuse, recipe):

@@ -177,6 +177,37 @@ def test_a_stopped_training_of_other_settings_outlives_a_finished_one(autoslim, 
     assert not state.exists()  # its own is not needed any more
 
 
+@pytest.mark.parametrize("stage", ["retrain", "train-supernet"])
+def test_force_gives_up_a_stopped_training(autoslim, refuse, recipe, monkeypatch, stage):
+    kind = "train" if stage == "train-supernet" else "retrain"
+    command = (stage, *(["--width", "0.5"] if stage == "retrain" else []), "-r", recipe, f"{kind}.epochs=1")
+    made = recipe / ("model-width-0.5.safetensors" if stage == "retrain" else "supernet.safetensors")
+    state = made.with_suffix(".resume.pt")
+    longer = (*command[:-1], f"{kind}.epochs=4", f"{kind}.keep_states=2", f"{kind}.save_minutes=0.00001")
+    interrupted(autoslim, monkeypatch, *longer, saves=3)
+    assert "or --force to give it up" in refuse(2, *command)
+    assert "or add --force to give it up" in refuse(4, *command, "--resume")
+    autoslim(*command, f"{kind}.batch=999999", "model.weights=absent.pth", *start_of(stage), "--force", code=4)
+    assert state.exists()  # nothing is lost to a training that does not begin
+    said = autoslim(*command, "--force").stderr
+    assert said.count(f"{state}: the stopped training that was there is given up (--force)") == 1
+    assert made.exists()
+    assert not list(recipe.glob("*.resume*.pt"))
+    # With --resume, too: of other settings it is given up, of these it goes on.
+    made.unlink()
+    interrupted(autoslim, monkeypatch, *longer, saves=3)
+    assert "is given up" in autoslim(*command, "--resume", "--force").stderr
+    made.unlink()
+    interrupted(autoslim, monkeypatch, *longer, saves=3)
+    said = autoslim(*longer, "--resume", "--force").stderr
+    assert "given up" not in said
+    assert "resuming after step 3" in said
+
+
+def start_of(stage):
+    return ["retrain.start=weights"] if stage == "retrain" else []
+
+
 def test_a_state_of_what_is_current_goes(autoslim, worked, monkeypatch):
     """As after a kill between the file and the removal of what it could be continued from."""
     command, state = ("retrain", worked / "arch-60pct.json"), worked / "model-60pct.resume.pt"

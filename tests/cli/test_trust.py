@@ -184,7 +184,7 @@ def test_what_would_be_called_is_said_in_a_line_that_a_person_reads(refuse, work
 def test_a_file_with_the_name_of_a_factory_is_a_file(refuse, gift):
     """A pattern of the shell, `autoslim info *`, may give it."""
     (gift / "payload.py:Net").write_text("x")
-    assert "not a checkpoint" in refuse(4, "info", "payload.py:Net")
+    assert "a text file, and no checkpoint" in refuse(4, "info", "payload.py:Net")
     assert not (gift / "ran").exists()
 
 

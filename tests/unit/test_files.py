@@ -49,6 +49,8 @@ def test_every_shipped_recipe_is_valid(name):
     [
         ("train.epoch=2", ["unknown key train.epoch", "did you mean epochs"]),
         ("trian.epochs=2", ["unknown key trian", "did you mean train"]),
+        ("train.quux=2", ["unknown key train.quux; known here: epochs, "]),
+        ("train.milestones.x=2", ["train.milestones"]),
         ("data.augment.flop=true", ["data.augment.flop", "flip"]),
         ("train.epochs=none", ["train.epochs", "'none'"]),
         ("train.epochs=0", ["train.epochs", "0"]),

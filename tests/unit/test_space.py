@@ -161,7 +161,8 @@ def test_a_network_without_units_has_none_that_is_near():
     ("channels", "words"),
     [
         ({"a": 32}, ["'b' is missing"]),
-        ({"a": 32, "b": 64, "q": 1}, ["no unit 'q'", "did you mean"]),
+        ({"a": 32, "b": 64, "fcs": 1}, ["'fcs' in this network; did you mean fc?"]),
+        ({"a": 32, "b": 64, "stem": 1}, ["'stem' in this network; there are a, b, fc"]),
         ({"a": 0, "b": 64}, ["'a' has 0", "1..48"]),
         ({"a": 49, "b": 64}, ["'a' has 49", "1..48"]),
         ({"a": 32, "b": 30}, ["'b' has 30", "multiples of 4"]),
