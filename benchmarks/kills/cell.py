@@ -11,7 +11,7 @@ from pathlib import Path
 
 from contents import WHERE, contents, differences, stamps, where_it_hit
 from processes import Start, started
-from stages import NAME, RECIPE, STAGES, Stage
+from stages import NAME, RECIPE, STAGES, Stage, write_images
 
 IN_A_ROW = 8
 BAD = ("differing", "left", "hangs", "tracebacks", "failed")
@@ -61,6 +61,7 @@ def measured(cell: Cell, arguments: argparse.Namespace) -> None:
         # 1. What the stage needs, and what it makes of that.
         directory.mkdir()
         (directory / "recipe.yaml").write_text(RECIPE)
+        write_images(place / "images")
         for command in stage.after:
             started(place, command, 1)
         shutil.copytree(directory, inputs)

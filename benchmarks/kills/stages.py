@@ -1,6 +1,10 @@
 """The stages: commands on a tiny recipe that saves after every step, and those that make what they need."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 NAME = "tiny"
 RECIPE = """
@@ -18,6 +22,7 @@ device: cpu
 HERE = ("-r", NAME)
 SUPERNET = ["train-supernet", *HERE]
 SEARCH = ["search", "--flops", "60%,30%", *HERE]
+DECODED = ["data.name=image-folder", "data.path=../images", "data.memory=0", "data.workers=1", "data.limit=null"]
 ARCHS = [f"{NAME}/arch-60pct.json", f"{NAME}/arch-30pct.json"]
 
 
@@ -36,5 +41,16 @@ STAGES = {
     "search": Stage(SEARCH, (SUPERNET,)),
     "retrain": Stage(["retrain", ARCHS[0]], (SUPERNET, SEARCH)),
     "retrain --joint": Stage(["retrain", *ARCHS, "--joint"], (SUPERNET, SEARCH)),
+    "retrain, decoding": Stage(["retrain", "--width", "0.5", *HERE, *DECODED, "data.holdout=60"]),  # by a process more
     "run": Stage(["run", "--flops", "50%", *HERE], resume=()),  # which always goes on
 }
+
+
+def write_images(directory: Path) -> None:
+    """Write an image folder: noise of 8x8 pixels, 30 images of each of ten classes, and 3 to test."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 3)):
+        for number in range(10 * count):
+            path = directory / part / str(number % 10) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
