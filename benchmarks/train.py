@@ -83,8 +83,8 @@ def one_by_one(networks: list[nn.Module], images: Tensor, labels: Tensor) -> Non
         TASK.distilled(network(images), target).backward()
 
 
-def sandwich_overhead(name: str, rounds: int, device: torch.device) -> dict[str, float]:
-    """Return the seconds of a sandwich step and of plain networks at the same channels, and the median ratio."""
+def sandwich_overhead(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Return the seconds of a sandwich step and of plain networks at the same channels, and the ratio: median, all."""
     import torchvision
 
     torch.manual_seed(0)
@@ -108,7 +108,7 @@ def sandwich_overhead(name: str, rounds: int, device: torch.device) -> dict[str,
     # The first round warms up.
     ratios = [one / other for one, other in zip(times["sandwich"][1:], times["plain"][1:], strict=True)]
     medians = {what: round(statistics.median(values[1:]), 4) for what, values in times.items()}
-    return {**medians, "ratio": round(statistics.median(ratios), 3)}
+    return {**medians, "ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios]}
 
 
 def checkpointing_overhead(name: str, rounds: int, device: torch.device) -> dict[str, float]:
@@ -234,8 +234,8 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.checkpointing:
-        for name in options.networks:
-            print(f"{name:20} {checkpointing_overhead(name, options.rounds, options.device)}")
+        rows = {name: checkpointing_overhead(name, options.rounds, options.device) for name in options.networks}
+        print(json.dumps(rows) if options.json else "\n".join(f"{name:20} {row}" for name, row in rows.items()))
         return
     directory, epochs, looped = HERE / f"images-{options.images}", 3, "resnet18"
     if options.reference:
