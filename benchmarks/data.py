@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=40, help="of 64 images, timed in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=available_cores(), help="a core each at most, as commands have")
-    parser.add_argument("--quick", action="store_true", help="2,500 files, three short rounds: about a minute")
+    parser.add_argument("--quick", action="store_true", help="2,500 files, three short rounds: two minutes at most")
     parser.add_argument("--output", type=Path, help="write what was measured to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()

@@ -166,7 +166,7 @@ def measured(rows: Rows) -> str:
         ],
         [
             "share of its time that a training waits for images: half of ResNet-18's channels, two epochs of 960 files",
-            f"{rows['wait_share']:.1%}",
+            f"{100 * rows['wait_share']:.1f} %",
         ],
         [
             f"memory that each of {memory['workers']} workers has for itself, with ImageNet's {IMAGENET:,} names: "
@@ -227,13 +227,17 @@ def several(values: Iterable[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Write a figure rounded: below a hundred to one decimal."""
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1f}"
+    """Write a figure rounded: whole from a hundred on, with two decimals below one."""
+    if value >= 99.5:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """Write a table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+    return "\n".join(
+        " ".join(["|", *(f"{cell} |".lstrip() for cell in row)]) for row in (head, ["---"] * len(head), *body)
+    )
 
 
 def written(page: str, tables: dict[str, str]) -> str:

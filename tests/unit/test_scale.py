@@ -74,10 +74,18 @@ def test_what_gpus_ask_for_is_rounded_and_not_cut(scale):
     assert "13.5, 27.0 or 67.6 cores; 391, 781 or 1,953 MiB/s from storage; an epoch in 5.3, 2.7 or 1.1 min" in eight
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.666, "0.67"), (5.56, "5.6"), (67.568, "67.6"), (99.4, "99.4"), (99.6, "100"), (15781.2, "15,781")],
+)
+def test_figures_are_rounded(scale, value, said):
+    assert scale.number(value) == said
+
+
 def test_what_was_measured_stands_in_the_table(scale):
     text = scale.measured(ROWS)
-    assert "| Some CPU, 2 cores, 2 workers, torch 2.14.1 |" in text
-    for said in ("| 1.2% |", "0.95 (0.90, 0.95, 1.00)", "| 2.0 ms; 1.3 ms |", "16 workers", "| 30 MiB; 32 MiB |"):
+    assert "| Some CPU, 2 cores, 2 workers, torch 2.14.1 | |\n" in text
+    for said in ("| 1.2 % |", "0.95 (0.90, 0.95, 1.00)", "| 2.0 ms; 1.3 ms |", "16 workers", "| 30 MiB; 32 MiB |"):
         assert said in text
     assert "| 6.4 s; 12.8 s |" in text  # of 20,000 files, for 1,281,167
     assert "| 128 s; 3.2 s |" in text
