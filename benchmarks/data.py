@@ -1,55 +1,74 @@
 """How fast images come from files: beside torchvision's own loader, and while a network trains on them.
 
-    python benchmarks/data.py [--images 20000] [--batches 40] [--rounds 3] [--workers 2] [--json]
+    python benchmarks/data.py [--images 20000] [--batches 40] [--rounds 5] [--workers 2] [--output FILE] [--json]
     python benchmarks/data.py --quick --json
 
-JPEG files of 500x375 pixels are generated, of about the size that ImageNet's have; each is decoded, a random part of it
-resized to 224x224, and the batch normalised. Both loaders have as many workers and take turns. Prints
+JPEG files of 500x375 pixels are generated, of about the size and with names as long as ImageNet's, as many to a class;
+the same files are packed into tar shards. Each image is decoded, a random part of it resized to 224x224, and the batch
+normalised. All loaders have as many workers and take turns. Prints
 
-- `loader_vs_torchvision`: images per second, ours over ImageFolder and DataLoader, the median of rounds; an epoch's
-  start is in `first_batch_seconds`;
+- `loader_vs_torchvision`: images per second, ours over ImageFolder and DataLoader, the median of rounds; likewise
+  `shards_vs_folder`, ours both; an epoch's start is in `first_batch_seconds`;
+- `one_image_ms`: the CPU time that one image takes, and that of Pillow's decoder alone;
 - `wait_share`: the share of a training's time in which it waited for images, its epochs' starts included;
-- `worker_memory`: what each worker takes alone (MiB), with a list of as many files as ImageNet has.
+- `start_seconds`: what every process does before its first image: it lists the files or indexes the shards, and reads
+  their sizes to tell one set from another; from the page cache, where the files are since they were written;
+- `worker_memory`: what each of 16 workers takes alone (MiB), with names of as many files as ImageNet has, after two
+  batches and after many more; `names_mib`: what those names, classes and places take.
 
-`--scale` adds the tables of docs/scale.md: what these figures come to for ImageNet on 1, 8 and 64 GPUs.
+`--output` keeps it all, with each round's rates: `python scripts/scale.py` writes docs/scale.md of that.
 
 Works in runs/data-benchmark, where the files stay.
 """
 
 import argparse
+import gc
 import io
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from autoslim_cli.data.folder import ImageFiles, list_images
+from autoslim_cli.data.folder import ImageFiles, Names
+from autoslim_cli.data.opening import open_source
 from autoslim_cli.data.sets import Images, all_images
-from autoslim_cli.data.sources import FileSource
+from autoslim_cli.data.sources import FileSource, RandomPart
+from autoslim_cli.machine import available_cores
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
+from recipes import processor
 
 HERE = Path("runs/data-benchmark")
 WIDTH, HEIGHT, SIDE, BATCH = 500, 375, 224, 64
 IMAGENET = 1_281_167
+CLASSES = 16
+"""Of 20,000 files: 1,250 in each directory, where ImageNet has 1,281."""
+A_SHARD = 1000
+MEMORY_WORKERS = 16
+"""As many as the ImageNet recipes ask for."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MODEL = ModelSettings(name="any", input=(3, SIDE, SIDE), classes=CLASSES)
 CPU = torch.device("cpu")
 
 
-def generate(directory: Path, images: int, distinct: int = 256) -> float:
-    """Write so many JPEG files of ten classes, copies of a few hundred; return their mean size in KiB."""
+def generate(directory: Path, images: int, distinct: int = 256) -> None:
+    """Write so many JPEG files, copies of a few hundred: as directory/folder, and in tar files as directory/shards."""
     rng = np.random.default_rng(0)
     files = []
     for _ in range(min(distinct, images)):
@@ -62,20 +81,38 @@ def generate(directory: Path, images: int, distinct: int = 256) -> float:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
         files.append(buffer.getvalue())
     for part, count in (("train", images), ("test", 20)):
-        for number in range(count):
-            path = directory / part / str(number % 10) / f"{number:06}.jpg"
+        for begin in range(0, count, A_SHARD):
+            numbers = range(begin, min(begin + A_SHARD, count))
+            _write(directory, part, begin // A_SHARD, [(n % CLASSES, n, files[n % len(files)]) for n in numbers])
+
+
+def _write(directory: Path, part: str, number: int, images: Sequence[tuple[int, int, bytes]]) -> None:
+    """Write one shard, and the files in it as files of a folder; of each image the class, a number, and its bytes."""
+    shard = directory / "shards" / f"{part}-{number:04}.tar"
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(shard, "w") as tar:
+        for label, one, data in images:
+            synset = f"n{1_440_764 + label:08}"
+            path = directory / "folder" / part / synset / f"{synset}_{one:05}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(files[number % len(files)])
-    return statistics.mean(map(len, files)) / 1024
+            path.write_bytes(data)
+            for suffix, content in (("jpg", data), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{synset}_{one:05}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
 
-def ours(files: ImageFiles, workers: int) -> Images:
-    """Return the images as a recipe for ImageNet opens them."""
-    data = DataSettings(
-        name="image-folder", holdout=1, mean=MEAN, std=STD, augment=AugmentSettings(crop="resized", flip=True)
-    )
-    source = FileSource(files, (3, SIDE, SIDE), workers)
-    return all_images(source, data, ModelSettings(name="any", input=(3, SIDE, SIDE), classes=10), CPU)
+def opened(kind: str, directory: Path, workers: int) -> Images:
+    """Return the images as commands open them with a recipe for ImageNet: of `image-folder` or `image-shards`."""
+    augment = AugmentSettings(crop="resized", flip=True)
+    path = str(place_of(kind, directory).resolve())
+    data = DataSettings(name=kind, path=path, holdout=1, mean=MEAN, std=STD, augment=augment, workers=workers, memory=0)
+    return all_images(open_source("train", data, MODEL, 0, Path(), CPU), data, MODEL, CPU)
+
+
+def place_of(kind: str, directory: Path) -> Path:
+    """Return where the files of one kind lie."""
+    return directory / kind.removeprefix("image-")
 
 
 def torchvisions(directory: Path, workers: int) -> "DataLoader[Any]":
@@ -84,7 +121,7 @@ def torchvisions(directory: Path, workers: int) -> "DataLoader[Any]":
     from torchvision.transforms import v2
 
     transform = v2.Compose([v2.RandomResizedCrop(SIDE, antialias=True), v2.RandomHorizontalFlip(), v2.PILToTensor()])
-    folder = ImageFolder(str(directory / "train"), transform)
+    folder = ImageFolder(str(place_of("image-folder", directory) / "train"), transform)
     return DataLoader(folder, batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True)
 
 
@@ -108,42 +145,111 @@ def rate(begin: Callable[[], Iterator[Any]], count: int, workers: int) -> tuple[
     return done / (time.perf_counter() - began), first
 
 
-def memory_of_workers(files: ImageFiles, workers: int, batches: int) -> dict[str, float]:
-    """Return the MiB that each worker takes alone, with as long a list of files as ImageNet's, at first and later."""
-    names = [f"{files.names[number % len(files.names)]}" for number in range(IMAGENET)]
-    many = replace(files, names=names, labels=torch.arange(IMAGENET) % 10)
-    images = ours(many, workers)
-    handed = images.training(BATCH, 0, 0)
-    figures = {}
-    for what, count in (("first", 2), ("later", batches)):
-        for _ in itertools.islice(handed, count):
-            pass
-        figures[what] = _own_memory()
+def compared(directory: Path, workers: int, rounds: int, batches: int) -> dict[str, dict[str, list[float]]]:
+    """Return each loader's images per second and seconds until the first batch, of rounds in which they take turns."""
+    folder, shards = (opened(f"image-{kind}", directory, workers) for kind in ("folder", "shards"))
+    loader = torchvisions(directory, workers)
+    figures: dict[str, dict[str, list[float]]] = {"rates": {}, "firsts": {}}
+    for number in range(rounds):
+        for name, begin in (
+            ("autoslim", partial(folder.training, BATCH, 0, number)),
+            ("torchvision", lambda: normalised(iter(loader))),
+            ("shards", partial(shards.training, BATCH, 0, number)),
+        ):
+            speed, first = rate(begin, batches, workers)
+            figures["rates"].setdefault(name, []).append(round(speed, 1))
+            figures["firsts"].setdefault(name, []).append(round(first, 3))
     return figures
 
 
-def _own_memory() -> float:
-    """Return the MiB that this process's children have for themselves, each, in the mean."""
-    own = []
-    for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-        lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
-        own.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024)
-    return round(statistics.mean(own), 1) if own else 0.0
+def time_of_one(directory: Path, images: int = 256) -> dict[str, float]:
+    """Return the milliseconds of CPU time that an image takes, and those of Pillow's decoder alone: medians."""
+    source = opened("image-folder", directory, 0).source
+    assert isinstance(source, FileSource)
+    assert isinstance(source.files, ImageFiles)
+    times: dict[str, list[float]] = {"whole": [], "pillow": []}
+    for index in range(min(images, len(source))):
+        began = time.process_time()
+        with Image.open(source.files.directory / source.files.names[index]) as image:
+            image.load()
+        decoded = time.process_time()
+        source[index, RandomPart(index, AugmentSettings(crop="resized", flip=True), False)]
+        times["pillow"].append(decoded - began)
+        times["whole"].append(time.process_time() - decoded)
+    return {name: round(1000 * statistics.median(values), 2) for name, values in times.items()}
+
+
+def start(directory: Path) -> dict[str, dict[str, float]]:
+    """Return the seconds that a process takes to list each kind's images, and to take a digest of what it found."""
+    figures = {}
+    for kind in ("image-folder", "image-shards"):
+        began = time.perf_counter()
+        images = opened(kind, directory, 0)
+        listed = time.perf_counter()
+        assert images.source.digest
+        figures[kind] = {"list": round(listed - began, 3), "digest": round(time.perf_counter() - listed, 3)}
+    return figures
+
+
+def with_names_of_imagenet(files: ImageFiles) -> ImageFiles:
+    """Return files whose names are as many as ImageNet's, over and over those that are there."""
+    names = Names(itertools.islice(itertools.cycle(files.names), IMAGENET))
+    return replace(files, names=names, labels=torch.arange(IMAGENET) % CLASSES)
+
+
+def memory_of_workers(directory: Path, batches: int) -> dict[str, Any]:
+    """Return the MiB that each of many workers takes alone, at first and later, and those of the names themselves.
+
+    They are started whether there are cores for them or not, which a command would not do.
+    """
+    images = opened("image-folder", directory, 0)
+    assert isinstance(images.source, FileSource)
+    assert isinstance(images.source.files, ImageFiles)
+    many = with_names_of_imagenet(images.source.files)
+    assert isinstance(many.names, Names)
+    names = (len(many.names.text) + many.names.ends.nbytes + many.labels.nbytes) / 2**20
+    source = FileSource(many, images.source.shape, MEMORY_WORKERS)
+    images = replace(images, source=source, indices=torch.arange(IMAGENET))
+    figures: dict[str, Any] = {"workers": MEMORY_WORKERS, "batches": batches}
+    before = _children()
+    with warnings.catch_warnings(), mock.patch("autoslim_cli.data.workers.available_cores") as cores:
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        cores.return_value = MEMORY_WORKERS
+        handed = images.training(BATCH, 0, 0)
+        for what, count in (("first", 2), ("later", batches)):
+            for _ in itertools.islice(handed, count):
+                pass
+            own = [_own_memory(child) for child in _children() - before]
+            assert len(own) == MEMORY_WORKERS
+            figures[what] = round(statistics.mean(own), 1)
+    return {"worker_memory": figures, "names_mib": round(names, 1)}
+
+
+def _children() -> set[str]:
+    """Return the processes that this one has started and that go on."""
+    return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+
+def _own_memory(process: str) -> float:
+    """Return the MiB that a process shares with no other."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def wait_share(directory: Path, workers: int, epochs: int) -> float:
     """Train a small network on some of the files by the real command; return the share of time spent waiting."""
     recipe = HERE / "recipe"
-    recipe.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(recipe, ignore_errors=True)
+    recipe.mkdir(parents=True)
     (recipe / "recipe.yaml").write_text(
         json.dumps(
             {
                 "format": "autoslim.recipe/1",
                 "about": "a small network on generated JPEG files",
-                "model": {"name": "torchvision/resnet18", "input": [3, SIDE, SIDE], "classes": 10},
+                "model": {"name": "torchvision/resnet18", "input": [3, SIDE, SIDE], "classes": CLASSES},
                 "data": {
                     "name": "image-folder",
-                    "path": os.path.relpath(directory, recipe),
+                    "path": os.path.relpath(place_of("image-folder", directory), recipe),
                     "holdout": 8,
                     "limit": 968,
                     "workers": workers,
@@ -174,19 +280,37 @@ def wait_share(directory: Path, workers: int, epochs: int) -> float:
     return sum(t * row["waiting"] for t, row in zip(seconds, looks, strict=True)) / sum(seconds)
 
 
-def scale(result: dict[str, Any]) -> None:
-    """Print what it takes to feed GPUs with ImageNet at the measured rate: of one core, and of files of this size."""
-    a_core = result["images_per_second"]["autoslim"] / result["workers"]
-    mib = result["kib_a_file"] / 1024
-    print(f"one core: {a_core:.0f} images/s; ImageNet at {result['kib_a_file']:.0f} KiB a file: ", end="")
-    print(f"{IMAGENET * mib / 1024:.0f} GiB; one epoch decoded: {IMAGENET / a_core / 3600:.1f} core hours")
-    print(
-        "\n| GPUs | images/s of each | cores a GPU | MiB/s from storage | an epoch |\n| --- | --- | --- | --- | --- |"
+def measured(directory: Path, workers: int, rounds: int, batches: int) -> dict[str, Any]:
+    """Measure all."""
+    files, shards = (
+        [path.stat().st_size / 1024 for path in directory.glob(pattern)]
+        for pattern in ("folder/train/*/*.JPEG", "shards/train-*.tar")
     )
-    for gpus, speed in itertools.product((1, 8, 64), (500, 1000, 2500)):
-        total = gpus * speed
-        minutes = IMAGENET / total / 60
-        print(f"| {gpus} | {speed:,} | {speed / a_core:.1f} | {total * mib:,.0f} | {minutes:,.1f} min |")
+    starts = start(directory)
+    loaders = compared(directory, workers, rounds, batches)
+    gc.collect()  # ends their workers
+    ratios = {
+        name: [round(a / b, 3) for a, b in zip(loaders["rates"][name], loaders["rates"][other], strict=True)]
+        for name, other in (("autoslim", "torchvision"), ("shards", "autoslim"))
+    }
+    return {
+        "machine": {"processor": processor(), "cores": available_cores(), "torch": torch.__version__},
+        "files": len(files),
+        "kib_a_file": round(statistics.mean(files), 1),
+        "kib_in_shards": round(sum(shards) / len(files), 1),
+        "workers": workers,
+        "loader_vs_torchvision": round(statistics.median(ratios["autoslim"]), 3),
+        "ratios": ratios["autoslim"],
+        "shards_vs_folder": round(statistics.median(ratios["shards"]), 3),
+        "shards_ratios": ratios["shards"],
+        "images_per_second": {name: round(statistics.median(rates), 1) for name, rates in loaders["rates"].items()},
+        "rates": loaders["rates"],
+        "first_batch_seconds": {name: round(statistics.median(all_), 2) for name, all_ in loaders["firsts"].items()},
+        "one_image_ms": time_of_one(directory),
+        "wait_share": round(wait_share(directory, workers, 2), 4),
+        "start_seconds": starts,
+        **memory_of_workers(directory, 2 * batches),
+    }
 
 
 def main() -> None:
@@ -194,51 +318,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--batches", type=int, default=40, help="of 64 images, timed in each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--quick", action="store_true", help="2,500 files, short rounds: about a minute")
-    parser.add_argument("--scale", action="store_true", help="print the tables of docs/scale.md, too")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=available_cores(), help="a core each at most, as commands have")
+    parser.add_argument("--quick", action="store_true", help="2,500 files, three short rounds: two minutes at most")
+    parser.add_argument("--output", type=Path, help="write what was measured to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     if options.quick:
-        options.images, options.batches = 2500, 15
+        options.images, options.batches, options.rounds = 2500, 15, 3
     torch.set_num_threads(1)
-    directory = HERE / f"images-{options.images}"
-    if not (directory / "test").exists():
-        generate(directory, options.images)
-    files = list_images(directory, "train")
-    size = statistics.mean((files.directory / name).stat().st_size for name in files.names[:512]) / 1024
-
-    images, loader = ours(files, options.workers), torchvisions(directory, options.workers)
-    rates: dict[str, list[float]] = {"autoslim": [], "torchvision": []}
-    firsts: dict[str, list[float]] = {"autoslim": [], "torchvision": []}
-    for number in range(options.rounds):
-        for name, batches in (
-            ("autoslim", partial(images.training, BATCH, 0, number)),
-            ("torchvision", lambda: normalised(iter(loader))),
-        ):
-            speed, first = rate(batches, options.batches, options.workers)
-            rates[name].append(speed)
-            firsts[name].append(first)
-    ratios = [a / b for a, b in zip(rates["autoslim"], rates["torchvision"], strict=True)]
-    result = {
-        "files": len(files.names),
-        "kib_a_file": round(size, 1),
-        "workers": options.workers,
-        "loader_vs_torchvision": round(statistics.median(ratios), 3),
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "images_per_second": {name: round(statistics.median(values), 1) for name, values in rates.items()},
-        "first_batch_seconds": {name: round(statistics.median(values), 2) for name, values in firsts.items()},
-        "wait_share": round(wait_share(directory, options.workers, 2), 4),
-        "worker_memory": memory_of_workers(files, options.workers, options.batches),
-    }
+    workers = min(options.workers, available_cores())
+    directory = HERE / f"{options.images}-images"
+    if not directory.exists():
+        made = directory.with_name(f"{directory.name}.tmp")
+        shutil.rmtree(made, ignore_errors=True)
+        generate(made, options.images)
+        made.rename(directory)
+    result = measured(directory, workers, options.rounds, options.batches)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
     if options.json:
         print(json.dumps(result))
         return
     for name, value in result.items():
         print(f"{name:22} {value}")
-    if options.scale:
-        scale(result)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def run(recipe: str, seed: int, start: str, overrides: list[str]) -> Row:
         "evaluations": said["search"]["evaluations"],
         "cpu_seconds": round(float(spent.read_text()), 1),
         "threads": torch.get_num_threads(),
-        "machine": _processor(),
+        "machine": processor(),
         "torch": torch.__version__,
     }
 
@@ -69,7 +69,7 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name where the system says it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -90,11 +90,13 @@ def erase(images: Tensor, share: float, seed: int, places: Sequence[int]) -> Ten
     columns = (area / ratio).sqrt().round().clamp(1, width)
     top = ((height - rows + 1) * draws[:, 3]).floor()
     left = ((width - columns + 1) * draws[:, 4]).floor()
-    below, across = torch.arange(height), torch.arange(width)
-    is_row = (below >= top[:, None]) & (below < (top + rows)[:, None])
-    is_column = (across >= left[:, None]) & (across < (left + columns)[:, None])
-    erased = is_row[:, :, None] & is_column[:, None, :] & (draws[:, 0] < share)[:, None, None]
-    return images.masked_fill_(moved(erased.unsqueeze(1), images.device), 0.0)
+    rows = rows * (draws[:, 0] < share)  # none of an image that is left whole
+    # Its four bounds go to the device, not a mask: on a GPU's host that would be a batch of pixels to make and to copy.
+    bounds = moved(torch.stack([top, top + rows, left, left + columns], 1).long(), images.device).view(-1, 4, 1, 1, 1)
+    first, beyond, start, end = bounds.unbind(1)
+    below = torch.arange(height, device=images.device).view(-1, 1)
+    across = torch.arange(width, device=images.device)
+    return images.masked_fill_((below >= first) & (below < beyond) & (across >= start) & (across < end), 0.0)
 
 
 def mix(images: Tensor, labels: Tensor, augment: AugmentSettings, classes: int, seed: int) -> tuple[Tensor, Tensor]:

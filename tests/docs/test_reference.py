@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("script", ["commands.py", "reference.py"])
+@pytest.mark.parametrize("script", ["commands.py", "reference.py", pytest.param("scale.py", marks=pytest.mark.slow)])
 def test_generated_pages_are_current(script):
     done = subprocess.run(
         [sys.executable, f"scripts/{script}", "--check"], cwd=ROOT, check=False, capture_output=True, text=True

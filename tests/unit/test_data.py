@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from autoslim_cli.data.augment import erase, mix, vary
 from autoslim_cli.data.decode import decode
@@ -320,6 +322,22 @@ def test_erasing_sets_a_rectangle_to_the_mean():
         rows, columns = mask.any(1), mask.any(0)
         assert torch.equal(mask, rows[:, None] & columns[None, :])
     assert (erased.float().mean(0) > 0).all()
+
+
+def test_erasing_makes_no_pixels_beside_the_images_on_a_device():
+    """What it draws for an image is a few numbers: a mask of a batch would be made by the host, and copied."""
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            sizes.extend(one.numel() for one in tree_leaves(made) if isinstance(one, Tensor) and one.device == CPU)
+            return made
+
+    images = torch.ones(64, 3, 32, 24, device="meta")
+    with Sizes():
+        assert erase(images, 0.5, 3, range(64)) is images
+    assert 64 * 4 <= max(sizes) <= 64 * 5
 
 
 def test_mixed_images_have_mixed_labels():
