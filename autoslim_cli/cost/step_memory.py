@@ -108,9 +108,11 @@ class StepMemory:
         layers = [row.params(channels) for row in table.rows]
         copies = 2 + _OPTIMIZER_TENSORS[settings.optimizer] + (settings.ema is not None)  # 2: weights, gradients
         # A layer's gradient is computed, then added.
-        weights = (sum(layers) + table.other_params) * copies + max(layers)
-        values = self.values(channels) * images
-        return values * _VALUE_BYTES[settings.precision] + weights * _VALUE_BYTES["fp32"]
+        whole, value = sum(layers) + table.other_params, _VALUE_BYTES[settings.precision]
+        weights = (whole * copies + max(layers)) * _VALUE_BYTES["fp32"]
+        # Backward passes read the weights as autocast has made them.
+        weights += whole * value if settings.precision != "fp32" else 0
+        return self.values(channels) * images * value + weights
 
 
 def blocks_to_checkpoint(reading: Reading) -> list[Block]:
