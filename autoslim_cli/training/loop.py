@@ -74,7 +74,8 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 # 3. Look at the losses now and then, and refuse to go on from one that is broken: the state on the
                 # disk is still a sound one.
                 stopping = poll(bool(stop))
-                saving = stopping or time.monotonic() - saved_at > settings.save_minutes * 60
+                due = settings.save_steps is not None and done % settings.save_steps == 0
+                saving = stopping or due or time.monotonic() - saved_at > settings.save_minutes * 60
                 if saving or done % per_epoch % LOOK_EVERY == 0:
                     steps = len(stretch.losses)
                     seen = stretch.look(batch, device)

@@ -8,9 +8,13 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
+from autoslim_cli import Task, retrain
 from autoslim_cli.cli.app import app
+from autoslim_cli.files.checkpoint import load_state
+from autoslim_cli.files.metric import Metric
 from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.state import State
 
@@ -38,12 +42,41 @@ def test_bf16_trains_fp32_weights_to_as_good_a_network(retrained):
     assert abs(half["top1"] - full["top1"]) < 0.2
 
 
-def test_fp16_scales_its_loss(retrained):
-    settings = ["retrain.epochs=6", "retrain.schedule=linear", "retrain.clip=5"]
-    full, _ = retrained(*settings)
-    half, weights = retrained(*settings, "retrain.precision=fp16")
-    assert weights["conv1.weight"].dtype == torch.float32
-    assert abs(half["top1"] - full["top1"]) < 0.2
+def moved_by(factor, precision, epochs=1):
+    """Train one layer, a step an epoch, on a loss of `factor` times its outputs; return what that adds to its weights.
+
+    The gradient of each weight is `factor`, whatever the weights are, and a step adds up to the same.
+    """
+    layer, rate = nn.Linear(4, 2), 2**-10 / factor
+    before = layer.weight.detach().clone()
+    task = Task(
+        "own",
+        Metric(name="output", higher_is_better=False),
+        loss=lambda outputs, targets: factor * outputs.float().sum(),
+        statistics=lambda outputs, targets: outputs.sum(),
+        score=lambda sums, images: sums[0],
+    )
+    images = [(torch.ones(1, 4), torch.zeros(1))]
+    settings = {"precision": precision, "weight_decay": 0.0}
+    steady = {
+        "optimizer": lambda parameters: torch.optim.SGD(parameters, rate),
+        "schedule": lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+    }
+    retrain(layer, images, epochs=epochs, task=task, settings=settings, device="cpu", **steady)
+    assert layer.weight.dtype == torch.float32
+    return (layer.weight.detach() - before) * 2**10
+
+
+def test_fp16_scales_its_loss():
+    """Unscaled, gradients of 1e-9 are zero in fp16."""
+    assert torch.tensor(1e-9).half() == 0
+    torch.testing.assert_close(moved_by(1e-9, "fp16"), moved_by(1e-9, "fp32"), rtol=1e-2, atol=1e-4)
+
+
+def test_fp16_skips_a_step_whose_gradients_overflow_and_scales_less_from_then_on():
+    """1.5 times 65,536, the first scale, is infinite in fp16; half of it is not."""
+    assert torch.equal(moved_by(1.5, "fp16"), torch.zeros(2, 4))
+    torch.testing.assert_close(moved_by(1.5, "fp16", epochs=2), moved_by(1.5, "fp32"), rtol=1e-2, atol=1e-4)
 
 
 def test_micro_batches_add_up_to_the_batch(autoslim_json, recipe):
@@ -204,6 +237,45 @@ def test_a_full_disk_leaves_the_last_good_state(autoslim, refuse, recipe, tmp_pa
     autoslim(*command, "-r", full, "--resume")
     assert not list(full.glob("*.pt"))
     assert (full / "supernet.safetensors").read_bytes() == (recipe / "supernet.safetensors").read_bytes()
+
+
+def stopped_at(monkeypatch, count, *command):
+    """Run a command that is ended right after so many saves of its state; return the steps done at each."""
+    save, saves = State.save, []
+
+    def save_and_die(state, job, done):
+        save(state, job, done)
+        saves.append(done)
+        if len(saves) == count:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", save_and_die)
+        assert CliRunner().invoke(app, list(map(str, command))).exit_code == 130
+    return saves
+
+
+def test_each_older_state_is_the_one_before_and_can_be_gone_on_from(autoslim, recipe, tmp_path, monkeypatch):
+    """As docs/training.md says: given the name of the last one. An epoch has nine steps."""
+    killed = shutil.copytree(recipe, tmp_path / "killed")
+    command = ["retrain", "--width", "0.5", "retrain.save_steps=2", "retrain.keep_states=3", "-r"]
+    autoslim(*command, recipe)
+    assert stopped_at(monkeypatch, 6, *command, killed) == [2, 4, 6, 8, 9, 10]
+    states = [killed / f"model-width-0.5.resume{older}.pt" for older in ("", "-1", "-2")]
+    assert [load_state(path)["done"] for path in states] == [10, 9, 8]
+    states[1].rename(states[0])
+    assert "resuming after step 9" in autoslim(*command, killed, "--resume").stderr
+    assert (killed / "model-width-0.5.safetensors").read_bytes() == (
+        recipe / "model-width-0.5.safetensors"
+    ).read_bytes()
+
+
+def test_how_often_a_state_is_saved_decides_no_result(autoslim, recipe, monkeypatch):
+    """A training may stop with other settings of it than it goes on with, and what is made is current with any."""
+    command = ["retrain", "--width", "0.5", "-r", recipe]
+    assert stopped_at(monkeypatch, 2, *command, "retrain.save_steps=3") == [3, 6]
+    assert "resuming after step 6" in autoslim(*command, "--resume", "retrain.save_steps=5").stderr
+    assert "is there and current" in autoslim(*command, "--resume").stderr
 
 
 def test_the_best_epoch_needs_a_holdout(autoslim, recipe):
