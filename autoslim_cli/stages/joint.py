@@ -11,7 +11,7 @@ from autoslim_cli.files.channel_config import by_name, chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, learned_from, origin
-from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
+from autoslim_cli.stages.retrain import end_training, glance, on_test_images, read_last, sections, training_images
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
 from autoslim_cli.training.measure import running_averages
@@ -52,6 +52,7 @@ def retrain_jointly(project: Project, configs: list[Path], *, resume: bool = Fal
         channels={paths[name]: network.space.spelled_out(channels) for name, channels in switches.items()},
         state=project.directory / STATE_FILE,
         track=recipe.track,
+        read_last=read_last(project),
     )
     facts = trained(
         job, lambda: _training(project, switches, paths, chosen), project.reporter, project.ranks, resume=resume

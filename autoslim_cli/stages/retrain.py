@@ -67,6 +67,7 @@ def retrain(
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / f"{stem}.resume.pt",
         track=recipe.track,
+        read_last=read_last(project),
     )
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
@@ -88,6 +89,17 @@ def refuse_retraining(project: Project) -> None:
 def sections(project: Project) -> tuple[str, ...]:
     """Return the recipe's sections that retraining depends on, whatever it starts from."""
     return ("data", "retrain", "calibrate") if _ends_in_calibration(project) else ("data", "retrain")
+
+
+def read_last(project: Project) -> tuple[str, ...]:
+    """Return what a retraining reads of the recipe after its last step alone: how it ends in calibration.
+
+    Where the holdout decides, every look at it ends a copy of the network; what is cut out of a supernet is calibrated
+    before the first step.
+    """
+    if project.recipe.retrain.validates:
+        return ()
+    return ("retrain.calibrate",) if "calibrate" in start.keys(project) else ("retrain.calibrate", "calibrate")
 
 
 def end_training(project: Project, network: nn.Module) -> None:

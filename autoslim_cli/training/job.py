@@ -1,6 +1,6 @@
 """Say what a training is: its settings and files, and how it is built, stepped and ended."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -111,6 +111,8 @@ class Job:
     """Whether what is finished and not current is made anew without being asked; the old one is kept in any case."""
     track: Sequence[str] = ()
     """What else takes the metrics: names of `trackers.TRACKERS`."""
+    read_last: Collection[str] = ()
+    """The recipe's sections, and keys as `retrain.calibrate`, that are read after the last step alone."""
 
     @property
     def name(self) -> str:
@@ -126,9 +128,17 @@ class Job:
     def decisive(self) -> dict[str, Any]:
         """Return what the training depends on: a state of anything else is refused.
 
-        The test images are not among it, which are looked at once it is over: one that is mended costs no training.
+        The test images are not among it, which are looked at once it is over, nor the settings that are read then: an
+        image that is mended, or a batch that is lowered, costs no training.
         """
         origin = decisive(self.made_from)
+        recipe = {
+            name: {key: value for key, value in section.items() if f"{name}.{key}" not in self.read_last}
+            if isinstance(section, Mapping)
+            else section
+            for name, section in origin["recipe"].items()
+            if name not in self.read_last
+        }
         contents = {name: digest for name, digest in origin.get("contents", {}).items() if name != "test images"}
         channels = {path.name: counts for path, counts in self.channels.items()}
-        return {**origin, "contents": contents, "channels": channels}
+        return {**origin, "recipe": recipe, "contents": contents, "channels": channels}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from autoslim_cli import Task, retrain
 from autoslim_cli.cli.app import app
-from autoslim_cli.files.checkpoint import load_state
+from autoslim_cli.files.checkpoint import MODEL, load_state, read_facts
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.state import State
@@ -276,6 +276,30 @@ def test_how_often_a_state_is_saved_decides_no_result(autoslim, recipe, monkeypa
     assert stopped_at(monkeypatch, 2, *command, "retrain.save_steps=3") == [3, 6]
     assert "resuming after step 6" in autoslim(*command, "--resume", "retrain.save_steps=5").stderr
     assert "is there and current" in autoslim(*command, "--resume").stderr
+
+
+def test_what_is_read_after_the_last_step_alone_may_change_before(autoslim, refuse, recipe, tmp_path, monkeypatch):
+    """Memory that runs out in the calibration at the end costs no training; nor does a change of mind about it."""
+    killed, name = shutil.copytree(recipe, tmp_path / "killed"), "model-width-0.5"
+    command = ["retrain", "--width", "0.5", "retrain.epochs=1", "retrain.calibrate=true", "-r"]
+    stopped_at(monkeypatch, 1, *command, killed)
+    state = (killed / f"{name}.resume.pt").read_bytes()
+    line = refuse(4, *command, killed, "--resume", "calibrate.batch=64", "retrain.label_smoothing=0.1")
+    assert "retrain.label_smoothing was 0.0, is 0.1" in line
+    autoslim(*command, killed, "--resume", "retrain.calibrate=false")
+    (killed / f"{name}.resume.pt").write_bytes(state)
+    assert "resuming after step 9" in autoslim(*command, killed, "--resume", "calibrate.batch=64").stderr
+    made_from = read_facts(killed / f"{name}.safetensors", MODEL, "")["made_from"]
+    assert made_from["recipe"]["calibrate"]["batch"] == 64
+    autoslim(*command, recipe, "calibrate.batch=64")
+    assert (killed / f"{name}.safetensors").read_bytes() == (recipe / f"{name}.safetensors").read_bytes()
+
+
+def test_what_the_looks_at_the_holdout_read_may_not_change(refuse, recipe, monkeypatch):
+    command = ["retrain", "--width", "0.5", "-r", recipe, "retrain.patience=2", "retrain.calibrate=true"]
+    stopped_at(monkeypatch, 1, *command)
+    assert "calibrate.batch was 128, is 64" in refuse(4, *command, "--resume", "calibrate.batch=64")
+    assert "retrain.calibrate was True, is auto" in refuse(4, *command[:-1], "--resume", "retrain.ema=null")
 
 
 def test_the_best_epoch_needs_a_holdout(autoslim, recipe):
