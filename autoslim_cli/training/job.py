@@ -75,8 +75,9 @@ class Training:
     `after_epoch` scores the network on the holdout; `results` measures what was trained, and gives each file's content.
     `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
     of a step over a number of images at a time, about; with a `part`, whose name it is, of all tensors those in it
-    alone. `optimizer` and `schedule` make others than the settings' from the network, and from the optimizer and the
-    number of steps.
+    alone. `looks` says, by the recipe's keys, how many images forward passes without gradients take at a time, beside
+    the steps or after the last one; `look_memory` gives the bytes of such a pass. `optimizer` and `schedule` make
+    others than the settings' from the network, and from the optimizer and the number of steps.
     """
 
     network: nn.Module
@@ -87,6 +88,8 @@ class Training:
     after_epoch: Callable[[], Glance] | None = None
     statistics: Sequence[Tensor] = ()
     memory: Callable[[int], int] | None = None
+    looks: Mapping[str, int] = field(default_factory=dict)
+    look_memory: Callable[[int], int] = lambda images: 0
     part: str = ""
     optimizer: Callable[[nn.Module], Optimizer] | None = None
     schedule: Callable[[Optimizer, int], LRScheduler] | None = None

@@ -140,17 +140,55 @@ def test_activation_checkpointing_changes_memory_alone(autoslim, refuse, recipe,
     assert "no blocks of this network save" in line
 
 
+def set_memory(monkeypatch, free):
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: free)
+
+
 def test_a_step_that_does_not_fit_is_refused(autoslim, refuse, recipe, monkeypatch):
-    command = ("retrain", "--width", "1", "-r", recipe)
-    assert "a step takes about" in autoslim(*command, "retrain.epochs=1").stderr
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**20)
-    line = refuse(2, *command)
-    assert "retrain.batch: a step over 64 images at a time takes about" in line
-    fits = line.split("set ")[1].split(",")[0]
-    assert fits.startswith("retrain.micro_batch=")
-    autoslim(*command, fits, "retrain.epochs=1")
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**10)
+    """So is calibration or evaluation, which come when all training is done."""
+    command = ["retrain", "--width", "1", "-r", recipe, "retrain.epochs=1", "retrain.calibrate=true"]
+    set_memory(monkeypatch, 2**20)
+    for key, images in (("retrain.batch", 64), ("calibrate.batch", 128), ("evaluate.batch", 360)):
+        line = refuse(2, *command)
+        assert key in line
+        assert f" over {images} images" in line
+        fits = line.split("set ")[1].split(",")[0]
+        assert fits.startswith("retrain.micro_batch=" if key == "retrain.batch" else f"{key}=")
+        command.append(fits)
+    assert not list(recipe.glob("model-*"))
+    said = autoslim(*command).stderr
+    assert "a step takes about" in said
+    assert "without gradients takes about: calibrate.batch 1 MiB, evaluate.batch 1 MiB" in said
+    set_memory(monkeypatch, 2**10)
     assert "take a smaller network" in refuse(2, *command, "retrain.epochs=2")
+
+
+@pytest.mark.parametrize("switchable", [False, True])
+def test_looks_at_a_supernet_that_do_not_fit_are_refused(refuse, recipe, monkeypatch, switchable):
+    command = [
+        "train-supernet",
+        "-r",
+        recipe,
+        "train.epochs=1",
+        "train.batch=8",
+        "calibrate.batch=512",
+        "train.save_steps=1",
+    ]
+    command += ["supernet.bn=switchable", "supernet.widths=[0.5,1]"] if switchable else []
+    set_memory(monkeypatch, 3 * 2**20 // 2)
+    for key in ("evaluate.batch",) if switchable else ("evaluate.batch", "calibrate.batch"):
+        line = refuse(2, *command)
+        command.append(line.split("set ")[1])
+        assert command[-1].startswith(f"{key}=")
+    assert stopped_at(monkeypatch, 1, *command) == [1]
+
+
+def test_a_teacher_counts_among_what_a_step_takes(refuse, autoslim, recipe, monkeypatch):
+    command = ["retrain", "--width", "1", "-r", recipe, "retrain.epochs=1"]
+    autoslim(*command)
+    monkeypatch.setattr("autoslim_cli.stages.retrain.values_held", lambda network, inputs: 2**40)
+    line = refuse(2, *command, "--name", "taught", "retrain.teacher=model-width-1.safetensors")
+    assert "retrain.batch: a step over 64 images at a time takes about 262144.0 GiB" in line
 
 
 def test_bf16_trains_a_supernet(autoslim_json, recipe):

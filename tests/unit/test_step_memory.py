@@ -4,10 +4,14 @@ import pytest
 import torch
 from torch import nn
 
+from autoslim_cli.cost.forward_memory import Live, values_held
 from autoslim_cli.cost.step_memory import StepMemory
 from autoslim_cli.models.built_in import cifar_resnet, mobilenet_v1
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import TrainSettings
+from autoslim_cli.recipe.schema import RetrainSettings, TrainSettings
+from autoslim_cli.stages.retrain import learning
+from autoslim_cli.training.passes import Pass
+from autoslim_cli.training.tasks import classification
 
 
 def torchvision_network(name):
@@ -57,6 +61,28 @@ def test_it_counts_what_autograd_keeps(name, precision):
     others = {"fp32": "bf16", "bf16": "fp32"}
     other = memory(base, 400, settings.model_copy(update={"precision": others[precision]}))
     assert (other < memory(base, 400, settings)) == (precision == "fp32")
+
+
+def test_a_teachers_forward_pass_counts_beside_what_is_kept():
+    """Its tensors are alive when the network's own forward pass is over."""
+    network, teacher = cifar_resnet(10, depth=8, width=8).train(), cifar_resnet(10, depth=8, width=48).eval()
+    images, labels = torch.randn(8, 3, 32, 32), torch.randint(10, (8,))
+    settings, memory = RetrainSettings(epochs=1), StepMemory.of(read(network, (3, 32, 32)))
+    base, values = memory.reading.table.base, values_held(teacher, [(3, 32, 32)])
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    gradients = [p.grad for p in network.parameters()]
+    before = [*network.parameters(), *gradients, *network.buffers(), *teacher.parameters(), *teacher.buffers()]
+    peaks = []
+    for taught_by in (None, teacher):
+        step = learning(network, classification(10), settings, taught_by)
+        with Live([*before, images, labels]) as live:
+            step(images, labels, Pass())
+        beside = 3 * 4 * sum(p.numel() for p in network.parameters())
+        counted = memory(base, len(images), settings, values if taught_by else 0) - beside
+        assert 1.0 < counted / live.most < 1.2
+        peaks.append(live.most)
+    assert peaks[1] > 1.5 * peaks[0]
 
 
 class Parted(nn.Module):
