@@ -183,6 +183,13 @@ def test_looks_at_a_supernet_that_do_not_fit_are_refused(refuse, recipe, monkeyp
     assert stopped_at(monkeypatch, 1, *command) == [1]
 
 
+def test_looks_at_networks_trained_jointly_that_do_not_fit_are_refused(refuse, worked, monkeypatch):
+    command = ["retrain", worked / "arch-60pct.json", worked / "arch-30pct.json", "--joint", "retrain.calibrate=true"]
+    set_memory(monkeypatch, 2**20)
+    line = refuse(2, *command, "retrain.micro_batch=4", "calibrate.batch=256", "evaluate.batch=16")
+    assert "calibrate.batch: a forward pass over 256 images" in line
+
+
 def test_a_teacher_counts_among_what_a_step_takes(refuse, autoslim, recipe, monkeypatch):
     command = ["retrain", "--width", "1", "-r", recipe, "retrain.epochs=1"]
     autoslim(*command)
