@@ -303,7 +303,7 @@ def stopped_at(monkeypatch, count, *command):
 def test_each_older_state_is_the_one_before_and_can_be_gone_on_from(autoslim, recipe, tmp_path, monkeypatch):
     """As docs/training.md says: given the name of the last one. An epoch has nine steps."""
     killed = shutil.copytree(recipe, tmp_path / "killed")
-    command = ["retrain", "--width", "0.5", "retrain.save_steps=2", "retrain.keep_states=3", "-r"]
+    command = ["retrain", "--width", "0.5", "retrain.epochs=2", "retrain.save_steps=2", "retrain.keep_states=3", "-r"]
     autoslim(*command, recipe)
     assert stopped_at(monkeypatch, 6, *command, killed) == [2, 4, 6, 8, 9, 10]
     states = [killed / f"model-width-0.5.resume{older}.pt" for older in ("", "-1", "-2")]
