@@ -90,27 +90,35 @@ class StepMemory:
             alive = {one: None for one in alive if ends.get(one) is not node}
         return cls(tuple(maker for maker, _ in saved), tuple(moments), sizes, reading)
 
-    def values(self, channels: Channels) -> int:
-        """Return how many values are held at the peak for each image."""
+    def values(self, channels: Channels, teacher: int = 0) -> int:
+        """Return how many values are held at the peak for each image; `teacher` are those of a teacher's forward pass.
+
+        It begins when the network's own is over, and is over before the backward pass begins.
+        """
         count = {node: size.values(channels) for node, size in self.sizes.items()}
         kept = list(accumulate((count[node] for node in self.saved), initial=0))
-        return max(
+        peak = max(
             kept[moment.kept] + sum(count[node] for node in (*moment.anew, *moment.gradients))
             for moment in self.moments
         )
+        last = self.moments[-1]  # that of the outputs
+        return max(peak, kept[last.kept] + sum(count[node] for node in last.gradients) + teacher)
 
-    def __call__(self, channels: Channels, images: int, settings: TrainSettings) -> int:
-        """Return the bytes of a step over so many images at a time.
+    def __call__(self, channels: Channels, images: int, settings: TrainSettings, teacher: int = 0) -> int:
+        """Return the bytes of a step over so many images at a time, with a teacher's values for each.
 
-        Weights are those of the whole network, tensors those of the part that was traced.
+        Weights are those of the whole network, tensors those of the part that was traced; a teacher's weights are there
+        before anything is asked.
         """
         table = self.reading.table
         layers = [row.params(channels) for row in table.rows]
         copies = 2 + _OPTIMIZER_TENSORS[settings.optimizer] + (settings.ema is not None)  # 2: weights, gradients
         # A layer's gradient is computed, then added.
-        weights = (sum(layers) + table.other_params) * copies + max(layers)
-        values = self.values(channels) * images
-        return values * _VALUE_BYTES[settings.precision] + weights * _VALUE_BYTES["fp32"]
+        whole, value = sum(layers) + table.other_params, _VALUE_BYTES[settings.precision]
+        weights = (whole * copies + max(layers)) * _VALUE_BYTES["fp32"]
+        # Backward passes read the weights as autocast has made them.
+        weights += whole * value if settings.precision != "fp32" else 0
+        return self.values(channels, teacher) * images * value + weights
 
 
 def blocks_to_checkpoint(reading: Reading) -> list[Block]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.configs import config_of, read_channels
+from autoslim_cli.cost.forward_memory import forward_memory
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
@@ -11,7 +12,15 @@ from autoslim_cli.files.channel_config import by_name, chosen_by
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, learned_from, origin
-from autoslim_cli.stages.retrain import end_training, glance, on_test_images, sections, training_images
+from autoslim_cli.stages.retrain import (
+    end_training,
+    glance,
+    looks,
+    on_test_images,
+    read_last,
+    sections,
+    training_images,
+)
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Glance, Job, Losses, Result, Training
 from autoslim_cli.training.measure import running_averages
@@ -55,6 +64,7 @@ def retrain_jointly(
         state=project.directory / STATE_FILE,
         forced=force,
         track=recipe.track,
+        read_last=read_last(project),
     )
     facts = trained(
         job, lambda: _training(project, switches, paths, chosen), project.reporter, project.ranks, resume=resume
@@ -128,6 +138,8 @@ def _training(
         results,
         statistics=statistics,
         memory=memory,
+        looks=looks(project),
+        look_memory=forward_memory(slimmable.extract(switches[first], first), network.reading),
         part=network.reading.part,
         after_epoch=after_epoch if recipe.retrain.validates else None,
     )

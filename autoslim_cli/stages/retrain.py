@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from autoslim_cli.cost.configs import config_of
+from autoslim_cli.cost.forward_memory import forward_memory, values_held
 from autoslim_cli.data.batch import Tree, forward, mapped
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
@@ -75,6 +76,7 @@ def retrain(
         state=project.directory / f"{stem}.resume.pt",
         forced=force,
         track=recipe.track,
+        read_last=read_last(project),
     )
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
@@ -96,6 +98,17 @@ def refuse_retraining(project: Project) -> None:
 def sections(project: Project) -> tuple[str, ...]:
     """Return the recipe's sections that retraining depends on, whatever it starts from."""
     return ("data", "retrain", "calibrate") if _ends_in_calibration(project) else ("data", "retrain")
+
+
+def read_last(project: Project) -> tuple[str, ...]:
+    """Return what a retraining reads of the recipe after its last step alone: how it ends in calibration.
+
+    Where the holdout decides, every look at it ends a copy of the network; what is cut out of a supernet is calibrated
+    before the first step.
+    """
+    if project.recipe.retrain.validates:
+        return ()
+    return ("retrain.calibrate",) if "calibrate" in start.keys(project) else ("retrain.calibrate", "calibrate")
 
 
 def end_training(project: Project, network: nn.Module) -> None:
@@ -142,6 +155,20 @@ def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
     ranks = project.ranks
     batches = project.images.test.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
     return evaluate(network, batches, task, ranks).of_use("test images", "retrain")
+
+
+def looks(project: Project) -> dict[str, int]:
+    """Return how many images forward passes beside a retraining's steps, or after them, take, by the recipe's keys."""
+    recipe, images = project.recipe, project.images
+    scored = max(len(images.test), len(images.holdout) if recipe.retrain.validates else 0)
+    found = {"evaluate.batch": min(recipe.evaluate.batch, scored)}
+    return {**calibration_look(project), **found} if _ends_in_calibration(project) else found
+
+
+def calibration_look(project: Project) -> dict[str, int]:
+    """Return how many images calibration takes at a time, by the recipe's key."""
+    settings = project.recipe.calibrate
+    return {"calibrate.batch": min(settings.batch, settings.images, len(project.images.training))}
 
 
 def _ends_in_calibration(project: Project) -> bool:
@@ -211,6 +238,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
 
     step = learning(network, task, recipe.retrain, taught_by)
     step, needs = with_memory(step, network, project.network.reading, recipe.retrain)
+    lesson = values_held(taught_by, recipe.model.shapes) if taught_by else 0
 
     def results() -> dict[Path, Result]:
         end_training(project, network)
@@ -226,7 +254,9 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
         lambda: network.zero_grad(set_to_none=True),
         results,
         statistics=running_averages(network),
-        memory=lambda count: needs(channels, count, recipe.retrain),
+        memory=lambda count: needs(channels, count, recipe.retrain, lesson),
+        looks=looks(project),
+        look_memory=forward_memory(network, project.network.reading),
         part=project.network.reading.part,
         after_epoch=(lambda: glance(project, [network], task)) if recipe.retrain.validates else None,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoslim_cli.cost.configs import config_of
+from autoslim_cli.cost.forward_memory import forward_memory
 from autoslim_cli.data.batch import Batch
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
@@ -124,6 +125,12 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     def memory(count: int) -> int:
         return needs(network.full, count, recipe.train)
 
+    name, channels = next(iter(widths.items()))  # the largest
+    largest = supernet.extract(channels, name if supernet.switches else None)
+    looks = {"evaluate.batch": min(batch, len(holdout))}
+    if not supernet.switches:
+        looks["calibrate.batch"] = min(recipe.calibrate.batch, len(calibration))
+
     return Training(
         supernet.kept,
         images,
@@ -133,6 +140,8 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         after_epoch,
         statistics,
         memory,
+        looks=looks,
+        look_memory=forward_memory(largest, network.reading),
         part=network.reading.part,
     )
 

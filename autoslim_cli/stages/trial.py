@@ -4,11 +4,12 @@ import hashlib
 import json
 from dataclasses import replace
 
+from autoslim_cli.cost.forward_memory import forward_memory, values_held
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.network.table import Channels
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, origin
-from autoslim_cli.stages.retrain import learning
+from autoslim_cli.stages.retrain import calibration_look, learning
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.job import Job, Training
 from autoslim_cli.training.loop import fit
@@ -29,21 +30,26 @@ def trial(project: Project, channels: Channels) -> Score:
     settings = recipe.retrain.model_copy(
         update={"epochs": recipe.search.trial_epochs, "ema": None, "keep": "last", "patience": None}
     )
-    step = learning(network, task, settings, start.teacher(project))
+    taught_by = start.teacher(project)
+    step = learning(network, task, settings, taught_by)
     step, needs = with_memory(step, network, project.network.reading, settings)
-    images = project.images.training
+    lesson = values_held(taught_by, recipe.model.shapes) if taught_by else 0
+    images, holdout = project.images.training, project.images.holdout
     training = Training(
         network,
         images,
         step,
         lambda: network.zero_grad(set_to_none=True),
         statistics=running_averages(network),
-        memory=lambda count: needs(channels, count, settings),
+        memory=lambda count: needs(channels, count, settings, lesson),
+        looks={**calibration_look(project), "evaluate.batch": min(recipe.evaluate.batch, len(holdout))},
+        look_memory=forward_memory(network, project.network.reading),
+        part=project.network.reading.part,
     )
     ranks = project.ranks
     fit(Job("retrain", settings, recipe.seed), training, project.reporter, ranks, resume=False)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
-    batches = project.images.holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
+    batches = holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
     return evaluate(network, batches, task, ranks).of_use("holdout", "retrain")
 
 

@@ -1,6 +1,6 @@
 """Say what a training is: its settings and files, and how it is built, stepped and ended."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,8 +75,9 @@ class Training:
     `after_epoch` scores the network on the holdout; `results` measures what was trained, and gives each file's content.
     `statistics` are BN's running averages, which processes average after every step. `memory` gives the bytes
     of a step over a number of images at a time, about; with a `part`, whose name it is, of all tensors those in it
-    alone. `optimizer` and `schedule` make others than the settings' from the network, and from the optimizer and the
-    number of steps.
+    alone. `looks` says, by the recipe's keys, how many images forward passes without gradients take at a time, beside
+    the steps or after the last one; `look_memory` gives the bytes of such a pass. `optimizer` and `schedule` make
+    others than the settings' from the network, and from the optimizer and the number of steps.
     """
 
     network: nn.Module
@@ -87,6 +88,8 @@ class Training:
     after_epoch: Callable[[], Glance] | None = None
     statistics: Sequence[Tensor] = ()
     memory: Callable[[int], int] | None = None
+    looks: Mapping[str, int] = field(default_factory=dict)
+    look_memory: Callable[[int], int] = lambda images: 0
     part: str = ""
     optimizer: Callable[[nn.Module], Optimizer] | None = None
     schedule: Callable[[Optimizer, int], LRScheduler] | None = None
@@ -113,6 +116,8 @@ class Job:
     """Whether a stopped training that would be lost may be: without it, it is refused."""
     track: Sequence[str] = ()
     """What else takes the metrics: names of `trackers.TRACKERS`."""
+    read_last: Collection[str] = ()
+    """The recipe's sections, and keys as `retrain.calibrate`, that are read after the last step alone."""
 
     @property
     def name(self) -> str:
@@ -128,9 +133,17 @@ class Job:
     def decisive(self) -> dict[str, Any]:
         """Return what the training depends on: a state of anything else is refused.
 
-        The test images are not among it, which are looked at once it is over: one that is mended costs no training.
+        The test images are not among it, which are looked at once it is over, nor the settings that are read then: an
+        image that is mended, or a batch that is lowered, costs no training.
         """
         origin = decisive(self.made_from)
+        recipe = {
+            name: {key: value for key, value in section.items() if f"{name}.{key}" not in self.read_last}
+            if isinstance(section, Mapping)
+            else section
+            for name, section in origin["recipe"].items()
+            if name not in self.read_last
+        }
         contents = {name: digest for name, digest in origin.get("contents", {}).items() if name != "test images"}
         channels = {path.name: counts for path, counts in self.channels.items()}
-        return {**origin, "contents": contents, "channels": channels}
+        return {**origin, "recipe": recipe, "contents": contents, "channels": channels}

@@ -74,7 +74,8 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 # 3. Look at the losses now and then, and refuse to go on from one that is broken: the state on the
                 # disk is still a sound one.
                 stopping = poll(bool(stop))
-                saving = stopping or time.monotonic() - saved_at > settings.save_minutes * 60
+                due = settings.save_steps is not None and done % settings.save_steps == 0
+                saving = stopping or due or time.monotonic() - saved_at > settings.save_minutes * 60
                 if saving or done % per_epoch % LOOK_EVERY == 0:
                     steps = len(stretch.losses)
                     seen = stretch.look(batch, device)
@@ -182,6 +183,26 @@ def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) 
             f"{job.section}.batch: a step over {images} images at a time takes about {_size(needed)} of memory{alone}, "
             f"and {_size(free)} are free; {fits}, or share the batch among more processes"
         )
+    _say_looks(training, reporter, free, alone)
+
+
+def _say_looks(training: Training, reporter: Reporter, free: int, alone: str) -> None:
+    """Say what forward passes beside the steps, and after them, take. Raises UsageError as for a step."""
+    assert training.memory is not None
+    # They pass a copy, while weights, gradients and the optimizer's tensors are there.
+    fixed = training.memory(0) + sum(p.nbytes for p in training.network.parameters())
+    needed = {key: fixed + training.look_memory(images) for key, images in training.looks.items()}
+    if needed:
+        takes = ", ".join(f"{key} {_size(size)}" for key, size in needed.items())
+        reporter.say(f"what is measured without gradients takes about{alone}: {takes}")
+    for key, size in needed.items():
+        if size > free:
+            most = (free - fixed) // training.look_memory(1)
+            fits = f"set {key}={2 ** (most.bit_length() - 1)}" if most > 0 else "take a smaller network"
+            raise UsageError(
+                f"{key}: a forward pass over {training.looks[key]} images takes about {_size(size)} of memory{alone}, "
+                f"and {_size(free)} are free; {fits}"
+            )
 
 
 def _size(count: int) -> str:

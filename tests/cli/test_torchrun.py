@@ -263,7 +263,7 @@ def test_two_processes_train_jointly(worked, tmp_path, autoslim_json, one_thread
 
 def test_a_process_that_dies_ends_the_job_in_one_line(recipe, tmp_path, autoslim):
     """What it had saved another number of processes goes on from."""
-    settings = ("-r", recipe, "train.epochs=4", "train.save_minutes=0.00001", "train.lr=0.01")
+    settings = ("-r", recipe, "train.epochs=4", "train.save_steps=1", "train.lr=0.01")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "autoslim_cli", "train-supernet", *map(str, settings)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

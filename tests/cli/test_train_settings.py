@@ -8,9 +8,13 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
+from autoslim_cli import Task, retrain
 from autoslim_cli.cli.app import app
+from autoslim_cli.files.checkpoint import MODEL, load_state, read_facts
+from autoslim_cli.files.metric import Metric
 from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.state import State
 
@@ -38,12 +42,41 @@ def test_bf16_trains_fp32_weights_to_as_good_a_network(retrained):
     assert abs(half["top1"] - full["top1"]) < 0.2
 
 
-def test_fp16_scales_its_loss(retrained):
-    settings = ["retrain.epochs=6", "retrain.schedule=linear", "retrain.clip=5"]
-    full, _ = retrained(*settings)
-    half, weights = retrained(*settings, "retrain.precision=fp16")
-    assert weights["conv1.weight"].dtype == torch.float32
-    assert abs(half["top1"] - full["top1"]) < 0.2
+def moved_by(factor, precision, epochs=1):
+    """Train one layer, a step an epoch, on a loss of `factor` times its outputs; return what that adds to its weights.
+
+    The gradient of each weight is `factor`, whatever the weights are, and a step adds up to the same.
+    """
+    layer, rate = nn.Linear(4, 2), 2**-10 / factor
+    before = layer.weight.detach().clone()
+    task = Task(
+        "own",
+        Metric(name="output", higher_is_better=False),
+        loss=lambda outputs, targets: factor * outputs.float().sum(),
+        statistics=lambda outputs, targets: outputs.sum(),
+        score=lambda sums, images: sums[0],
+    )
+    images = [(torch.ones(1, 4), torch.zeros(1))]
+    settings = {"precision": precision, "weight_decay": 0.0}
+    steady = {
+        "optimizer": lambda parameters: torch.optim.SGD(parameters, rate),
+        "schedule": lambda optimizer, _: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+    }
+    retrain(layer, images, epochs=epochs, task=task, settings=settings, device="cpu", **steady)
+    assert layer.weight.dtype == torch.float32
+    return (layer.weight.detach() - before) * 2**10
+
+
+def test_fp16_scales_its_loss():
+    """Unscaled, gradients of 1e-9 are zero in fp16."""
+    assert torch.tensor(1e-9).half() == 0
+    torch.testing.assert_close(moved_by(1e-9, "fp16"), moved_by(1e-9, "fp32"), rtol=1e-2, atol=1e-4)
+
+
+def test_fp16_skips_a_step_whose_gradients_overflow_and_scales_less_from_then_on():
+    """1.5 times 65,536, the first scale, is infinite in fp16; half of it is not."""
+    assert torch.equal(moved_by(1.5, "fp16"), torch.zeros(2, 4))
+    torch.testing.assert_close(moved_by(1.5, "fp16", epochs=2), moved_by(1.5, "fp32"), rtol=1e-2, atol=1e-4)
 
 
 def test_micro_batches_add_up_to_the_batch(autoslim_json, recipe):
@@ -107,17 +140,62 @@ def test_activation_checkpointing_changes_memory_alone(autoslim, refuse, recipe,
     assert "no blocks of this network save" in line
 
 
+def set_memory(monkeypatch, free):
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: free)
+
+
 def test_a_step_that_does_not_fit_is_refused(autoslim, refuse, recipe, monkeypatch):
-    command = ("retrain", "--width", "1", "-r", recipe)
-    assert "a step takes about" in autoslim(*command, "retrain.epochs=1").stderr
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**20)
-    line = refuse(2, *command)
-    assert "retrain.batch: a step over 64 images at a time takes about" in line
-    fits = line.split("set ")[1].split(",")[0]
-    assert fits.startswith("retrain.micro_batch=")
-    autoslim(*command, fits, "retrain.epochs=1")
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**10)
+    """So is calibration or evaluation, which come when all training is done."""
+    command = ["retrain", "--width", "1", "-r", recipe, "retrain.epochs=1", "retrain.calibrate=true"]
+    set_memory(monkeypatch, 2**20)
+    for key, images in (("retrain.batch", 64), ("calibrate.batch", 128), ("evaluate.batch", 360)):
+        line = refuse(2, *command)
+        assert key in line
+        assert f" over {images} images" in line
+        fits = line.split("set ")[1].split(",")[0]
+        assert fits.startswith("retrain.micro_batch=" if key == "retrain.batch" else f"{key}=")
+        command.append(fits)
+    assert not list(recipe.glob("model-*"))
+    said = autoslim(*command).stderr
+    assert "a step takes about" in said
+    assert "without gradients takes about: calibrate.batch 1 MiB, evaluate.batch 1 MiB" in said
+    set_memory(monkeypatch, 2**10)
     assert "take a smaller network" in refuse(2, *command, "retrain.epochs=2")
+
+
+@pytest.mark.parametrize("switchable", [False, True])
+def test_looks_at_a_supernet_that_do_not_fit_are_refused(refuse, recipe, monkeypatch, switchable):
+    command = [
+        "train-supernet",
+        "-r",
+        recipe,
+        "train.epochs=1",
+        "train.batch=8",
+        "calibrate.batch=512",
+        "train.save_steps=1",
+    ]
+    command += ["supernet.bn=switchable", "supernet.widths=[0.5,1]"] if switchable else []
+    set_memory(monkeypatch, 3 * 2**20 // 2)
+    for key in ("evaluate.batch",) if switchable else ("evaluate.batch", "calibrate.batch"):
+        line = refuse(2, *command)
+        command.append(line.split("set ")[1])
+        assert command[-1].startswith(f"{key}=")
+    assert stopped_at(monkeypatch, 1, *command) == [1]
+
+
+def test_looks_at_networks_trained_jointly_that_do_not_fit_are_refused(refuse, worked, monkeypatch):
+    command = ["retrain", worked / "arch-60pct.json", worked / "arch-30pct.json", "--joint", "retrain.calibrate=true"]
+    set_memory(monkeypatch, 2**20)
+    line = refuse(2, *command, "retrain.micro_batch=4", "calibrate.batch=256", "evaluate.batch=16")
+    assert "calibrate.batch: a forward pass over 256 images" in line
+
+
+def test_a_teacher_counts_among_what_a_step_takes(refuse, autoslim, recipe, monkeypatch):
+    command = ["retrain", "--width", "1", "-r", recipe, "retrain.epochs=1"]
+    autoslim(*command)
+    monkeypatch.setattr("autoslim_cli.stages.retrain.values_held", lambda network, inputs: 2**40)
+    line = refuse(2, *command, "--name", "taught", "retrain.teacher=model-width-1.safetensors")
+    assert "retrain.batch: a step over 64 images at a time takes about 262144.0 GiB" in line
 
 
 def test_bf16_trains_a_supernet(autoslim_json, recipe):
@@ -204,6 +282,69 @@ def test_a_full_disk_leaves_the_last_good_state(autoslim, refuse, recipe, tmp_pa
     autoslim(*command, "-r", full, "--resume")
     assert not list(full.glob("*.pt"))
     assert (full / "supernet.safetensors").read_bytes() == (recipe / "supernet.safetensors").read_bytes()
+
+
+def stopped_at(monkeypatch, count, *command):
+    """Run a command that is ended right after so many saves of its state; return the steps done at each."""
+    save, saves = State.save, []
+
+    def save_and_die(state, job, done):
+        save(state, job, done)
+        saves.append(done)
+        if len(saves) == count:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "save", save_and_die)
+        assert CliRunner().invoke(app, list(map(str, command))).exit_code == 130
+    return saves
+
+
+def test_each_older_state_is_the_one_before_and_can_be_gone_on_from(autoslim, recipe, tmp_path, monkeypatch):
+    """As docs/training.md says: given the name of the last one. An epoch has nine steps."""
+    killed = shutil.copytree(recipe, tmp_path / "killed")
+    command = ["retrain", "--width", "0.5", "retrain.epochs=2", "retrain.save_steps=2", "retrain.keep_states=3", "-r"]
+    autoslim(*command, recipe)
+    assert stopped_at(monkeypatch, 6, *command, killed) == [2, 4, 6, 8, 9, 10]
+    states = [killed / f"model-width-0.5.resume{older}.pt" for older in ("", "-1", "-2")]
+    assert [load_state(path)["done"] for path in states] == [10, 9, 8]
+    states[1].rename(states[0])
+    assert "resuming after step 9" in autoslim(*command, killed, "--resume").stderr
+    assert (killed / "model-width-0.5.safetensors").read_bytes() == (
+        recipe / "model-width-0.5.safetensors"
+    ).read_bytes()
+
+
+def test_how_often_a_state_is_saved_decides_no_result(autoslim, recipe, monkeypatch):
+    """A training may stop with other settings of it than it goes on with, and what is made is current with any."""
+    command = ["retrain", "--width", "0.5", "-r", recipe]
+    assert stopped_at(monkeypatch, 2, *command, "retrain.save_steps=3") == [3, 6]
+    assert "resuming after step 6" in autoslim(*command, "--resume", "retrain.save_steps=5").stderr
+    assert "is there and current" in autoslim(*command, "--resume").stderr
+
+
+def test_what_is_read_after_the_last_step_alone_may_change_before(autoslim, refuse, recipe, tmp_path, monkeypatch):
+    """Memory that runs out in the calibration at the end costs no training; nor does a change of mind about it."""
+    killed, name = shutil.copytree(recipe, tmp_path / "killed"), "model-width-0.5"
+    command = ["retrain", "--width", "0.5", "retrain.epochs=1", "retrain.calibrate=true", "-r"]
+    stopped_at(monkeypatch, 1, *command, killed)
+    state = (killed / f"{name}.resume.pt").read_bytes()
+    line = refuse(4, *command, killed, "--resume", "calibrate.batch=64", "retrain.label_smoothing=0.1")
+    assert "retrain.label_smoothing was 0.0, is 0.1" in line
+    autoslim(*command, killed, "--resume", "retrain.calibrate=false")
+    (killed / f"{name}.resume.pt").write_bytes(state)
+    assert "resuming after step 9" in autoslim(*command, killed, "--resume", "calibrate.batch=64").stderr
+    made_from = read_facts(killed / f"{name}.safetensors", MODEL, "")["made_from"]
+    assert made_from["recipe"]["calibrate"]["batch"] == 64
+    autoslim(*command, recipe, "calibrate.batch=64")
+    assert (killed / f"{name}.safetensors").read_bytes() == (recipe / f"{name}.safetensors").read_bytes()
+
+
+def test_what_the_looks_at_the_holdout_read_may_not_change(refuse, recipe, monkeypatch):
+    command = ["retrain", "--width", "0.5", "-r", recipe, "retrain.patience=2", "retrain.calibrate=true"]
+    stopped_at(monkeypatch, 1, *command)
+    assert "calibrate.batch was 128, is 64" in refuse(4, *command, "--resume", "calibrate.batch=64")
+    assert "retrain.calibrate was True, is auto" in refuse(4, *command[:-1], "--resume", "retrain.ema=null")
 
 
 def test_the_best_epoch_needs_a_holdout(autoslim, recipe):

@@ -5,10 +5,8 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
+from autoslim_cli.cost.forward_memory import Live
 from autoslim_cli.cost.step_memory import blocks_to_checkpoint
 from autoslim_cli.errors import UsageError
 from autoslim_cli.models.built_in import cifar_resnet, conv_blocks, mobilenet_v1
@@ -116,25 +114,6 @@ def test_a_supernet_trains_the_same_bits(bn):
     if bn == "switchable":
         kept = supernets[1].private.state_dict()
         assert {int(kept[name]) for name in kept if name.endswith("num_batches_tracked")} == {2}
-
-
-class Live(TorchDispatchMode):
-    """Note the most bytes of tensors that were alive at a time, beside those that were there before."""
-
-    def __init__(self, before):
-        super().__init__()
-        self.before = {tensor.untyped_storage()._cdata for tensor in before}
-        self.alive, self.most = {}, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        self.alive = {key: one for key, one in self.alive.items() if not one[0].expired()}
-        for tensor in tree_iter(found):
-            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
-            if storage is not None and storage._cdata not in self.before:
-                self.alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.most = max(self.most, sum(size for _, size in self.alive.values()))
-        return found
 
 
 @pytest.mark.parametrize("name", NETWORKS)

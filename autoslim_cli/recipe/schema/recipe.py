@@ -15,8 +15,8 @@ from autoslim_cli.recipe.schema.training import CalibrateSettings, EvaluateSetti
 
 _INDIFFERENT = {
     "data": ("workers", "memory", "download", "path"),
-    "train": ("save_minutes", "keep_states", "activation_checkpointing"),
-    "retrain": ("save_minutes", "keep_states", "activation_checkpointing"),
+    "train": ("save_minutes", "save_steps", "keep_states", "activation_checkpointing"),
+    "retrain": ("save_minutes", "save_steps", "keep_states", "activation_checkpointing"),
 }
 
 

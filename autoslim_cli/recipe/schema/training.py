@@ -60,6 +60,9 @@ class TrainSettings(Settings):
     save_minutes: Annotated[float, Field(gt=0), AtMost(10_080, "a week of work would be lost")] = Field(
         default=10.0, description="Minutes between saved training states within an epoch"
     )
+    save_steps: Count | None = Field(
+        default=None, description="Steps between saved training states, beside those of `save_minutes`"
+    )
     keep_states: Annotated[int, Field(gt=0), AtMost(100, "each is a file of the weights and more")] = Field(
         default=1, description="Saved states that are kept while it trains: the last, and older ones as resume-1, ..."
     )
