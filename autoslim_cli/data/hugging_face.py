@@ -16,6 +16,8 @@ OWN = ("image", "label", "train", "test")
 """Of data.args, what names columns and splits; all else is load_dataset's."""
 SAMPLED = 64
 """Images that a digest reads."""
+WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+"""Columns of numbers that may be classes, counted from 0."""
 _TESTS = ("test", "validation", "val", "valid")
 
 
@@ -24,8 +26,9 @@ class HubImages:
 
     def __init__(self, name: str, table: Any, image: str, label: str, chosen: Tensor) -> None:
         self.name, self.table, self.column, self.label, self.chosen = name, table, image, label, chosen.tolist()
-        self.labels = torch.as_tensor(table[label][:])[chosen]
-        self.class_names: list[str] = table.features[label].names
+        labels = [-1 if one is None else one for one in table[label][:]]  # below zero: of no class
+        self.labels = torch.tensor(labels, dtype=torch.int64)[chosen]
+        self.class_names: list[str] = getattr(table.features[label], "names", [])  # whole numbers have none
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -83,8 +86,10 @@ def list_hub(path: str | None, args: dict[str, Any], part: Part, directory: Path
         raise UsageError(f"data.path: {path} is no data set of images that `datasets` can load ({reason})") from None
     split = _split(splits, args, part)
     table = splits[split]
+    kinds = {name: feature for name, feature in table.features.items() if isinstance(feature, datasets.Value)}
+    numbers = [name for name, feature in kinds.items() if feature.dtype in WHOLE]
     image = _column(table, args, "image", datasets.Image)
-    label = _column(table, args, "label", datasets.ClassLabel)
+    label = _column(table, args, "label", datasets.ClassLabel, numbers)
     table = table.cast_column(image, datasets.Image(decode=False)).select_columns([image, label])
     return HubImages(f"{path} ({split})", table, image, label, torch.arange(len(table)))
 
@@ -98,12 +103,16 @@ def _split(splits: dict[str, Any], args: dict[str, Any], part: Part) -> str:
     raise UsageError(f"data.args.{part}: no split {' or '.join(map(str, wanted))}; there are {', '.join(splits)}")
 
 
-def _column(table: Any, args: dict[str, Any], what: str, kind: type) -> str:
-    """Return the column of images, or of classes. Raises UsageError if that is not clear."""
+def _column(table: Any, args: dict[str, Any], what: str, kind: type, others: Sequence[str] = ()) -> str:
+    """Return the column of images, or of classes: the only one, or the one that is named.
+
+    One of the `others`, of whole numbers that may be anything, has to be named. Raises UsageError if it is not clear.
+    """
     there = [name for name, feature in table.features.items() if isinstance(feature, kind)]
     wanted = [args[what]] if what in args else there
-    if len(wanted) != 1 or wanted[0] not in there:
+    if len(wanted) != 1 or wanted[0] not in (*there, *others):
+        named = f", or, by its name, of whole numbers: {', '.join(others)}" if others else ""
         raise UsageError(
-            f"data.args.{what}: expected is one of the columns of {kind.__name__}s, {', '.join(there) or 'none'}"
+            f"data.args.{what}: expected is one of the columns of {kind.__name__}s, {', '.join(there) or 'none'}{named}"
         )
     return str(wanted[0])

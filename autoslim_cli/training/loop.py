@@ -26,7 +26,7 @@ from autoslim_cli.training.metrics import Metrics, Stretch, all_finite
 from autoslim_cli.training.optimiser import optimizer_of, schedule
 from autoslim_cli.training.passes import Pass
 from autoslim_cli.training.state import Averaged, State
-from autoslim_cli.training.trackers import tracked
+from autoslim_cli.training.trackers import Watched, tracked
 
 LOOK_EVERY = 20
 """Steps between two looks at the losses: on a GPU a look waits for the work in flight."""
@@ -51,10 +51,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     with (
         without_strided_pointwise(network) if device.type == "cpu" else nullcontext(),
         _stop_signals(ranks) as stop,
-        tracked(
-            *(job.track if ranks.first else (), (job.state or Path()).parent, job.name),
-            *(job.made_from.get("recipe", {}), reporter.say),
-        ) as log,
+        tracked(job.track if ranks.first else (), _watched(job, state, done), reporter.say) as log,
         reporter.bar(f"training {settings.epochs} epochs", total) as bar,
     ):
         metrics = Metrics(job.metrics if ranks.first else None, done=done, over=state.epochs.over, log=log)
@@ -103,6 +100,11 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             if ranks.size == 1 and stop:
                 _stop(job, done, total, reporter, ranks, poll)
     _end(settings, state, reporter, poll)
+
+
+def _watched(job: Job, state: State, done: int) -> Watched:
+    """Return what trackers are told of a training."""
+    return Watched((job.state or Path()).parent, job.name, job.made_from.get("recipe", {}), done, state.runs)
 
 
 def _batches(job: Job, training: Training, ranks: Ranks, epoch: int, done: int) -> Iterator[Batch]:

@@ -1,6 +1,7 @@
 """Tell whether what a training saved can be that: optimizers and schedules take over whatever they are given."""
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,16 @@ def refuse_tensors(saved: object, now: Sequence[Tensor], name: str) -> None:
         raise ValueError(f"{name} is no list of {len(now)} tensors")
     for place, tensor in enumerate(now):
         refuse_tensor(saved[place], tensor, f"{name}.{place}")
+
+
+def refuse_runs(saved: object) -> dict[str, str]:
+    """Return the runs of trackers in a state. Raises ValueError if they are no names; some become directories."""
+    if not isinstance(saved, dict):
+        raise ValueError(f"runs is of the type {type(saved).__name__}, not dict")
+    for tracker, run in saved.items():
+        if not isinstance(run, str) or not re.fullmatch(r"[^./\\\0][^/\\\0]*", run):
+            raise ValueError(f"runs.{str(tracker)[:20]} is {str(run)[:100]!r}")
+    return saved
 
 
 def refuse_optimizer(saved: object, optimizer: torch.optim.Optimizer, done: int) -> list[float]:

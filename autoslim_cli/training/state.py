@@ -21,6 +21,7 @@ from autoslim_cli.training.saved import (
     mapping_of,
     refuse_optimizer,
     refuse_other_kind,
+    refuse_runs,
     refuse_scheduler,
     refuse_tensors,
 )
@@ -72,6 +73,8 @@ class State:
     scaler: torch.amp.GradScaler
     averaged: Averaged | None = None
     epochs: Epochs = field(default_factory=Epochs)
+    runs: dict[str, str] = field(default_factory=dict)
+    """The runs of trackers that it is told to, by the tracker."""
 
     @contextmanager
     def as_kept(self) -> Iterator[None]:
@@ -127,6 +130,7 @@ class State:
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.means if self.averaged else [],
             "epochs": vars(self.epochs),
+            **({"runs": self.runs} if self.runs else {}),
         }
         save_state(job.state, state, older=job.settings.keep_states - 1)
 
@@ -174,6 +178,7 @@ class State:
         if type(epochs["loss"]) is not float or math.isnan(epochs["loss"]):
             raise ValueError(f"epochs.loss is {str(epochs['loss'])[:100]}")
         refuse_other_kind(epochs["tensors"], self.network.state_dict() if epochs["tensors"] else {}, "epochs.tensors")
+        runs = refuse_runs(state.get("runs", {}))
         # 2. Take it over.
         fill(self.network, state["network"], path)
         groups = self.optimizer.state_dict()["param_groups"]  # of the settings, but for the rates
@@ -186,4 +191,5 @@ class State:
             for mean, saved in zip(self.averaged.means, state["averaged"], strict=True):
                 mean.copy_(saved)
         vars(self.epochs).update(epochs)
+        self.runs.update(runs)
         return done

@@ -231,6 +231,11 @@ def test_a_training_state_of_objects_is_refused_without_colours_or_advice(tmp_pa
         lambda state: state["epochs"].update(loss=-1),
         lambda state: state["epochs"].update(tensors={"weight": torch.zeros(2, 2)}),
         lambda state: state["epochs"].update(tensors=[1]),
+        lambda state: state.update(runs=["supernet"]),
+        lambda state: state.update(runs={"wandb": 3}),
+        lambda state: state.update(runs={"tensorboard": "../../elsewhere"}),
+        lambda state: state.update(runs={"tensorboard": ".."}),
+        lambda state: state.update(runs={"tensorboard": ""}),
     ],
 )
 def test_a_training_state_that_cannot_be(tmp_path, change):

@@ -129,6 +129,7 @@ def rewritten(path, files):
             add(tar, name, data)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_data_set_of_hugging_face_holds_what_the_folder_holds(shards, tmp_path):
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "folder"
@@ -147,6 +148,50 @@ def test_a_data_set_of_hugging_face_holds_what_the_folder_holds(shards, tmp_path
     ):
         with pytest.raises(UsageError, match=re.escape(said)):
             opened("train", "hugging-face", saved, tmp_path, args=args)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A data set of Hugging Face whose classes are whole numbers, as many have; other numbers beside them."""
+    datasets = pytest.importorskip("datasets")
+    features = {"image": datasets.Image(), "label": datasets.Value("int64"), "size": datasets.Value("int32")}
+
+    def save(labels=None):
+        images = list(jpegs(len("train"), 12))
+        columns = {
+            "image": [{"bytes": data, "path": None} for _, data, _ in images],
+            "label": labels or [label for *_, label in images],
+            "size": [20] * len(images),
+        }
+        part = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+        datasets.DatasetDict(train=part).save_to_disk(str(tmp_path / "saved"))
+        return tmp_path / "saved"
+
+    return save
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_whole_numbers_of_hugging_face_are_classes_where_they_are_named(shards, numbered, tmp_path):
+    saved = numbered()
+    found = opened("train", "hugging-face", saved, tmp_path, args={"label": "label"})
+    assert contents(found) == contents(opened("train", "image-folder", tmp_path / "folder", tmp_path))
+    assert list(found.source.class_names) == []
+    for args in ({}, {"label": "image"}):
+        said = (
+            "data.args.label: expected is one of the columns of ClassLabels, none, or, by its name, of whole numbers: "
+        )
+        with pytest.raises(UsageError, match=re.escape(f"{said}label, size")):
+            opened("train", "hugging-face", saved, tmp_path, args=args)
+    with pytest.raises(UsageError, match="the data has 21 classes"):
+        opened("train", "hugging-face", saved, tmp_path, args={"label": "size"})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("missing", [-1, None])
+def test_whole_numbers_that_are_no_classes(numbered, tmp_path, missing):
+    saved = numbered([0, 1, missing, 2] * 3)
+    with pytest.raises(UsageError, match=r"3 of 12 images have no class"):
+        opened("train", "hugging-face", saved, tmp_path, args={"label": "label"})
 
 
 def test_images_without_a_class_are_refused_before_any_work():

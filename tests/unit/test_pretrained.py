@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
 import torch
 import torchvision
 from conftest import randomise_norms
@@ -211,6 +212,43 @@ def test_what_timm_has_not_is_refused_with_what_it_has(timm, monkeypatch, tmp_pa
         load_trained(reading, model.model_copy(update={"weights": "DEFAULT"}), tmp_path)
     with pytest.raises(UsageError, match="is a name of torchvision's or timm's weights"):
         load_trained(reading, model.model_copy(update={"name": "autoslim/cifar_resnet"}), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_timm_itself_loads_weights_by_their_names(monkeypatch, tmp_path):
+    """All of it is timm's own but the download."""
+    library = pytest.importorskip("timm")
+    trained = library.create_model("mobilenetv3_small_050")
+    randomise_norms(trained)
+    safetensors.torch.save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    asked = []
+
+    def downloaded(repo_id, filename, **_):
+        asked.append((repo_id, filename))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("timm.models._hub.hf_hub_download", downloaded)
+    names = (("", "DEFAULT"), ("", "lamb_in1k"), (".lamb_in1k", "DEFAULT"))
+    for number, (tag, name) in enumerate(names, 1):
+        model = ModelSettings(name=f"timm/mobilenetv3_small_050{tag}", input=SHAPE, classes=5, weights=name)
+        reading = read(build(model), SHAPE)
+        loaded, done = load_trained(reading, model, tmp_path)
+        assert done == ["as initialised: classifier.weight, classifier.bias"]
+        wanted = {key: value for key, value in trained.state_dict().items() if not key.startswith("classifier")}
+        assert all(torch.equal(loaded.state_dict()[key], value) for key, value in wanted.items())
+        assert weights_digest(model, tmp_path) == "hf-hub:timm/mobilenetv3_small_050.lamb_in1k"
+        assert asked == [("timm/mobilenetv3_small_050.lamb_in1k", "model.safetensors")] * number
+    with pytest.raises(
+        UsageError, match=r"no lamb of timm/mobilenetv3_small_050; there are DEFAULT, lamb_in1k, or give"
+    ):
+        load_trained(
+            reading, model.model_copy(update={"name": "timm/mobilenetv3_small_050", "weights": "lamb"}), tmp_path
+        )
+    with pytest.raises(UsageError, match=r"timm has no network 'mobilenetv3_smal_050'.*mobilenetv3_small_050"):
+        build(model.model_copy(update={"name": "timm/mobilenetv3_smal_050"}))
+    project = project_of("timm/mobilenetv3_small_050", "DEFAULT")
+    warn_of_weights(project)
+    assert "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225]" in project.reporter.warnings[0]
 
 
 class Heard:
