@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
+from autoslim_cli.launch import launched
 from autoslim_cli.machine import available_cores
 
 Keys = Iterable[Sequence[Any]]
@@ -65,7 +66,7 @@ class Workers:
 
     def _new(self) -> _Loader:
         """Return a loader of the batches that it will be asked for."""
-        count, asked = min(self.count, available_cores()), _Asked()
+        count, asked = min(self.count, max(1, available_cores() // launched().local_size)), _Asked()
         loader = DataLoader[Any](
             self.dataset,
             batch_sampler=asked,  # type: ignore[arg-type]
