@@ -1,13 +1,16 @@
 """Processes do what one does, however they start; those that would not do the same work say what differs."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from artifacts import rewritten
+from artifacts import assert_close, rewritten
 from PIL import Image
-from ranks import errors, together
+from ranks import errors, shared, together
+
+from autoslim_cli.training.state import State
 
 pytestmark = pytest.mark.slow
 
@@ -22,12 +25,11 @@ def _one_thread():
 
 
 def draw(directory, count, first=0):
-    """Write images of ten classes, which differ by their brightness."""
+    """Write images of ten classes: noise."""
     for number in range(first, first + count):
         path = directory / str(number % 10) / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(number).integers(0, 100, (8, 8)) + number % 10 * 15
-        Image.fromarray(pixels.astype(np.uint8)).save(path)
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
 
 
 def test_processes_that_see_other_things_say_what_differs(worked, tmp_path):
@@ -83,3 +85,73 @@ def test_processes_that_see_other_things_say_what_differs(worked, tmp_path):
         assert words.strip() in said[0]
         assert "the recipe's directory on a disk that they share" in said[0]
     assert {path.name: path.read_bytes() for path in worked.iterdir() if path.is_file()} == before
+
+
+def stopped(autoslim, monkeypatch, step, *arguments):
+    """Run a command that is stopped as soon as it has saved the state after a step."""
+    save = State.save
+
+    def save_and_stop(state, job, done):
+        save(state, job, done)
+        if done == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "save", save_and_stop)
+        autoslim(*arguments, "train.save_minutes=0.000001", code=130)
+
+
+def test_two_processes_go_on_where_one_stopped(without_norms, tmp_path, autoslim, monkeypatch):
+    """They end in the weights of one process that was never stopped, sums differing by their order alone."""
+    alone, other = (shutil.copytree(without_norms, tmp_path / name / "tiny") for name in ("alone", "other"))
+    settings = ("train.epochs=2", "train.lr=0.05", "train.ema=0.9", "data.augment.mixup=0.2")
+    autoslim("train-supernet", "-r", alone, *settings)
+    stopped(autoslim, monkeypatch, 10, "train-supernet", "-r", without_norms, *settings)  # of 14 steps in two epochs
+    stopped(autoslim, monkeypatch, 9, "train-supernet", "-r", other, *settings)
+    command = ("train-supernet", "--resume", *settings, "-r")
+    torn, whole = together([[*command, without_norms], [*command, other]], shared(2, *command, without_norms))
+    assert [done.code for done in torn] == [1, 1]
+    (line,) = errors(torn)
+    assert "states of a stopped training (supernet): steps done is 10 in process 0, 9 in process 1" in line
+    assert [done.code for done in whole] == [0, 0], whole
+    assert "resuming after step 10" in whole[0].stderr
+    supernet = without_norms / "supernet.safetensors"
+    assert_close(supernet, alone / "supernet.safetensors", rtol=1e-3, atol=1e-5)
+
+
+def epochs(directory, name):
+    """Return the holdout's loss after each epoch of a training."""
+    rows = map(json.loads, (directory / f"{name}.metrics.jsonl").read_text().splitlines())
+    return {row["epoch"]: row["holdout"]["loss"] for row in rows if "holdout" in row}
+
+
+def test_two_processes_train_on_files_that_workers_decode(recipe, tmp_path, autoslim):
+    """With BN they are one process of two micro-batches, whatever else a training does, and stop after its epoch.
+
+    The images are noise: the more is learned of them, the worse is what the holdout says.
+    """
+    for part, count in (("train", 200), ("test", 50)):
+        draw(recipe / "noise" / part, count, first=1000 * len(part))
+    shutil.copytree(recipe, recipe / "switches")
+    alone = shutil.copytree(recipe, tmp_path / "alone")
+    settings = ["data.name=image-folder", "data.path=noise", "data.memory=0", "data.workers=1", "data.limit=null"]
+    settings += ["data.holdout=50", "data.augment.mixup=0.2", "calibrate.images=64", "calibrate.batch=32"]
+    for section in ("train", "retrain"):
+        settings += [f"{section}.{words}" for words in ("batch=32", "ema=0.5", "clip=0.5", "patience=1", "lr=0.1")]
+    settings += ["train.epochs=2", "retrain.epochs=5"]
+    switches = ("supernet.bn=switchable", "supernet.widths=[0.5,1.0]")
+    stages = [
+        ("", "supernet", ["train-supernet", *settings]),
+        ("", "model-width-1", ["retrain", "--width", "1", *settings]),
+        ("switches", "supernet", ["train-supernet", *settings, *switches]),
+    ]
+    jobs = [shared(2, *words, "-r", recipe / place, "--json") for place, _, words in stages]
+    for (place, name, words), job in zip(stages, together(*jobs), strict=True):
+        assert [process.code for process in job] == [0, 0], job
+        autoslim(*words, "-r", alone / place, "train.micro_batch=16", "retrain.micro_batch=16")
+        own = ("running_mean", "running_var") if place else ()  # updated once a step, not once a micro-batch
+        files = (directory / place / f"{name}.safetensors" for directory in (recipe, alone))
+        assert_close(*files, but=own, rtol=1e-2, atol=1e-3)
+        if not own:
+            assert epochs(recipe, name) == pytest.approx(epochs(alone, name), rel=1e-3)
+    assert list(epochs(recipe, "model-width-1")) == [1, 2]  # of five
