@@ -43,6 +43,27 @@ def write_recipe(directory: Path) -> Path:
     return directory
 
 
+NO_NORMS = """
+from torch import nn
+
+
+def make(num_classes, width=8):
+    layers = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Dropout(0.0), nn.Linear(2 * width, num_classes))
+"""
+
+
+@pytest.fixture
+def without_norms(recipe: Path) -> Path:
+    """The tiny recipe, of a network without BN."""
+    text = (recipe / "recipe.yaml").read_text()
+    model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
+    (recipe / "recipe.yaml").write_text(text.replace(model, 'name: "./net.py:make"'))
+    (recipe / "net.py").write_text(NO_NORMS)
+    return recipe
+
+
 @pytest.fixture(scope="session")
 def _worked_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = write_recipe(tmp_path_factory.mktemp("worked") / "tiny")

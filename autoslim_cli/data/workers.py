@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
 from autoslim_cli.interruption import SIGNALS
+from autoslim_cli.launch import launched
 from autoslim_cli.machine import available_cores
 
 _ASK_PARENT = set(SIGNALS) if hasattr(signal, "pthread_sigmask") else set[signal.Signals]()
@@ -75,7 +76,7 @@ class Workers:
 
     def _new(self) -> _Loader:
         """Return a loader of the batches that it will be asked for."""
-        count, asked = min(self.count, available_cores()), _Asked()
+        count, asked = min(self.count, max(1, available_cores() // launched().local_size)), _Asked()
         loader = DataLoader[Any](
             self.dataset,
             batch_sampler=asked,  # type: ignore[arg-type]

@@ -86,21 +86,29 @@ def decisive_difference(before: object, now: dict[str, Any]) -> str:
     return difference(decisive(before) if isinstance(before, dict) else before, decisive(now))
 
 
-def difference(before: object, now: object, name: str = "") -> str:
+def difference(before: object, now: object) -> str:
     """Say the first value in which two records differ; nothing if they do not."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = dict.fromkeys((*before, *now))
-        parts = (difference(before.get(key), now.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
-        return next((part for part in parts if part), "")
-    if before == now:
-        return ""
-    name = re.sub(r"^(recipe|contents|parents)\.", "", name)
-    return f"{name} was {_short(before)}, is {_short(now)}"
+    found = first_difference(before, now)
+    return "{} was {}, is {}".format(*found) if found else ""
+
+
+def first_difference(one: object, other: object, name: str = "") -> tuple[str, str, str] | None:
+    """Return the name of the first value in which two records differ, and both values as people read them."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = dict.fromkeys((*one, *other))
+        parts = (first_difference(one.get(key), other.get(key), f"{name}.{key}".lstrip(".")) for key in keys)
+        return next(filter(None, parts), None)
+    if one == other:
+        return None
+    return re.sub(r"^(recipe|contents|parents)\.", "", name), _short(one), _short(other)
 
 
 def _short(value: object) -> str:
-    """Write a value; of a digest the beginning."""
-    return value[:19] if isinstance(value, str) and value.startswith("sha256:") else str(value)
+    """Write a value; of a digest, or of what fills a line, the beginning."""
+    text = str(value)
+    if isinstance(value, str) and value.startswith("sha256:"):
+        return text[:19]
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: str, make: str) -> None:

@@ -29,7 +29,7 @@ class Journal:
             started, before = time.monotonic(), self.scorer.evaluator.multiply_adds
             scores = self.scorer.score(channels, missing, draw)
             seconds = time.monotonic() - started
-            work = sum(self.scorer.ranks.gather(self.scorer.evaluator.multiply_adds - before))
+            work = sum(self.scorer.ranks.gather(self.scorer.evaluator.multiply_adds - before, "multiply-adds"))
             self.log.add_scores(channels, scores, draw, seconds=seconds, multiply_adds=work)
             self.seconds += seconds
         self.asked.update(keys.values())

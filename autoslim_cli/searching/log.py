@@ -67,7 +67,7 @@ class SearchLog:
             return
         if rows[0].get("format") != FORMAT:
             raise StaleLogError(f"{self.path}: not a log of this version ({FORMAT}); search anew without --resume")
-        if other := difference(_scores_depend_on(rows[0]), _scores_depend_on(self.header)):
+        if other := difference(scores_depend_on(rows[0]), scores_depend_on(self.header)):
             raise StaleLogError(f"{self.path}: logs scores of something else ({other}); search anew without --resume")
         largest, last = self.header["largest"]["channels"], None
         for place, row in enumerate(rows[1:], 2):
@@ -198,7 +198,7 @@ def key(channels: Channels, candidate: Candidate, draw: int) -> Key:
     return draw, tuple(candidate.applied(channels).items())
 
 
-def _scores_depend_on(header: dict[str, Any]) -> dict[str, Any]:
+def scores_depend_on(header: dict[str, Any]) -> dict[str, Any]:
     """Return what of a header decides scores: not versions, nor the machine."""
     return {name: value for name, value in decisive(header).items() if name != "ran_on"}
 

@@ -98,7 +98,8 @@ def _images_at_once(
     if isinstance(before, int) and 2 <= before <= settings.batch:
         return before
     largest = problem.space.largest
-    most = min(ranks.gather(most_images(evaluator, holdout, settings, largest, problem.slimmer(largest))))
+    here = most_images(evaluator, holdout, settings, largest, problem.slimmer(largest))
+    most = min(ranks.gather(here, "images in one forward"))
     scored = len(holdout) if settings.draw == "anew" else settings.images or len(holdout)
     wanted = min(settings.batch, scored, len(holdout))
     if most < wanted:

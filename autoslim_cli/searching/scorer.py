@@ -108,7 +108,7 @@ class Scorer:
         mine = share(self.evaluator, channels, candidates, self.ranks)
         sums = self._sums(channels, mine, draw) if mine else {}
         count = self.images_of(draw)
-        gathered = {c: sums for part in self.ranks.gather(sums) for c, sums in part.items()}
+        gathered = {c: sums for part in self.ranks.gather(sums, "scores of candidates") for c, sums in part.items()}
         scores = {c: self.task.scored(gathered[c], count) for c in candidates}
         if broken := [score for score in scores.values() if not score.possible]:
             raise AutoslimError(

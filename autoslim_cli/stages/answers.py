@@ -43,8 +43,8 @@ def write_answer(
     )
     measured = None
     if "latency" in cost:
-        ranks.gather(None)  # nobody scores while the first rank measures
-        (measured, *_) = ranks.gather(_measured(project, answer, log) if log.writing else None)
+        ranks.wait("a measurement")  # nobody scores while the first rank measures
+        (measured, *_) = ranks.gather(_measured(project, answer, log) if log.writing else None, "a measured latency")
     if log.writing:
         latency = _latency_facts(project, answer.channels, measured)
         config = config_of(project.network, project.costs, answer.channels, found=found, latency=latency)

@@ -12,7 +12,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import by_name, save_model
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.files.metric import Metric
-from autoslim_cli.files.provenance import current_facts, keeping_the_old
+from autoslim_cli.files.provenance import current_facts, decisive, keeping_the_old
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
 from autoslim_cli.slimming.base_network import width_name
@@ -76,6 +76,8 @@ def calibrate_bn(
     say_how_it_was_trained(project)
     made_from = origin(project, "data", "calibrate", parents=[project.directory / SUPERNET_FILE])
     settings, task, ranks, rows = recipe.calibrate, project.task, project.ranks, list[dict[str, Any]]()
+    asked = {"channels": wanted, "--compare": compare, "--resume": resume}
+    ranks.agreed({**decisive(made_from), **asked}, "supernets, images or options")
     uncalibrated, say = f"uncalibrated_{task.metric.name}", project.reporter.say
 
     def calibrated(plain: nn.Module) -> None:
@@ -93,6 +95,8 @@ def calibrate_bn(
         for done, (name, channels) in enumerate(wanted.items()):
             path = project.directory / f"subnet-{name}.safetensors"
             facts = _current(project, path, made_from, channels) if resume else None
+            if resume:
+                ranks.agreed({path.name: facts or "missing or not current"}, "calibrated networks")
             if facts is None or (compare and uncalibrated not in facts["holdout"]):
                 # 1. A plain network with the first channels' weights; 2. its own BN statistics; 3. its score.
                 plain = supernet.extract(channels)
@@ -105,7 +109,7 @@ def calibrate_bn(
                         save_model(path, plain, config, facts)
             rows.append({"name": name, "path": str(path), **costs(channels), **facts["holdout"]})
             bar(done + 1, partial(_progress, task.metric, rows[-1]))
-    ranks.wait()
+    ranks.wait("the end of a calibration")
     return rows
 
 

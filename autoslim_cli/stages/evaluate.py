@@ -9,6 +9,7 @@ from torch import nn
 from autoslim_cli.cost.closed_form import params
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
 from autoslim_cli.files.learned import refuse_another_normalisation, refuse_other_classes, shortened
 from autoslim_cli.files.provenance import refuse_another_network
@@ -79,6 +80,9 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
             project.reporter.say(f"the score says nothing of classes without a test image: {shortened(untested)}")
         with project.reporter.doing("measuring on the test images"):
             ranks = project.ranks
+            if ranks.size > 1:  # one process alone has nothing to compare with
+                measured = {"test images": project.images.test.source.digest, "file": sha256(path)}
+                ranks.agreed(measured, "things to measure")
             batches = project.images.test.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
             return measure.evaluate(network, batches, project.task, ranks).figures
 

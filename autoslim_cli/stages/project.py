@@ -63,6 +63,7 @@ def open_project(
     """
     keep_freed_memory()
     ranks = join_ranks()
+    ranks.agreed(shared_settings(recipe), "recipes")
     device = choose_device(recipe.device)
     task = task_of(recipe, directory)
     network = BaseNetwork.of(recipe, directory, device)
@@ -72,11 +73,17 @@ def open_project(
     if ranks.size > 1 and recipe.data.download and recipe.data.name in DOWNLOADED:
         if ranks.first:  # one process downloads for all
             assert images.digest
-        ranks.wait()
+        ranks.wait("a download")
     costs = Costs.closed_form(network.reading.table)
     trusted = Trust(recipe.model, directory, anything=trust)
     commands = Commands(directory, tuple(overrides))
     return Project(recipe, directory, device, network, images, costs, task, reporter, ranks, trusted, commands)
+
+
+def shared_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return what of a recipe all processes of a job must share: not where data lie, nor on what each computes."""
+    values = recipe.model_dump(mode="json", exclude={"about", "device", "track"})
+    return Recipe.decisive(values)
 
 
 def load_supernet(project: Project, path: Path | None = None, *, same_holdout: bool = True) -> Supernet:

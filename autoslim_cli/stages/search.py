@@ -18,7 +18,7 @@ from autoslim_cli.progress import duration
 from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.searching.forecast import Forecast, foresee
 from autoslim_cli.searching.journal import Journal, answered
-from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log
+from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log, scores_depend_on
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.searching.telling import progress, said, told
@@ -107,7 +107,7 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
         for answer, number in answers:
             found_by, best = _tried(project, {settings.strategy: answer, **rivals[answer.budget]}, log)
             write(best, found_by, number)
-    ranks.wait()
+    ranks.wait("the end of a search")
     # 4. Say what it took, before a kill or after.
     result.evaluations = len(journal.asked)
     result.seconds, result.multiply_adds = log.cost_of(journal.asked)
@@ -123,7 +123,7 @@ def _opened(
     path, task = project.directory / LOG_FILE, project.task
     supernet, ranks = load_supernet(project), project.ranks
     say_how_it_was_trained(project)
-    (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None)
+    (rows, *_) = ranks.gather(read_log(path) if resume and ranks.first else None, "rows of a log")
     begun = (rows or [{}])[0]
     problem, scorer = prepared(
         *(supernet, network.space, project.costs, budgets, project.images.holdout, task, settings),
@@ -136,6 +136,7 @@ def _opened(
     run = {"budgets": list(map(str, budgets)), **settings.model_dump(mode="json", include=set(DECIDING))}
     run["min_width"] = recipe.supernet.min_width  # what the space ends at, which no supernet records
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
+    ranks.agreed({**scores_depend_on(log.header), **run, "--resume": resume}, "conditions of a search")
     if resume:
         log.replay(run, rows)
         return problem, scorer, log, begun
@@ -159,7 +160,7 @@ def _tried(project: Project, answers: dict[str, Answer], log: SearchLog) -> tupl
     """Return the answer, and its strategy, that is best after a short training; if there is one alone, that."""
     if len(answers) == 1:
         return next(iter(answers.items()))
-    of, losses = trial_conditions(project), {}
+    of, losses = project.ranks.agreed(trial_conditions(project), "conditions of a trial"), {}
     for name, answer in answers.items():
         counts = tuple(answer.channels.values())
         if (of, counts) not in log.tried:

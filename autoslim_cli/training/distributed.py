@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
+from autoslim_cli.files.provenance import first_difference
 from autoslim_cli.interruption import ended_by_signals
 from autoslim_cli.launch import launched
 
@@ -20,6 +21,11 @@ Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for another that works alone, as one that decodes a whole data set."""
+ALIKE = (
+    "start all machines' processes by the same command, with the recipe's directory on a disk that they share, and "
+    "the same images"
+)
+"""What to do where processes would not do the same work."""
 BUCKET = 25 * 2**20
 """Bytes that are summed at a time: enough to fill a network's bandwidth, little beside the gradients themselves."""
 
@@ -28,7 +34,8 @@ BUCKET = 25 * 2**20
 class Ranks:
     """This process's place among those of the job.
 
-    All processes call the same methods in the same order. Each raises AutoslimError if another process has gone.
+    All processes call the same methods in the same order. Each raises AutoslimError if another process has gone; those
+    that gather do, too, where another process gathers something else.
     """
 
     rank: int = 0
@@ -39,22 +46,20 @@ class Ranks:
         """Tell whether this is the process that writes files and talks."""
         return self.rank == 0
 
-    def gather(self, value: Value) -> list[Value]:
-        """Return every process's value, in the order of ranks, to every process."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        with _others():
-            dist.all_gather_object(values, value)
-        return values
+    def gather(self, value: Value, what: str) -> list[Value]:
+        """Return every process's value, in the order of ranks, to every process; `what` says which values these are."""
+        return [value] if self.size == 1 else _gathered(value, what)
 
     def agreed(self, value: Value, what: str) -> Value:
         """Return a value that all processes have found. Raises AutoslimError if they differ: they see other files."""
-        if any(other != value for other in self.gather(value)):
-            raise AutoslimError(
-                f"the processes of this job find different {what}: the recipe's directory must be on a disk that all "
-                "machines share"
-            )
+        first, *others = self.gather(value, what)
+        for rank, other in enumerate(others, 1):
+            if differs := first_difference(first, other):
+                name, one, another = differs
+                raise AutoslimError(
+                    f"the processes of this job find different {what}: {name}{' is ' * bool(name)}{one} in process 0, "
+                    f"{another} in process {rank}; {ALIKE}"
+                )
         return value
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
@@ -74,9 +79,9 @@ class Ranks:
                 dist.broadcast(whole, 0)
             tensor.copy_(whole)
 
-    def wait(self) -> None:
-        """Wait for all processes: what the first one wrote is there then."""
-        self.gather(None)
+    def wait(self, what: str) -> None:
+        """Wait for all processes to get to one place, which `what` names: what the first one wrote is there then."""
+        self.gather(None, what)
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,7 @@ def join_ranks() -> Ranks:
 def leave_ranks() -> None:
     """Leave the job, if this process joined one, once no process needs another."""
     if dist.is_initialized():
-        with _others():
-            dist.barrier()
+        _gathered(None, "the end of the command")
         dist.destroy_process_group()
 
 
@@ -160,6 +164,21 @@ def first_to_fail() -> bool:
         return store.add(f"autoslim/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}", 1) == 1
     except (KeyError, ValueError, RuntimeError):  # no store, or it went with the first process
         return True
+
+
+def _gathered(value: Value, what: str) -> list[Value]:
+    """Return all processes' values; each says what it gathers: those of another kind would be taken for these."""
+    pairs: list[Any] = [None] * dist.get_world_size()
+    with _others():
+        dist.all_gather_object(pairs, (what, value))
+    first, *others = (kind for kind, _ in pairs)
+    for rank, other in enumerate(others, 1):
+        if other != first:
+            raise AutoslimError(
+                f"the processes of this job do different work: process 0 is at {first}, process {rank} at {other}; "
+                f"{ALIKE}"
+            )
+    return [found for _, found in pairs]
 
 
 @contextmanager

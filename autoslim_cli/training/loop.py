@@ -13,6 +13,7 @@ import torch
 
 from autoslim_cli.data.batch import Batch, Tree, images_in, split
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError, advice_on_few_values
+from autoslim_cli.files.atomic import sha256
 from autoslim_cli.interruption import asked_to_end
 from autoslim_cli.machine import free_memory
 from autoslim_cli.progress import Reporter
@@ -174,7 +175,7 @@ def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) 
     images = min(job.settings.micro_batch or share, share)
     # Sums of gradients are made beside them.
     sums = sum(p.nbytes for p in training.network.parameters()) if ranks.size > 1 else 0
-    needed, free = training.memory(images) + sums, min(ranks.gather(free_memory(training.images.device)))
+    needed, free = training.memory(images) + sums, min(ranks.gather(free_memory(training.images.device), "free memory"))
     alone = f" with the tensors of the part {training.part} alone" if training.part else ""
     reporter.say(f"a step takes about {_size(needed)}{alone}, {images} images at a time; {_size(free)} are free")
     if needed > free:
@@ -217,7 +218,10 @@ def _begin(job: Job, training: Training, state: State, reporter: Reporter, ranks
     batch = min(job.settings.batch, len(training.images))
     if batch < ranks.size:
         raise UsageError(f"{job.section}.batch: {batch} images a step cannot be shared by {ranks.size} processes")
-    done = ranks.agreed(state.restore(job) if resume else 0, f"steps done of {job.name}")
+    done = state.restore(job) if resume else 0
+    if resume and ranks.size > 1:  # the optimizer's moments are in the file alone: no weights show that they differ
+        saved = sha256(job.state) if job.state and job.state.exists() else "missing"
+        ranks.agreed({"steps done": done, "file": saved}, f"states of a stopped training ({job.name})")
     per_epoch, over = training.images.steps(job.settings.batch), state.epochs.over
     if done > (total := job.settings.epochs * per_epoch):
         raise ArtifactError(f"{job.state}: says {done} steps done of {total}; remove it and start again")
@@ -280,7 +284,7 @@ def _stop(job: Job, done: int, total: int, reporter: Reporter, ranks: Ranks, pol
         f"stopped after step {done} of {total}"
         + ("; the same command with --resume continues (`run` as it is)" if job.state else "")
     )
-    ranks.wait()
+    ranks.wait("the end of a stopped training")
     raise KeyboardInterrupt
 
 

@@ -69,7 +69,7 @@ def calibrate(network: nn.Module, batches: Iterable[Batch], ranks: Ranks = ONE) 
             forward(network, inputs)
         count += 1
     if ranks.size > 1:
-        total = sum(ranks.gather(count))
+        total = sum(ranks.gather(count, "batches of a calibration"))
         averages = running_averages(network)
         for average in averages:
             average.mul_(count / total)
@@ -94,7 +94,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], task: Task, ranks: Ra
         sums.append(task.sums(task.measured(network, inputs, targets), targets))
         counts.append(images_in(inputs))
     # Added up in the order of batches: the result does not depend on how many processes there are.
-    parts = ranks.gather(([one.tolist() for one in sums], counts))
+    parts = ranks.gather(([one.tolist() for one in sums], counts), "sums over scored images")
     rows = [row for turn in zip_longest(*(rows for rows, _ in parts)) for row in turn if row is not None]
     count = sum(sum(counts) for _, counts in parts)
     return task.scored(task.together(rows), count)

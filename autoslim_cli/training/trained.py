@@ -6,7 +6,7 @@ from pathlib import Path
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.lock import locked
-from autoslim_cli.files.provenance import current_facts, decisive_difference, refuse_to_lose, set_aside
+from autoslim_cli.files.provenance import current_facts, decisive, decisive_difference, refuse_to_lose, set_aside
 from autoslim_cli.progress import Reporter
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Facts, Job, Training
@@ -34,8 +34,13 @@ def _trained(
 ) -> dict[Path, Facts]:
     """Do a training while its files are locked."""
     assert job.state is not None
-    # 1. Keep what is there and current, and lose nothing.
-    current = ranks.agreed(_current(job, reporter), "files made by training") if resume else {}
+    # 1. Keep what is there and current, and lose nothing. Processes that train something else would wait for each
+    # other in vain, or sum what does not belong together.
+    ranks.agreed({**job.decisive, **decisive(job.made_from)}, f"conditions of a training ({job.name})")
+    current = _current(job, reporter) if resume else {}
+    if resume:
+        found = {path.name: current.get(path) or "missing or not current" for path in job.channels}
+        ranks.agreed(found, "files made by training")
     if not resume:
         if not job.forced:
             refuse_to_lose(job.state)
@@ -98,7 +103,7 @@ def _clean_up(job: Job, reporter: Reporter, ranks: Ranks) -> None:
                 reporter.say(f"{path} is kept: {why}")
             else:
                 path.unlink()
-    ranks.wait()
+    ranks.wait("the end of a training")
 
 
 def _of_another(path: Path, job: Job) -> str:

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
+from artifacts import assert_close
 
 from autoslim_cli.seeds import python_random
 
@@ -130,17 +130,6 @@ def test_processes_share_a_search(worked, autoslim_json):
     assert [(worked / f"arch-{name}.json").read_bytes() for name in ("60pct", "30pct")] == configs
 
 
-NO_NORMS = """
-from torch import nn
-
-
-def make(num_classes, width=8):
-    layers = [nn.Conv2d(1, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, stride=2, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                         nn.Flatten(), nn.Dropout(0.0), nn.Linear(2 * width, num_classes))
-"""
-
-
 @pytest.fixture
 def one_thread():
     """Compute with one thread, as torchrun's processes do."""
@@ -148,26 +137,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def assert_close(one, other, **tolerance):
-    one, other = safetensors.torch.load_file(one), safetensors.torch.load_file(other)
-    assert one.keys() == other.keys()
-    for name in one:
-        if not name.endswith("num_batches_tracked"):
-            torch.testing.assert_close(
-                one[name], other[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}"
-            )
-
-
-@pytest.fixture
-def without_norms(recipe):
-    """The tiny recipe, of a network without BN."""
-    text = (recipe / "recipe.yaml").read_text()
-    model = 'name: "autoslim/cifar_resnet", args: {depth: 8, in_channels: 1, width: 8}'
-    (recipe / "recipe.yaml").write_text(text.replace(model, 'name: "./net.py:make"'))
-    (recipe / "net.py").write_text(NO_NORMS)
-    return recipe
 
 
 def test_three_processes_train_what_one_does(without_norms, tmp_path, autoslim_json, one_thread):

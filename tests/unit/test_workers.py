@@ -106,6 +106,16 @@ def test_the_main_process_may_load_alone():
     assert pids(Workers(Squares(), 0).load(BATCHES)) == {os.getpid()}
 
 
+@pytest.mark.parametrize(("asked", "local", "count"), [(16, 1, 8), (16, 4, 2), (1, 4, 1), (4, 16, 1), (0, 4, 0)])
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch, asked, local, count):
+    place = {"RANK": 0, "WORLD_SIZE": 2 * local, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": local, "MASTER_ADDR": "here"}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(module, "available_cores", lambda: 8)
+    loader, _ = Workers(Squares(), asked)._new()
+    assert loader.num_workers == count
+
+
 def test_names_in_one_piece():
     plain = ["n01/a.jpg", "", "ü/é.png", "n02/b c.jpg", os.fsdecode(b"\xff\xfe.jpg")]
     names = Names(plain)
