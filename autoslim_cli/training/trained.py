@@ -89,7 +89,7 @@ def _give_up(job: Job, reporter: Reporter, ranks: Ranks, *, resume: bool) -> Non
             path.unlink()
         if lost:
             reporter.say(f"{lost[-1]}: the stopped training that was there is given up (--force)")
-    ranks.wait()
+    ranks.wait("the stopped training that is given up")
 
 
 def _clean_up(job: Job, reporter: Reporter, ranks: Ranks) -> None:
