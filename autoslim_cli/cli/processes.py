@@ -1,5 +1,6 @@
 """Let the processes of a torchrun job speak and end as one."""
 
+import atexit
 import contextlib
 import os
 import sys
@@ -22,6 +23,24 @@ def shared_work() -> Iterator[None]:
     from autoslim_cli.training.distributed import leave_ranks
 
     leave_ranks()
+
+
+@contextlib.contextmanager
+def end_of_process() -> Iterator[None]:
+    """Of a job's process that has done its work, leave out what Python takes apart last.
+
+    Gloo's threads hold tensors for some moments yet. One that lets them go in a Python that is being taken apart aborts
+    the process, and torchrun ends the job with an error (PyTorch's pull request 179291 tells of it).
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if launched().size > 1 and end.code in (None, 0):
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+        raise
 
 
 def fail_together(line: str, code: int) -> None:

@@ -184,3 +184,29 @@ def test_make_clean_leaves_what_a_person_made(worked, tmp_path):
     for directory in (mine, runs):
         assert {path.name for path in directory.iterdir()} == {"recipe.yaml", "published", *stays}
         assert (directory / "published/arch-30pct.json").is_file()
+
+
+ENDS = """
+import atexit, sys
+from autoslim_cli.cli.processes import end_of_process
+
+class Late:
+    def __del__(self):
+        print("taken apart")
+
+late = Late()
+atexit.register(print, "at exit")
+with end_of_process():
+    sys.exit({code})
+"""
+
+
+@pytest.mark.parametrize(("processes", "code", "said"), [(1, 0, 2), (2, 0, 1), (2, 3, 2)])
+def test_a_process_of_a_job_that_is_done_is_not_taken_apart(processes, code, said):
+    """Gloo's threads may hold tensors yet: one that lets them go meanwhile aborts the process."""
+    job = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    job["MASTER_ADDR"] = "localhost"
+    program = [sys.executable, "-c", ENDS.format(code=code)]
+    done = subprocess.run(program, check=False, capture_output=True, text=True, env={**os.environ, **job})
+    assert done.returncode == code
+    assert done.stdout.splitlines() == ["at exit", "taken apart"][:said]

@@ -70,7 +70,7 @@ def test_processes_that_see_other_things_say_what_differs(worked, tmp_path):
         "process 0 is at the end of the command, process 1 at rows of a log": in_one(
             ["train-supernet", "--resume"], ["run", "--flops", "60%"]
         ),
-        "process 0 is at files made by training, process 1 at free memory": in_one(
+        "process 0 is at files made by training, process 1 at the stopped training that is given up": in_one(
             ["train-supernet", "--resume"], ["train-supernet", "--force"]
         ),
         "options: channels.width-1 is": in_one(
