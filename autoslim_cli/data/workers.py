@@ -105,6 +105,7 @@ def _left_to_parent() -> Iterator[None]:
 
 
 def _begin_worker(_number: int) -> None:
+    """Watch in a new worker for its parent's signal, where it hears no other."""
     if signal.SIGTERM in _ASK_PARENT:
         threading.Thread(target=_end_with_parent, daemon=True).start()
 
