@@ -52,18 +52,20 @@ class SupernetLayer:
         Under autograd the active parameters are leaves that share memory with the full-size ones, and so do their
         gradients: the backward passes of several sub-networks add up in place, without a copy.
         """
-        shadow = self.module.__dict__
+        self._keep_measured()
+        shadow, gradients = self.module.__dict__, torch.is_grad_enabled()
         shadow.update(sizes(self.row, channels))
-        shadow.update(self.tensors(channels))
-        statistics = [name for name in STATISTICS if name in self.module._buffers and self.row.kind == "norm"]
-        if batch_statistics:
-            shadow.update(dict.fromkeys(statistics))
-        else:
-            self._remember_copies(statistics, channels)
-        if torch.is_grad_enabled():
-            for name, parameter in self.module._parameters.items():
-                if parameter is not None and parameter.requires_grad and self.only in (None, name):
-                    shadow[name] = _leaf(parameter, runs_in_use(self.row, name, parameter, self.full, channels))
+        for name, tensor in (*self.module._parameters.items(), *self.module._buffers.items()):
+            if tensor is None or self.only not in (None, name):
+                continue
+            if name in STATISTICS and self.row.kind == "norm" and batch_statistics:
+                shadow[name] = None
+                continue
+            runs = runs_in_use(self.row, name, tensor, self.full, channels)
+            leaf = gradients and isinstance(tensor, nn.Parameter) and tensor.requires_grad
+            shadow[name] = _leaf(tensor, runs) if leaf else cut(tensor.detach(), runs)
+        if not batch_statistics and self.row.kind == "norm":
+            self._remember_copies([name for name in STATISTICS if name in self.module._buffers], channels)
 
     def _remember_copies(self, statistics: Iterable[str], channels: Channels) -> None:
         """Remember which running averages in use are copies: after a concat the channels in use are several runs."""
@@ -236,7 +238,7 @@ def _unshadowed(norm: nn.Module) -> nn.Module:
     return norm
 
 
-def _leaf(parameter: nn.Parameter, runs: dict[int, list[Range]]) -> Tensor:
+def _leaf(parameter: Tensor, runs: dict[int, list[Range]]) -> Tensor:
     """Return the used part of a parameter as leaves whose gradients are views of the parameter's."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
