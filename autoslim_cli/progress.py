@@ -65,13 +65,17 @@ class Reporter:
         self.tell = tell
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.talk, self.clock = talk, clock
+        self.warnings: set[str] = set()
 
     def say(self, text: str) -> None:
         """Print one line."""
         self._print(text, Talk.PROGRESS)
 
     def warn(self, text: str) -> None:
-        """Print one line that nobody should miss, who wants to be told little."""
+        """Print one line that nobody should miss, who wants to be told little; what was said once is not said again."""
+        if text in self.warnings:
+            return
+        self.warnings.add(text)
         self._print(f"warning: {text}", Talk.WARNINGS)
 
     def detail(self, text: Callable[[], str]) -> None:

@@ -106,9 +106,11 @@ def open_recipe(
     from autoslim_cli.recipe.loading import load_recipe
 
     reporter = reporter_of(verbose)
-    directory = catalogue.find(None if recipe is None else str(recipe), reporter.say, may_copy=launch.size == 1)
     given = list(overrides or ())
-    read = load_recipe(directory, [*given, *(["device=cpu"] if on_cpu else [])])
+    settings = [*given, *(["device=cpu"] if on_cpu else [])]
+    name, may_copy = None if recipe is None else str(recipe), launch.size == 1
+    directory = catalogue.find(name, reporter.say, check=lambda path: load_recipe(path, settings), may_copy=may_copy)
+    read = load_recipe(directory, settings)
     with loading(reporter):
         from autoslim_cli.stages.project import open_project
     return open_project(read, directory, reporter, trust=trust, overrides=given)

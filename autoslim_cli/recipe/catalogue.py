@@ -41,10 +41,17 @@ def recipe_of(path: Path) -> Path | None:
     return next((directory for directory in directories if (directory / RECIPE_FILE).is_file()), None)
 
 
-def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True) -> Path:
+def find(
+    name: str | None,
+    say: Callable[[str], None],
+    *,
+    check: Callable[[Path], object] = lambda _: None,
+    may_copy: bool = True,
+) -> Path:
     """Resolve `--recipe`: a path, else `recipes/NAME`, else a shipped recipe copied to `recipes/NAME`.
 
     Without a name: the current directory if it holds a recipe, else `digits`. `say` is told of that, and of a copy.
+    `check` is given a shipped recipe before it is copied: where it raises, nothing is left.
     Raises UsageError naming the nearest known recipe.
     """
     if name is None:
@@ -64,6 +71,7 @@ def find(name: str | None, say: Callable[[str], None], *, may_copy: bool = True)
         raise UsageError(f"no recipe {name!r}: {meant}known: {', '.join(names)}; or a directory with {RECIPE_FILE}")
     if not may_copy:
         raise UsageError(f"no recipe {name!r} here yet: `autoslim recipes copy {name}` makes it")
+    check(shipped()[name])
     target = copy(name, Path("recipes") / name)
     say(f"copied the shipped recipe {name} to {target}")
     return target

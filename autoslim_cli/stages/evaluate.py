@@ -20,7 +20,6 @@ from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.commands import Commands, making_network
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
-from autoslim_cli.stages.expected_images import warn_of_weights
 from autoslim_cli.stages.project import Project, load_supernet
 from autoslim_cli.training import measure
 
@@ -72,7 +71,6 @@ def _network(config: ChannelConfig, path: Path, trust: Trust, *, most: int | Non
 def evaluate(project: Project, path: Path, width: float | None = None) -> dict[str, Any]:
     """Return loss and score on the test set, FLOPs and parameters of a checkpoint, or of a switch of the supernet."""
     recipe, base = project.recipe, project.network
-    warn_of_weights(project)
 
     def score(network: nn.Module) -> dict[str, float]:
         refuse_other_classes(path, checkpoint.read_any(path), project.images.test_class_names)

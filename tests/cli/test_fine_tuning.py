@@ -256,7 +256,7 @@ def test_whatever_takes_a_library_s_weights_says_what_images_they_expect(autosli
     retrain = ("retrain", "--width", "1", *settings)
     assert weights in autoslim(*retrain, "--from", "weights").stderr
     (model,) = recipe.glob("model-*.safetensors")
-    assert weights in autoslim("evaluate", model, *settings).stderr
+    assert "warning" not in autoslim("evaluate", model, *settings).stderr  # it learned from images as they are here
     taught = autoslim(*retrain, "--name", "taught", "retrain.teacher=DEFAULT", code=4).stderr
     assert teacher in taught  # and then its classes are others
     said = ("data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]")

@@ -524,7 +524,8 @@ def test_recipes_are_listed_shown_copied_and_checked(autoslim, autoslim_json, tm
     assert autoslim_json("recipes", "copy", "digits", "mine")["path"] == "mine"
     assert autoslim_json("recipes", "validate", "mine") == {"path": "mine", "valid": True}
     assert "SupernetSettings" in autoslim_json("recipes", "schema")["$defs"]
-    assert not (tmp_path / "recipes").exists()
+    assert "did you mean train?" in autoslim("units", "-r", "cifar10-smoke", "trian.epochs=1", code=2).stderr
+    assert not (tmp_path / "recipes").exists()  # nothing is copied for settings that are refused
     said = autoslim("units", "-r", "cifar10-smoke").stderr
     assert said.splitlines()[0] == "copied the shipped recipe cifar10-smoke to recipes/cifar10-smoke"
 

@@ -185,6 +185,14 @@ def test_a_dumb_terminal_gets_lines(clock, monkeypatch):
         assert isinstance(bar, Lines)
 
 
+def test_a_warning_is_said_once(clock):
+    file = io.StringIO()
+    reporter = Reporter(Console(file=file), clock=clock)
+    for text in ("this", "that", "this"):
+        reporter.warn(text)
+    assert file.getvalue() == "warning: this\nwarning: that\n"
+
+
 def test_quiet_is_quiet(clock):
     file = io.StringIO()
     with Reporter(Console(file=file), talk=Talk.NOTHING, clock=clock).bar("training", 9) as bar:
