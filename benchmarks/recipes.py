@@ -122,7 +122,8 @@ def main() -> None:
         if (seed, start) not in done:
             rows.append(run(given.recipe, seed, start, given.overrides))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            with path.open("a") as file:  # seeds may run side by side
+                file.write(json.dumps(rows[-1]) + "\n")
     print(summary([row for row in rows if row["start"] == start]))
 
 
