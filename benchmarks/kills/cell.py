@@ -70,8 +70,10 @@ def measured(cell: Cell, arguments: argparse.Namespace) -> None:
         # 2. A fork does the same; how long does it take?
         _afresh(directory, inputs)
         start = Start(place, stage.command, cell.processes, arguments.limit)
-        if not start.ended() or start.code or (wrong := differences(contents(directory), expected.files)):
-            sys.exit(f"{stage.command}: a fork is not what a person starts: {wrong or start.words()}")
+        if not start.ended() or start.code:
+            sys.exit(f"{stage.command}: a fork ended with {start.code}: {start.words()}")
+        if wrong := differences(contents(directory), expected.files):
+            sys.exit(f"{stage.command}: a fork makes something else than what a person starts: {wrong}")
         expected.cpu = start.cpu
         cell.cpu_seconds += start.cpu
         # 3. Now with kills.

@@ -101,14 +101,16 @@ def _be_torchrun(processes: int) -> None:
 
 
 def _be_worker() -> None:
-    """Be `autoslim`, with the signals of a new process."""
-    from autoslim_cli.__main__ import main
+    """Be `autoslim`, with the signals of a new process, but for its way out: torchrun waits for a function's return."""
+    from autoslim_cli.cli.app import app
+    from autoslim_cli.streams import steady_streams
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    steady_streams()
     try:
-        main()
+        app(prog_name="autoslim")
     except SystemExit as end:
         if end.code:
             raise
