@@ -21,6 +21,13 @@ SCHEDULES: dict[str, list[str]] = {
     "cosine": ["retrain.schedule=cosine"],
     "twice the decay": ["retrain.weight_decay=0.001"],
     "no warm-up": ["retrain.warmup=0"],
+    "taught by the supernet's largest network": ["retrain.teacher=supernet"],
+    "taught, temperature 4": ["retrain.teacher=supernet", "retrain.temperature=4"],
+    "taught, temperature 4, no labels": [
+        "retrain.teacher=supernet",
+        "retrain.temperature=4",
+        "retrain.teacher_weight=1",
+    ],
 }
 """What each changes in the recipe."""
 SOURCE, START = "warm", "supernet"
@@ -33,6 +40,7 @@ def schedules(chosen: Chosen) -> None:
     for name, changes in SCHEDULES.items():
         for seed in chosen.seeds[chosen.shard :: chosen.shards]:
             key = {"base": chosen.name, "seed": seed, "share": share, "schedule": name}
+            key["supernet_epochs"] = chosen.base.warm_epochs
             found = find(rows_of(chosen.file("found")), seed=seed, source=SOURCE, share=share)
             if found is not None and not find(rows_of(file), **key):
                 add_row(file, {**key, "changes": changes, **train(chosen, seed, found["arch"], changes)})
