@@ -28,7 +28,7 @@ _WrongWords: type[Any] = typer.BadParameter.__mro__[1]
 """The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
 
 
-class Commands(TyperGroup):
+class OneLineErrors(TyperGroup):
     """Print the commands in the order of the work; end every failure in one line on stderr."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -114,7 +114,7 @@ def _version(wanted: bool) -> None:
 
 
 app = typer.Typer(
-    cls=Commands,
+    cls=OneLineErrors,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,6 +1,6 @@
 """Refuse settings of data that do not suit each other, the model or the task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -65,9 +65,14 @@ def check_classes(labels: Tensor, model: ModelSettings, task: TaskSettings) -> N
 
 
 def check_number(
-    labels: Tensor, part: Part, model: ModelSettings, task: TaskSettings, warn: Callable[[str], None]
+    labels: Tensor,
+    names: Sequence[str],
+    part: Part,
+    model: ModelSettings,
+    task: TaskSettings,
+    warn: Callable[[str], None],
 ) -> None:
-    """Raise UsageError if a part's images, all that there are, have more classes than the model.
+    """Raise UsageError if a part's images, all that there are, have more classes than the model, or than have names.
 
     `warn` is told if a classifier has more than its training images: it may be meant, as of weights that are kept.
     """
@@ -76,6 +81,10 @@ def check_number(
     classes = int(labels.max()) + 1
     if classes > model.classes:
         raise UsageError(f"model.classes: {model.classes}, but the data has {classes} classes")
+    if 0 < len(names) < classes:
+        raise UsageError(
+            f"data: the {part} images have {classes} classes, but {len(names)} names: {names[-1]} is the last"
+        )
     if 0 < classes < model.classes and part == "train" and task.name == "classification":
         warn(
             f"model.classes: {model.classes}, but the training images have {classes}: its classifier, and FLOPs and "

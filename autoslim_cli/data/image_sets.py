@@ -53,10 +53,9 @@ class ImageSets:
         """Return what the classes of the training images are called; nothing where that is not known."""
         return self._names(self._training_source)
 
-    @property
-    def normalised_by(self) -> tuple[Values, Values] | None:
+    def normalised_by(self, part: str = "train") -> tuple[Values, Values] | None:
         """Return mean and deviation by which pixels become inputs; None where a data set gives inputs as they are."""
-        source = self._training_source
+        source = self._training_source if part == "train" else self.test.source
         if isinstance(source, OwnSource) and not source.of_pixels:
             return None
         return normalisation(self.data.mean, self.data.std, of_boxes=self.task.of_boxes)

@@ -65,7 +65,7 @@ def open_source(
         files = _listed(part, data, directory)
         if isinstance(files, ImageFiles) and files.left_out:
             warn(f"data.path: {files.left_out}")
-        check_number(files.labels, part, model, task, warn)
+        check_number(files.labels, files.class_names, part, model, task, warn)
         files = files.select(_some(len(files), limit, seed))
         masks = None
         if isinstance(files, ImageFiles) and files.masks:
@@ -75,7 +75,7 @@ def open_source(
         fits = len(source) * math.prod(shape) <= data.memory * 2**30
         return CachedSource(source, device) if fits else source
     images, labels, names = _digits(part) if data.name == "digits" else _torchvision(part, data, directory)
-    check_number(labels, part, model, task, warn)
+    check_number(labels, names, part, model, task, warn)
     chosen = _some(len(labels), limit, seed)
     check_classes(labels[chosen], model, task)
     return ArraySource(images[chosen], labels[chosen], shape, device, names)

@@ -46,9 +46,12 @@ class Images:
         """Return the first `count` images (the split has shuffled them)."""
         return self.select(self.indices[:count])
 
-    def decode(self, *, rank: int = 0, size: int = 1) -> None:
-        """Decode all images once, each of `size` processes its share. Raises AutoslimError naming a damaged one."""
-        for _ in self.source.fitted(torch.split(self.indices, 512)[rank::size]):
+    def decode(self, batch: int, *, rank: int = 0, size: int = 1) -> None:
+        """Decode all images once, so many at a time, each of `size` processes its share.
+
+        Raises AutoslimError naming a damaged one.
+        """
+        for _ in self.source.fitted(torch.split(self.indices, batch)[rank::size] if len(self) else ()):
             pass
 
     def in_memory(self) -> "Images":

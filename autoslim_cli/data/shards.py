@@ -85,11 +85,14 @@ def _class_names(root: Path) -> list[str]:
     """Return what classes are called, if a file beside the shards says so."""
     path = root / "classnames.txt"
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except FileNotFoundError:
         return []
     except (OSError, UnicodeError) as error:
         raise UsageError(f"data.path: {path} cannot be read as class names, one a line ({error})") from None
+    if "" in names:
+        raise UsageError(f"data.path: {path} has no name in line {names.index('') + 1}, which is that of a class")
+    return names
 
 
 def _shards(root: Path, part: Part) -> list[Path]:

@@ -64,26 +64,21 @@ def difference_of_classes(then: Sequence[str], now: Sequence[str]) -> str:
     return f"class {place} was {was}, is {is_}{order}"
 
 
-def refuse_other_classes(path: Path, facts: Mapping[str, Any], now: Sequence[str]) -> None:
-    """Raise ArtifactError if a network learned classes of other names, or in another order, than images have now."""
-    learned = learned_from(facts)
-    if learned and (why := difference_of_classes(learned.class_names, now)):
+def refuse_unsuited(path: Path, facts: Mapping[str, Any], now: LearnedFrom) -> None:
+    """Raise ArtifactError if what a network learned from are not images as they are `now`.
+
+    They may be normalised otherwise, or of classes of other names or in another order. What is not known of either, as
+    how a data set of one's own normalises what it gives, is not held against it.
+    """
+    learned = learned_from(facts) or LearnedFrom()
+    for key, then, values in (("mean", learned.mean, now.mean), ("std", learned.std, now.std)):
+        if then is not None and values is not None and then != values:
+            raise ArtifactError(
+                f"{path}: trained on images of data.{key}={then}, but it is {values} now: what it gives for "
+                f"images normalised otherwise says nothing; restore data.{key}"
+            )
+    if why := difference_of_classes(learned.class_names, now.class_names):
         raise ArtifactError(
             f"{path}: learned other classes than those of these images ({why}): its outputs would be counted as other "
             f"classes; give the images the names and the order that it learned (`{command('info', path)}` shows them)"
         )
-
-
-def refuse_another_normalisation(path: Path, facts: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
-    """Raise ArtifactError if a network learned from images normalised otherwise than a recipe's sections say.
-
-    `sections` are `data` and `task`. One that is left out is the usual one, and equal to it written out.
-    """
-    then = Recipe.decisive(facts["made_from"].get("recipe", {})).get("data", {})
-    now = Recipe.decisive(sections)["data"]
-    for key in ("mean", "std"):
-        if key in then and then[key] != now[key]:
-            raise ArtifactError(
-                f"{path}: trained on images of data.{key}={then[key]}, but it is {now[key]} now: what it gives for "
-                f"images normalised otherwise says nothing; restore data.{key}"
-            )

@@ -10,11 +10,20 @@ from pathlib import Path
 import torch
 
 from autoslim_cli.errors import ArtifactError, UsageError
+from autoslim_cli.files.provenance import difference
 from autoslim_cli.latency.building import build_network, build_piece
 from autoslim_cli.latency.engines import load
 from autoslim_cli.latency.grid import LayerShape, Timing, refined
 from autoslim_cli.latency.local_device import is_local, place_of
-from autoslim_cli.latency.table import Device, LatencyTable, LayerTimes, Measured, read_table, write_table
+from autoslim_cli.latency.table import (
+    Device,
+    LatencyTable,
+    LayerTimes,
+    Measured,
+    read_table,
+    refuse_other_model,
+    write_table,
+)
 from autoslim_cli.latency.timing import ROUNDS, time_cold, time_interleaved
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.table import Channels
@@ -31,8 +40,10 @@ def resumed(path: Path, new: LatencyTable, shapes: Sequence[LayerShape], space: 
     Raises ArtifactError if the file is of another network or device.
     """
     old = read_table(path)
-    if (old.model, old.network, old.tie, old.device) != (new.model, new.network, new.tie, new.device):
-        raise ArtifactError(f"{path}: a table of {old.model.name} on {old.device}; profile again without --resume")
+    refuse_other_model(path, old, new.model, new.network)
+    then, now = ({"space.tie": one.tie, "device": one.device.model_dump()} for one in (old, new))
+    if why := difference(then, now):
+        raise ArtifactError(f"{path}: a table of other measurements ({why}); profile again without --resume")
     wanted = {shape.text: shape for shape in shapes}
     layers = [layer for layer in old.layers if _covers(layer, wanted.get(layer.shape))]
     new = new.model_copy(update={"layers": layers})

@@ -1,6 +1,6 @@
 """Hold the network that a recipe slims, as it was read, and build it and its supernet at any channels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.learned import refuse_another_normalisation, refuse_other_classes
+from autoslim_cli.files.facts import LearnedFrom
+from autoslim_cli.files.learned import refuse_unsuited
 from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
@@ -131,11 +132,11 @@ class BaseNetwork:
         recipe: Recipe,
         images: str,
         commands: Commands,
-        class_names: Sequence[str] = (),
+        learned: LearnedFrom | None = None,
         *,
         same_holdout: bool = True,
     ) -> Supernet:
-        """Return a trained supernet; `images` is the digest of the training images, of classes of these names.
+        """Return a trained supernet; `images` is the digest of the training images, and `learned` says more of them.
 
         `commands` are those on the recipe.
 
@@ -150,8 +151,7 @@ class BaseNetwork:
                 f"{path}: trained for another model or supernet than the recipe now describes ({why}); "
                 f"restore the recipe, or train again with `{again}`"
             )
-        refuse_another_normalisation(path, facts, recipe.sections("data", "task"))
-        refuse_other_classes(path, facts, class_names)
+        refuse_unsuited(path, facts, learned or LearnedFrom())
         if same_holdout:
             _refuse_another_holdout(path, facts, recipe, again)
         refuse_another_network(path, facts, self.model.name, self.digest, again)

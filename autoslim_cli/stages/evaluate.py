@@ -11,7 +11,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
-from autoslim_cli.files.learned import refuse_another_normalisation, refuse_other_classes, shortened
+from autoslim_cli.files.learned import refuse_unsuited, shortened
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
@@ -20,7 +20,7 @@ from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.commands import Commands, making_network
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
-from autoslim_cli.stages.project import Project, load_supernet
+from autoslim_cli.stages.project import Project, images_now, load_supernet
 from autoslim_cli.training import measure
 
 
@@ -73,7 +73,6 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
     recipe, base = project.recipe, project.network
 
     def score(network: nn.Module) -> dict[str, float]:
-        refuse_other_classes(path, checkpoint.read_any(path), project.images.test_class_names)
         if untested := project.images.untested():
             project.reporter.say(f"the score says nothing of classes without a test image: {shortened(untested)}")
         with project.reporter.doing("measuring on the test images"):
@@ -87,10 +86,10 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
     if width is not None:
         name = switch_name(project, width)
         switch = load_supernet(project, path).extract(base.switches[name], name)
+        refuse_unsuited(path, checkpoint.read_any(path), images_now(project, "test"))
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
     facts = checkpoint.read_any(path, making_network(path))
     _refuse_supernet(project, path, facts)
-    refuse_another_normalisation(path, facts, recipe.sections("data", "task"))
     network, config = trained_model(path, project.trust)
     expected, given = config.model, recipe.model
     if (expected.input, expected.classes) != (given.input, given.classes):
@@ -98,6 +97,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
             f"{path}: takes {list(expected.input)} and gives {expected.classes} classes, but the recipe's data is "
             f"{list(given.input)} and {given.classes}; {_with_its_own(project, path)}"
         )
+    refuse_unsuited(path, facts, images_now(project, "test"))
     assert config.cost is not None
     cost = {"flops": config.cost.flops, "params": config.cost.params}
     return {"path": str(path), **cost, **score(on_device(network, project.device, config.model.trace))}

@@ -11,6 +11,7 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
 from autoslim_cli.files.checkpoint import SUPERNET, read_facts
+from autoslim_cli.files.facts import LearnedFrom
 from autoslim_cli.files.provenance import decisive, difference, made_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
@@ -94,15 +95,21 @@ def load_supernet(project: Project, path: Path | None = None, *, same_holdout: b
     path = path or project.directory / SUPERNET_FILE
     images = project.images
     return project.network.load_supernet(
-        path, project.recipe, images.digest, project.commands, images.class_names, same_holdout=same_holdout
+        path, project.recipe, images.digest, project.commands, images_now(project), same_holdout=same_holdout
     )
+
+
+def images_now(project: Project, part: str = "train") -> LearnedFrom:
+    """Return what there is to learn from the training images, or the test images, by the recipe as it is."""
+    images = project.images
+    names = images.class_names if part == "train" else images.test_class_names
+    normalised = dict(zip(("mean", "std"), map(list, images.normalised_by(part) or ()), strict=False))
+    return LearnedFrom(class_names=names, **normalised)
 
 
 def learned_from(project: Project) -> dict[str, Any]:
     """Return what a file says of the images that its network learned from: their classes, and what they are less."""
-    images = project.images
-    normalised = zip(("mean", "std"), map(list, images.normalised_by or ()), strict=False)
-    return {"learned_from": {"class_names": images.class_names, **dict(normalised)}}
+    return {"learned_from": images_now(project).model_dump(exclude_none=True)}
 
 
 def say_how_it_was_trained(project: Project) -> None:

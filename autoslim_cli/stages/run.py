@@ -34,7 +34,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
     refuse_retraining(project)
     if train_base:
         refuse_missing_channels(project, project.network.base)
-    assert len(project.images.test)
+    project.images.check_test()
     train_supernet(project, resume=True, force=force)
     # 2. The search.
     found = _search(project, budgets)

@@ -134,7 +134,7 @@ def _opened(
     )
     log = SearchLog(path, _header(project, scorer), writing=ranks.first, metric=task.metric)
     run = {"budgets": list(map(str, budgets)), **settings.model_dump(mode="json", include=set(DECIDING))}
-    run["min_width"] = recipe.supernet.min_width  # what the space ends at, which no supernet records
+    run["min_width"] = recipe.supernet.min_width  # what the space ends at: a supernet of another is taken
     run |= {"latency_table": sha256(project.latency_table)} if project.latency_table else {}
     ranks.agreed({**scores_depend_on(log.header), **run, "--resume": resume}, "conditions of a search")
     if resume:

@@ -10,12 +10,7 @@ from torch import Tensor, nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.learned import (
-    difference_of_classes,
-    learned_from,
-    refuse_another_normalisation,
-    refuse_other_classes,
-)
+from autoslim_cli.files.learned import difference_of_classes, learned_from, refuse_unsuited
 from autoslim_cli.files.weights import load_weights
 from autoslim_cli.models.library_weights import DEFAULT, is_library_name, library_weights
 from autoslim_cli.models.zoo import build
@@ -26,7 +21,7 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet
+from autoslim_cli.stages.project import SUPERNET_FILE, Project, images_now, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
 TEACHER = "retrain.teacher"
@@ -89,18 +84,17 @@ def teacher(project: Project) -> nn.Module | None:
         path = _file(project, "teacher", name)
         network, config = trained_model(path, project.trust)
         facts = checkpoint.read_any(path)
-        refuse_another_normalisation(path, facts, project.recipe.sections("data", "task"))
         if (config.model.input, config.model.classes) != (model.input, model.classes):
             raise ArtifactError(
                 f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "
                 f"and the recipe's model {list(model.input)} and {model.classes}"
             )
-        refuse_other_classes(path, facts, project.images.class_names)
+        refuse_unsuited(path, facts, images_now(project))
     return on_device(network, project.device, model.trace).eval().requires_grad_(False)
 
 
 def refuse_missing(project: Project) -> None:
-    """Raise what `started` and `teacher` would for want of files, names or fit, before a supernet is there to ask."""
+    """Raise what `started` would for want of files or names, and `teacher` for any reason: before hours of work."""
     _refuse_nameless_weights(project)
     parents(project)
     if project.recipe.retrain.teacher != "supernet":

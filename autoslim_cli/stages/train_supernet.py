@@ -93,7 +93,8 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
     say(f"{kind} of {recipe.model.name} on {project.device}: FLOPs {text}; {len(images)} images")
     ranks, batch = project.ranks, recipe.evaluate.batch
     glance, calibration = holdout.take(recipe.evaluate.images).in_memory(), images.take(GLANCE_IMAGES).in_memory()
-    holdout.decode(rank=ranks.rank, size=ranks.size)  # its last images are looked at when hours of training are over
+    # The other images of the holdout are looked at when hours of training are over: a damaged one shows now.
+    holdout.select(holdout.indices[recipe.evaluate.images :]).decode(batch, rank=ranks.rank, size=ranks.size)
 
     def scores_on(some: Images) -> dict[str, Score]:
         return scores_at(

@@ -51,7 +51,7 @@ class Ranks:
         return [value] if self.size == 1 else _gathered(value, what)
 
     def agreed(self, value: Value, what: str) -> Value:
-        """Return a value that all processes have found. Raises AutoslimError if they differ: they see other files."""
+        """Return a value that all processes have found. Raises AutoslimError naming the first difference."""
         first, *others = self.gather(value, what)
         for rank, other in enumerate(others, 1):
             if differs := first_difference(first, other):

@@ -200,7 +200,7 @@ def _say_looks(training: Training, reporter: Reporter, free: int, alone: str) ->
         reporter.say(f"what is measured without gradients takes about{alone}: {takes}")
     for key, size in needed.items():
         if size > free:
-            most = (free - fixed) // training.look_memory(1)
+            most = (free - fixed) // max(1, training.look_memory(1))
             fits = f"set {key}={2 ** (most.bit_length() - 1)}" if most > 0 else "take a smaller network"
             raise UsageError(
                 f"{key}: a forward pass over {training.looks[key]} images takes about {_size(size)} of memory{alone}, "

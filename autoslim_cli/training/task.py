@@ -1,6 +1,6 @@
 """Say what networks are trained for: what they lose, what smaller ones learn from the largest, how they are scored.
 
-The built-in tasks are in `tasks.py`.
+The built-in tasks are in `tasks.py` and `detection.py`.
 """
 
 import math

@@ -36,7 +36,9 @@ def _trained(
     assert job.state is not None
     # 1. Keep what is there and current, and lose nothing. Processes that train something else would wait for each
     # other in vain, or sum what does not belong together.
-    ranks.agreed({**job.decisive, **decisive(job.made_from)}, f"conditions of a training ({job.name})")
+    ranks.agreed(
+        {**decisive(job.made_from), "channels": job.decisive["channels"]}, f"conditions of a training ({job.name})"
+    )
     current = _current(job, reporter) if resume else {}
     if resume:
         found = {path.name: current.get(path) or "missing or not current" for path in job.channels}

@@ -190,7 +190,11 @@ def test_networks_that_were_run_are_not_run_again(worked, quick, autoslim, autos
 def test_another_devices_table_is_not_replaced(worked, profiled, refuse):
     edited(profiled, lambda table: table["device"].update(name="another processor"))
     assert "move it" in refuse(2, "profile", "-r", worked)
-    assert "profile again without --resume" in refuse(4, "profile", "--resume", "-r", worked)
+    line = refuse(4, "profile", "--resume", "-r", worked)
+    assert "(device.name was another processor, is " in line
+    assert "profile again without --resume" in line
+    edited(profiled, lambda table: table.update(network="sha256:0"))
+    assert "is another network than when the table was made" in refuse(4, "profile", "--resume", "-r", worked)
 
 
 def test_a_search_on_a_gpu_may_be_for_this_machines_cpu(worked, profiled, monkeypatch):

@@ -365,6 +365,30 @@ def test_an_image_that_cannot_be_read(refuse, recipe):
     assert ".png cannot be read as an image" in line
 
 
+def test_test_images_of_other_classes_are_met_before_the_supernet_is_trained(refuse, recipe):
+    (recipe / "data.py").write_text(
+        "import torch\n"
+        "class Halves:\n"
+        "    def __init__(self, part):\n"
+        "        self.classes = ['b', 'a'] if part == 'test' else ['a', 'b']\n"
+        "    def __len__(self):\n"
+        "        return 40\n"
+        "    def __getitem__(self, place):\n"
+        "        return torch.full((1, 8, 8), place, dtype=torch.uint8), place % 2\n"
+    )
+    data = (
+        "data.name=./data.py:Halves",
+        "data.augment={}",
+        "data.holdout=8",
+        "data.limit=null",
+        "model.classes=2",
+        "search.batch=8",
+    )
+    line = refuse(2, "run", "--flops", "60%", "-r", recipe, *data)
+    assert "the test images have other classes than the training images (class 0 was 'a', is 'b'" in line
+    assert not list(recipe.glob("supernet.*"))
+
+
 def test_a_damaged_image_of_the_holdout_is_met_before_the_training(refuse, recipe):
     """The looks after each epoch see a part of the holdout; all of it is scored when the training is over."""
     from PIL import Image

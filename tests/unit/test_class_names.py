@@ -53,7 +53,7 @@ def test_folders_tell(tmp_path):
     for memory in (0, 1):
         images = sets(tmp_path, "image-folder", memory=memory)
         assert (images.class_names, images.test_class_names) == (NAMES, NAMES)
-        assert images.normalised_by == ((0.5,), (0.5,))
+        assert images.normalised_by() == ((0.5,), (0.5,))
         images.check_test()
     enlarged = sets(tmp_path, "image-folder", task="super-resolution")
     assert enlarged.class_names == []  # outputs are pixels
@@ -90,6 +90,12 @@ def test_shards_tell_where_a_list_of_names_lies_beside_them(tmp_path):
     assert sets(tmp_path, "image-shards").class_names == []
     (tmp_path / "classnames.txt").write_text("bee\ncat\n\n")
     assert sets(tmp_path, "image-shards", limit=2).class_names == NAMES
+    (tmp_path / "classnames.txt").write_text("bee\n\ncat\n")
+    with pytest.raises(UsageError, match=r"classnames\.txt has no name in line 2"):
+        assert sets(tmp_path, "image-shards").class_names
+    (tmp_path / "classnames.txt").write_text("bee\n")
+    with pytest.raises(UsageError, match="the train images have 2 classes, but 1 names: bee is the last"):
+        assert sets(tmp_path, "image-shards").class_names
     (tmp_path / "classnames.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UsageError, match=r"classnames\.txt cannot be read as class names"):
         assert sets(tmp_path, "image-shards").class_names
@@ -108,9 +114,9 @@ def test_data_sets_of_ones_own_tell_as_torchvision_s_do(tmp_path):
     own = "./data.py:Pairs"
     images = sets(tmp_path, own)
     assert images.class_names == NAMES
-    assert images.normalised_by == ((0.5,), (0.5,))
+    assert images.normalised_by() == ((0.5,), (0.5,))
     images.check_test()
-    assert sets(tmp_path, own, args={"kind": "float32"}).normalised_by is None
+    assert sets(tmp_path, own, args={"kind": "float32"}).normalised_by() is None
     assert sets(tmp_path, own, args={"names": 2}).class_names == []
     with pytest.raises(UsageError, match="is 'cat', and the names are the same in another order"):
         sets(tmp_path, own, args={"swapped": True}).check_test()

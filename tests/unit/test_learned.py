@@ -4,7 +4,16 @@ import unicodedata
 
 import pytest
 
-from autoslim_cli.files.learned import MOST_NAMES, difference_of_classes, kept_names, learned_from, shortened
+from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.facts import LearnedFrom
+from autoslim_cli.files.learned import (
+    MOST_NAMES,
+    difference_of_classes,
+    kept_names,
+    learned_from,
+    refuse_unsuited,
+    shortened,
+)
 from autoslim_cli.files.provenance import decisive_difference
 from autoslim_cli.recipe.schema import Recipe
 
@@ -79,3 +88,25 @@ def test_earlier_files_say_what_built_in_data_is_normalised_by():
 def test_nothing_said_is_nothing_known():
     assert learned_from({"learned_from": None}) is None
     assert learned_from({}) is None
+
+
+BUILT_IN = {"made_from": {"recipe": section([0.4], None)}}  # as earlier versions wrote it
+OWN_FLOATS = {"learned_from": {"class_names": ["a"]}, "made_from": {"recipe": section(None, None)}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "now", "said"),
+    [(BUILT_IN, LearnedFrom(mean=[0.4], std=[0.5]), None),
+     (BUILT_IN, LearnedFrom(mean=[0.5], std=[0.5]), "images of data.mean=[0.4], but it is [0.5] now"),
+     (BUILT_IN, LearnedFrom(), None),  # a data set of one's own gives what it gives
+     (OWN_FLOATS, LearnedFrom(class_names=["a"], mean=[0.4], std=[0.5]), None),
+     (OWN_FLOATS, LearnedFrom(class_names=["b"]), "class 0 was 'a', is 'b'"),
+     ({"learned_from": {"mean": [0.5], "std": [0.5]}}, LearnedFrom(mean=[0.5], std=[0.2]), "restore data.std")],
+)  # fmt: skip
+def test_images_that_a_network_does_not_know_are_refused(tmp_path, facts, now, said):
+    if said is None:
+        refuse_unsuited(tmp_path, facts, now)
+        return
+    with pytest.raises(ArtifactError) as refused:
+        refuse_unsuited(tmp_path, facts, now)
+    assert said in str(refused.value)
