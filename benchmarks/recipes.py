@@ -32,7 +32,17 @@ BUDGETS = {"digits": "7%", "cifar10-small": "50%,25%"}
 """Of each recipe that is shown; those of digits are what `make demo` runs."""
 SEEDS = {"digits": "0,1,2,3,4", "cifar10-small": "0,1,2"}
 FIRST = {
-    "cifar10-small": "--width 1 --from scratch --name start --resume retrain.epochs=20 retrain.patience=20".split(),
+    "cifar10-small": [
+        "--width",
+        "1",
+        "--from",
+        "scratch",
+        "--name",
+        "start",
+        "--resume",
+        "retrain.epochs=20",
+        "retrain.patience=20",
+    ],
 }
 """How the base network is trained that a supernet starts from: a patience that never ends keeps it off the holdout."""
 TITLES = {"base": "base network", "uniform": "one width", "searched": "searched"}
