@@ -11,6 +11,7 @@ from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
 from autoslim_cli.files.checkpoint import SUPERNET, read_facts
+from autoslim_cli.files.names import SUPERNET_FILE
 from autoslim_cli.files.provenance import decisive, difference, made_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
@@ -28,8 +29,6 @@ from autoslim_cli.slimming.trained_weights import weights_digest
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.opening import task_digest, task_of
 from autoslim_cli.training.task import Task
-
-SUPERNET_FILE = "supernet.safetensors"
 
 
 @dataclass(frozen=True)
