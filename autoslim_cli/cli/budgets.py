@@ -88,10 +88,11 @@ def budgets(project: "Project", texts: dict[str, str], table: Path | None) -> "l
     """Read the bounds; percentages are of the base network. A table that is named names what is found by it."""
     from dataclasses import replace
 
-    from autoslim_cli.cost.budget import MEASURES, option, parse_many
-    from autoslim_cli.files.atomic import file_name
+    from autoslim_cli.cost.budget import parse_many
+    from autoslim_cli.files.measures import MEASURES, option
+    from autoslim_cli.files.names import device_of
 
-    device = file_name(table.stem.removeprefix("latency-")) if table else ""
+    device = device_of(table) if table else ""
     base = project.costs(project.network.base)
     found = [replace(budget, device=device) for budget in parse_many(texts, base)]
     for bound in dict.fromkeys(bound for budget in found for bound in budget.bounds):

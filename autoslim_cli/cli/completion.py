@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-CONFIGS = ("arch-*.json",)
+from autoslim_cli.files import names
+
+CONFIGS = (names.CONFIGS,)
 CHECKPOINTS = ("*.safetensors",)
-TABLES = ("latency-*.json",)
+TABLES = (names.TABLES,)
 
 
 def recipes(incomplete: str) -> list[str]:

@@ -225,7 +225,7 @@ def compare(
 
 def _compared(row: dict[str, Any], networks: list[dict[str, Any]], measured: list[tuple[str, "Metric"]]) -> list[str]:
     """Write what a row of a comparison says of its network; costs also as a share of the base network's."""
-    from autoslim_cli.cost.budget import MEASURES
+    from autoslim_cli.files.measures import MEASURES
 
     base = next(other for other in networks if other["kind"] == "base" and other["model"] == row["model"])
 

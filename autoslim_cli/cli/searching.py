@@ -119,7 +119,7 @@ def run(
 
 def _found_row(row: dict[str, Any], extra: list[str], metric: "Metric") -> tuple[str, ...]:
     """Write what was found, with the costs that were bounded."""
-    from autoslim_cli.cost.budget import MEASURES
+    from autoslim_cli.files.measures import MEASURES
 
     flops, params, *scores = figures(row, metric)
     costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) for name in extra)

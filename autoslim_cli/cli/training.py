@@ -134,11 +134,12 @@ def retrain(
         )
     path = paths[0] if paths else None
     project = starting_from(open_recipe(recipe or recipe_of(path), values, verbose, trust=trust), start)
+    from autoslim_cli.files.names import started_name
     from autoslim_cli.stages.retrain import retrain as stage
-    from autoslim_cli.stages.start import label
 
     own_name, channels = _network(project, path, width, uniform_flops)
-    result = stage(project, name or own_name + label(project), channels, config=path, resume=resume, force=force)
+    called = name or started_name(own_name, project.recipe.retrain.start)
+    result = stage(project, called, channels, config=path, resume=resume, force=force)
     if as_json:
         print_json(result)
         return
@@ -185,21 +186,19 @@ def _network(
     """Return the name and the channels that retrain's arguments ask for."""
     from autoslim_cli.cost.budget import Budget, parse
     from autoslim_cli.cost.configs import read_channels
-    from autoslim_cli.files.channel_config import config_name
     from autoslim_cli.files.kinds import CHECKPOINTS, SUPERNET, what_is
-    from autoslim_cli.slimming.base_network import width_name
-    from autoslim_cli.stages.run import uniform_channels, uniform_name
+    from autoslim_cli.files.making import CONFIG, config_of_network
+    from autoslim_cli.files.names import config_name, uniform_name, width_name
+    from autoslim_cli.stages.run import uniform_channels
 
     if path is not None:
         if (kind := what_is(path)) in CHECKPOINTS:
-            name = path.stem.removeprefix("model-").removeprefix("subnet-")
-            config = path.with_name(f"arch-{name}.json")
             start = "supernet" if kind == SUPERNET else path
-            further = project.commands("retrain", config if config.is_file() else "CONFIG", "--from", start)
+            further = project.commands("retrain", config_of_network(path) or CONFIG, "--from", start)
             raise UsageError(f"{path}: {kind}; retrain takes a channel config, and weights by --from: `{further}`")
         return config_name(path), read_channels(path, project.network, project.costs, bounded=False)
     if width is not None:
         return width_name(width), project.network.space.at_width(width)
     assert uniform_flops is not None
     budget = Budget((parse("flops", uniform_flops, project.costs["flops"](project.network.base)),))
-    return uniform_name(budget), uniform_channels(project, budget)
+    return uniform_name(budget.label), uniform_channels(project, budget)

@@ -4,56 +4,21 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.measures import MEASURES, option, written
+from autoslim_cli.files.names import budget_label
 
 Cost = Mapping[str, float]
 """What channels cost, by measure."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """Something that may be bounded: its word, how people write it, and whether steps may save nothing of it."""
-
-    word: str
-    units: Mapping[str, float]
-    example: str
-    uneven: bool = False
-
-    def show(self, value: float) -> str:
-        """Write a value for people: 300.8M, 12.4ms, 3.81MB."""
-        for unit, size in sorted(self.units.items(), key=lambda pair: -pair[1]):
-            if value >= size and unit:
-                return f"{value / size:.4g}{unit}"
-        return f"{value:.4g}"
-
-
-_COUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-MEASURES = {
-    "flops": Measure("FLOPs", _COUNTS, "300M, 1.5G, 250K, 12345678"),
-    "params": Measure("parameters", _COUNTS, "2M, 250K, 12345678"),
-    "activation_memory": Measure(
-        "of live activations", {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}, "4MB, 512KB", uneven=True
-    ),
-    "latency": Measure("predicted latency", {"ms": 1.0, "us": 1e-3, "s": 1e3}, "12ms, 850us", uneven=True),
-}
-"""What may be bounded, in the order of file names; an option of the same name takes each. Latency is in ms."""
-
-_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*|%)", re.IGNORECASE)
-_LONGEST = 24
-"""Characters of a number: the largest cost of any network has fewer, and files are named after it."""
 _HALF_A_NUMBER = re.compile(r"[0-9]{1,3}")
 LEAST_SHARE = 1e-3
 """The share of the base network's cost below which a number of three digits in a list is taken for a slip."""
 
 LEAST_SAVING = 1e-3
 """What a step must save of an uneven measure, as a share of its bound, to count as saving at all."""
-
-
-def option(measure: str) -> str:
-    """Return the option that bounds a measure."""
-    return "--" + measure.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -86,8 +51,7 @@ class Budget:
     @property
     def label(self) -> str:
         """Return the text fit for a file name: 300M, params-2M, 300M-params-2M, latency-12ms-pixel."""
-        parts = [b.text if b.measure == "flops" else f"{option(b.measure)[2:]}-{b.text}" for b in self.bounds]
-        return "-".join([*parts, *([self.device] if self.device else [])]).replace("%", "pct")
+        return budget_label({bound.measure: bound.text for bound in self.bounds}, self.device)
 
     def holds(self, cost: Cost) -> bool:
         """Tell whether every bound holds."""
@@ -133,15 +97,14 @@ def parse(measure: str, text: str, base: float) -> Bound:
     Raises UsageError naming the option and the text.
     """
     kind = MEASURES[measure]
-    match = _NUMBER.fullmatch(text.strip())
-    units = {unit.lower(): unit for unit in ("%", *kind.units)}
-    if not match or len(match[1]) > _LONGEST or float(match[1]) == 0 or match[2].lower() not in units:
+    read = kind.read(text)
+    if read is None:
         raise UsageError(
             f"{option(measure)} {text!r} is not a budget: write {kind.example} or 50% (of the base network)"
         )
-    number, unit = Decimal(match[1]).normalize(), units[match[2].lower()]
+    number, unit = read
     limit = base * float(number) / 100 if unit == "%" else float(number) * kind.units[unit]
-    return Bound(measure, f"{number:f}{unit}", limit if measure == "latency" else int(limit))
+    return Bound(measure, written(number, unit), limit if measure == "latency" else int(limit))
 
 
 def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:

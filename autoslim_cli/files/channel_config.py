@@ -12,8 +12,9 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json, refuse_format
+from autoslim_cli.files.making import making_config
 from autoslim_cli.files.metric import TOP1, Metric
-from autoslim_cli.recipe.commands import making_config
+from autoslim_cli.files.names import config_name
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -109,11 +110,6 @@ def read_config(path: Path) -> ChannelConfig:
         return ChannelConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{path}: {explain(error, ChannelConfig)}") from None
-
-
-def config_name(path: Path) -> str:
-    """Return what the files that are made from a config are called after: `arch-300M.json` is `300M`."""
-    return path.stem.removeprefix("arch-")
 
 
 def by_name(configs: Iterable[Path]) -> dict[str, Path]:

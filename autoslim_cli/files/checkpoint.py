@@ -65,7 +65,7 @@ def read_any(path: Path, make: str = "") -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such checkpoint{_made(make, 'it')}") from None
+        raise ArtifactError(f"{path}: no such checkpoint{_made(make)}") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         if (kind := kinds.what_is(path)) is not None and kind not in kinds.CHECKPOINTS:
             advice = _OWN if kind == kinds.WEIGHTS else _made(make)
@@ -87,9 +87,9 @@ def read_any(path: Path, make: str = "") -> dict[str, Any]:
     return facts
 
 
-def _made(make: str, what: str = "one") -> str:
-    """Say which command makes a file, if there is one to say."""
-    return f"; `{make}` makes {what}" if make else ""
+def _made(make: str) -> str:
+    """Say which command makes such a file, if there is one to say."""
+    return f"; `{make}` makes one" if make else ""
 
 
 def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,13 +6,14 @@ from pathlib import Path
 _LONGEST = 2**24
 """Bytes of a header or a document that are looked at: no file that autoslim writes has more of either."""
 
+CONFIG = "a channel config"
 SUPERNET, NETWORK, FOREIGN = "a supernet", "a trained network", "safetensors that autoslim did not write"
 CHECKPOINTS = (SUPERNET, NETWORK, FOREIGN)
 WEIGHTS, DOCUMENT, TEXT = "weights, or what else torch.save wrote", "another JSON file", "a text file"
 
 _FORMATS = {
     "autoslim.recipe/": "a recipe's recipe.yaml",
-    "autoslim.channels/": "a channel config",
+    "autoslim.channels/": CONFIG,
     "autoslim.supernet/": SUPERNET,
     "autoslim.model/": NETWORK,
     "autoslim.latency/": "a latency table",

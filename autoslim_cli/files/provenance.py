@@ -12,6 +12,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import config_sha256
 from autoslim_cli.files.checkpoint import read_facts, versions
+from autoslim_cli.files.names import aside
 from autoslim_cli.recipe.schema import Recipe
 
 
@@ -116,7 +117,7 @@ def refuse_another_network(path: Path, facts: dict[str, Any], name: str, now: st
     if facts["made_from"].get("contents", {}).get("network") != now:
         raise ArtifactError(
             f"{path}: made with another network than {name} is now (its code or hyper-parameters have changed); "
-            f"restore it, or make the file again with `{make}`"
+            f"restore it, or make one of what it is now with `{make}`"
         )
 
 
@@ -131,12 +132,12 @@ def refuse_to_lose(state: Path) -> None:
 @contextmanager
 def keeping_the_old(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Keep what is there under another name where a file is made anew; one of the same bytes loses nothing."""
-    aside = set_aside(path) if path.exists() else None
+    kept = set_aside(path) if path.exists() else None
     yield
-    if aside and sha256(aside) == sha256(path):
-        aside.unlink()
-    elif aside:
-        say(f"{path}: the one that was there is kept as {aside.name}")
+    if kept and sha256(kept) == sha256(path):
+        kept.unlink()
+    elif kept:
+        say(f"{path}: the one that was there is kept as {kept.name}")
 
 
 def set_aside(path: Path) -> Path:
@@ -145,7 +146,7 @@ def set_aside(path: Path) -> Path:
     A symbolic link stays, and the file that it leads to gets the other name: what is written next goes there, too.
     """
     path, number = Path(os.path.realpath(path)), 1
-    while (aside := path.with_name(f"{path.stem}.old-{number}{path.suffix}")).exists():
+    while (kept := aside(path, number)).exists():
         number += 1
-    os.replace(path, aside)
-    return aside
+    os.replace(path, kept)
+    return kept

@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import write_json
 from autoslim_cli.files.document import read_settings
+from autoslim_cli.files.names import table_file
 from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -141,7 +142,7 @@ class LatencyTable(Settings):
 
 def table_name(device: Device) -> str:
     """Return the name of a device's table in a recipe's directory."""
-    return f"latency-{device.label}.json"
+    return table_file(device.label)
 
 
 def read_table(path: Path) -> LatencyTable:

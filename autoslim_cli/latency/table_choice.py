@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from autoslim_cli.errors import ArtifactError
+from autoslim_cli.files.names import TABLES
 from autoslim_cli.latency.local_device import is_local, local_device, place_of
 from autoslim_cli.latency.table import (
     Device,
@@ -43,7 +44,7 @@ def table_for_search(
 def _own_table(directory: Path, place: torch.device, commands: Commands) -> Path:
     """Return this machine's table: of as many threads as there are now, or the only one of eager PyTorch."""
     path = directory / table_name(local_device(place, "eager", "fp32", 1, True))
-    tables = {path: read_table(path).device for path in sorted(directory.glob("latency-*.json"))}
+    tables = {path: read_table(path).device for path in sorted(directory.glob(TABLES))}
     if path in tables:
         if not _is_default(tables[path], place):
             raise ArtifactError(

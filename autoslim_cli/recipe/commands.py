@@ -1,6 +1,5 @@
 """Write the commands that messages name: pasted into a shell, they work on the recipe in use."""
 
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,24 +39,3 @@ class Commands:
     def on_file(self, *words: str | Path) -> str:
         """Return a command on a file that lies in the recipe, and needs no other name for it."""
         return command(*words, *self.overrides)
-
-
-def making_config(path: Path) -> str:
-    """Return the command that writes a channel config, as far as its name tells, in the recipe that it lies in."""
-    flops = re.fullmatch(r"arch-([\d.]+)(pct|[KMG])\.json", path.name)
-    budget = f"{flops[1]}{flops[2].replace('pct', '%')}" if flops else "50%"
-    return Commands.of_file(path)("search", "--flops", budget)
-
-
-def making_network(path: Path) -> str:
-    """Return the command that writes a plain network, as far as its name tells, in the recipe that it lies in."""
-    commands, (kind, _, name) = Commands.of_file(path), path.stem.partition("-")
-    config = path.with_name(f"arch-{name}.json") if kind in ("arch", "model", "subnet") else Path("CONFIG")
-    named, _, of = name.partition("-")
-    if kind == "supernet":  # given for what is cut out of it
-        return commands("calibrate-bn", "--widths", "0.5,1")
-    if kind == "subnet":
-        return commands("calibrate-bn", *(("--widths", of) if named == "width" else ("--channels", config)))
-    if kind == "model" and named in ("width", "uniform"):
-        return commands("retrain", "--width" if named == "width" else "--uniform-flops", of.replace("pct", "%"))
-    return commands("retrain", config)

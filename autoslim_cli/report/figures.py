@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from autoslim_cli.cost.budget import short
 from autoslim_cli.files.atomic import write_bytes, write_json
 from autoslim_cli.files.metric import Metric
+from autoslim_cli.files.names import width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,12 +56,12 @@ def _spectrum(model: str, rows: list[dict[str, Any]], metric: Metric) -> "Figure
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes, score = figure.subplots(), metric.name
     ordered = sorted(rows, key=lambda row: row["flops"])
-    uniform = [(row["flops"], row) for row in ordered if row["name"].startswith("width-")]
+    uniform = [(row["flops"], row) for row in ordered if width_of(row["name"]) is not None]
     for key, label, style in ((score, "calibrated", "o-C0"), (f"uncalibrated_{score}", "uncalibrated", "x--C1")):
         points = [(flops, row[key]) for flops, row in uniform if key in row]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=f"uniform widths, {label}")
-    others = [(row["flops"], row[score]) for row in rows if not row["name"].startswith("width-")]
+    others = [(row["flops"], row[score]) for row in rows if width_of(row["name"]) is None]
     if others:
         axes.plot(*zip(*others, strict=True), "sC3", label="channel configs, calibrated")
     axes.xaxis.set_major_formatter(lambda value, _: short(value))

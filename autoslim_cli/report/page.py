@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from autoslim_cli.cost.budget import MEASURES
+from autoslim_cli.files.measures import MEASURES
 from autoslim_cli.files.metric import TOP1
 from autoslim_cli.report.charts import STYLE, alike, said_of, spread
 from autoslim_cli.report.facts import Artifact, Facts, Network

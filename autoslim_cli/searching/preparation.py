@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from autoslim_cli.cost.budget import MEASURES, Budget, option
+from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import BudgetError, UsageError
+from autoslim_cli.files.measures import MEASURES, option
 from autoslim_cli.machine import free_memory
 from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.searching.problem import Problem

@@ -1,7 +1,8 @@
 """Say where a search is, for people."""
 
-from autoslim_cli.cost.budget import MEASURES, Budget, short
+from autoslim_cli.cost.budget import Budget, short
 from autoslim_cli.cost.costs import Costs
+from autoslim_cli.files.measures import MEASURES
 from autoslim_cli.searching import Step
 from autoslim_cli.training.score import Score
 

@@ -12,6 +12,7 @@ from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.facts import LearnedFrom
 from autoslim_cli.files.learned import refuse_unsuited
+from autoslim_cli.files.names import width_name
 from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.digest import digest
@@ -180,8 +181,3 @@ def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe, a
                 f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
                 f"it was trained on; restore {key}, or train again with `{again}`"
             )
-
-
-def width_name(width: float) -> str:
-    """Name what belongs to a width."""
-    return f"width-{width:g}"

@@ -9,6 +9,7 @@ import torch
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
+from autoslim_cli.files.names import width_name
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
@@ -101,7 +102,7 @@ class SlimmableNetwork(torch.nn.Module):
         if (width is None) == (channels is None):
             raise UsageError("name either a width or channels")
         if self.supernet.switches:
-            name = f"width-{width:g}" if width is not None else ""
+            name = width_name(width) if width is not None else ""
             if name not in self.supernet.switches:
                 raise UsageError(
                     f"no switch {name or 'of these channels'}; there are {', '.join(self.supernet.switches)}"

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from autoslim_cli.cost.budget import MEASURES, Budget
+from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.configs import config_of
 from autoslim_cli.errors import AutoslimError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, Found, Holdout, LatencyFacts, read_config, write_config
+from autoslim_cli.files.measures import MEASURES
+from autoslim_cli.files.names import config_file
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.latency.measuring import time_found
 from autoslim_cli.latency.table import read_table
@@ -21,7 +23,7 @@ from autoslim_cli.training.distributed import Ranks
 
 def file_of(project: Project, budget: Budget) -> Path:
     """Return where the channels found for a budget are written."""
-    return project.directory / f"arch-{budget.label}.json"
+    return project.directory / config_file(budget.label)
 
 
 def write_answer(

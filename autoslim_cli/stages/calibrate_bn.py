@@ -12,12 +12,11 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import by_name, save_model
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.files.metric import Metric
+from autoslim_cli.files.names import SUPERNET_FILE, subnet_file, width_name
 from autoslim_cli.files.provenance import current_facts, decisive, keeping_the_old
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.network.table import Channels
-from autoslim_cli.slimming.base_network import width_name
 from autoslim_cli.stages.project import (
-    SUPERNET_FILE,
     Project,
     learned_from,
     load_supernet,
@@ -93,7 +92,7 @@ def calibrate_bn(
     kept = f"what was calibrated lies in {project.directory}"
     with saying_what_is_kept(say, kept), project.reporter.bar("calibrating", len(wanted)) as bar:
         for done, (name, channels) in enumerate(wanted.items()):
-            path = project.directory / f"subnet-{name}.safetensors"
+            path = project.directory / subnet_file(name)
             facts = _current(project, path, made_from, channels) if resume else None
             if resume:
                 ranks.agreed({path.name: facts or "missing or not current"}, "calibrated networks")
@@ -134,7 +133,7 @@ def extract(project: Project, width: float) -> dict[str, Any]:
     channels = network.switches[name]
     plain = load_supernet(project).extract(channels, name)
     score = evaluate(plain, project.images.holdout.evaluation(recipe.evaluate.batch), project.task)
-    path = project.directory / f"subnet-{name}.safetensors"
+    path = project.directory / subnet_file(name)
     made_from = origin(project, "data", "supernet", parents=[project.directory / SUPERNET_FILE])
     config = config_of(network, project.costs, channels, built=plain)
     with keeping_the_old(path, project.reporter.say):

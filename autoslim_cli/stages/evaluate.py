@@ -12,12 +12,14 @@ from autoslim_cli.files import checkpoint
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, read_config
 from autoslim_cli.files.learned import refuse_unsuited, shortened
+from autoslim_cli.files.making import making_network
+from autoslim_cli.files.names import width_of
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
 from autoslim_cli.network.rebuild import fresh, on_device
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.commands import Commands, making_network
+from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.calibrate_bn import switch_name
 from autoslim_cli.stages.project import Project, images_now, load_supernet
@@ -116,7 +118,7 @@ def _with_its_own(project: Project, path: Path) -> str:
 def _refuse_supernet(project: Project, path: Path, facts: dict[str, Any]) -> None:
     """Raise UsageError for a supernet, of which nothing says what to measure."""
     if facts["format"] == checkpoint.SUPERNET:
-        switches = [name.removeprefix("width-") for name in facts.get("switches", {})]
+        switches = [f"{width:g}" for name in facts.get("switches", {}) if (width := width_of(name))]
         cut = project.commands("calibrate-bn", "--widths", "0.5,1")
         which = (
             f"--width names the switch to measure: {', '.join(switches)}"

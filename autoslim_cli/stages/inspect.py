@@ -13,6 +13,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import ChannelConfig, config_in, describe, read_config
 from autoslim_cli.files.learned import learned_from
+from autoslim_cli.files.making import making_network
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
@@ -23,7 +24,6 @@ from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels, LayerTable, features
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.commands import making_network
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
 from autoslim_cli.slimming.constraints import constrained
 from autoslim_cli.slimming.space import Space

@@ -9,6 +9,7 @@ from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import by_name, chosen_by
+from autoslim_cli.files.names import joint_name, model_file, state_file
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.slimming.supernet import Supernet, largest
 from autoslim_cli.stages.project import Project, learned_from, origin
@@ -30,7 +31,7 @@ from autoslim_cli.training.sandwich import run_switches, sandwich_step
 from autoslim_cli.training.score import measured
 from autoslim_cli.training.trained import trained
 
-STATE_FILE = "joint.resume.pt"
+STATE_FILE = state_file("joint")
 
 
 def retrain_jointly(
@@ -49,7 +50,7 @@ def retrain_jointly(
     _refuse_settings(recipe.retrain)
     found = {name: read_channels(path, network, costs, bounded=False) for name, path in named.items()}
     switches = dict(sorted(found.items(), key=lambda item: costs["flops"](item[1]), reverse=True))
-    paths = {name: project.directory / f"model-{name}-joint.safetensors" for name in switches}
+    paths = {name: project.directory / model_file(joint_name(name)) for name in switches}
     chosen = {name: chosen_by(path) for name, path in named.items()}
     job = Job(
         section="retrain",

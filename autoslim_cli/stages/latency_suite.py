@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from autoslim_cli.errors import advice_on_memory
-from autoslim_cli.files.atomic import file_name
+from autoslim_cli.files.names import table_file
 from autoslim_cli.latency.correction import corrected
 from autoslim_cli.latency.grid import layer_shapes
 from autoslim_cli.latency.pieces import pieces
@@ -51,7 +51,7 @@ def import_suite(project: Project, directory: Path) -> Summary:
     space, found = project.network.space, pieces(project.network.reading)
     table = table_of_suite(directory, project.recipe.model, space)
     refuse_other_model(directory / MANIFEST, table, project.recipe.model, project.network.digest, project.commands)
-    path = project.directory / f"latency-{file_name(table.device.name)}.json"
+    path = project.directory / table_file(table.device.name)
     refuse_to_replace(path, table.device)
     table = corrected(table, found, space, str(path))
     write_table(path, table)

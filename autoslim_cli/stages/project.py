@@ -12,6 +12,7 @@ from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
 from autoslim_cli.files.checkpoint import SUPERNET, read_facts
 from autoslim_cli.files.facts import LearnedFrom
+from autoslim_cli.files.names import SUPERNET_FILE
 from autoslim_cli.files.provenance import decisive, difference, made_from
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
@@ -29,8 +30,6 @@ from autoslim_cli.slimming.trained_weights import weights_digest
 from autoslim_cli.training.distributed import Ranks, join_ranks
 from autoslim_cli.training.opening import task_digest, task_of
 from autoslim_cli.training.task import Task
-
-SUPERNET_FILE = "supernet.safetensors"
 
 
 @dataclass(frozen=True)

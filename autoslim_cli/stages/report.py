@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from autoslim_cli import __version__
-from autoslim_cli.cost.budget import MEASURES, parse
+from autoslim_cli.cost.budget import parse
 from autoslim_cli.cost.configs import check_cost
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError
 from autoslim_cli.files import checkpoint
@@ -18,12 +18,24 @@ from autoslim_cli.files.channel_config import (
     BY_HAND,
     ChannelConfig,
     config_in,
-    config_name,
     config_sha256,
     describe,
     read_config,
 )
+from autoslim_cli.files.measures import MEASURES
 from autoslim_cli.files.metric import Metric
+from autoslim_cli.files.names import (
+    CONFIGS,
+    SUPERNET_FILE,
+    TABLES,
+    config_name,
+    device_of,
+    is_aside,
+    metrics_file,
+    network_name,
+    trained_in,
+    width_of,
+)
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
@@ -34,8 +46,9 @@ from autoslim_cli.report.markup import svg_file
 from autoslim_cli.report.page import page
 from autoslim_cli.report.png import png
 from autoslim_cli.searching.log import LOG_FILE, read_log, read_steps
+from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.compare import kind_of, scores_of
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, with_activation_memory
+from autoslim_cli.stages.project import Project, with_activation_memory
 from autoslim_cli.training.metrics import read_metrics
 
 PAGE_FILE = "report.html"
@@ -94,8 +107,8 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
     found, others = list[Network](), list[Network]()
     supernet: dict[str, float] = {}
     artifacts = []
-    paths = (*sorted(directory.glob("arch-*.json")), *sorted(directory.glob("*.safetensors")))
-    for path in (path for path in paths if ".old-" not in path.name):  # what a command kept aside
+    paths = (*sorted(directory.glob(CONFIGS)), *sorted(directory.glob("*.safetensors")))
+    for path in (path for path in paths if not is_aside(path)):  # what a command kept
         try:
             artifacts.append(_artifact(path))
             config, facts = _opened(path)
@@ -123,7 +136,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         if kind == "retrained":
             by = _chosen_by(facts)
         else:
-            by = "one width" if channels in map(space.uniform, _widths(path)) else "searched"
+            by = "one width" if _at_one_width(path, channels, space) else "searched"
         trained = _training(facts) if kind == "retrained" else ""
         others.append(network(path.stem, kind, channels, scores=scores, channels_by=by, trained=trained))
     # 2. The search.
@@ -174,7 +187,7 @@ def _opened(path: Path) -> tuple[ChannelConfig | None, dict[str, Any]]:
 def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterator[tuple[str, Latency]]:
     """Yield what predicts latency, by `ms on DEVICE`. A table that is named must do; others that do not are noted."""
     network, commands = project.network, project.commands
-    for path in [named] if named else sorted(project.directory.glob("latency-*.json")):
+    for path in [named] if named else sorted(project.directory.glob(TABLES)):
         try:
             table = read_table(path)
             refuse_other_model(path, table, network.model, network.digest, commands)
@@ -185,7 +198,7 @@ def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterat
                 raise
             notes.append(str(error))
             continue
-        yield f"ms on {path.stem.removeprefix('latency-')}", latency
+        yield f"ms on {device_of(path)}", latency
 
 
 def _layer_ms(latency: Latency, channels: Channels) -> Iterator[tuple[str, float]]:
@@ -219,10 +232,10 @@ def _chosen_by(facts: Mapping[str, Any]) -> str:
     return names.get(facts.get("chosen_by") or "", "searched") if from_config else "one width"
 
 
-def _widths(path: Path) -> Iterator[float]:
-    """Yield the width that a sub-network's file is called after, if it is."""
-    with suppress(ValueError):
-        yield float(path.stem.removeprefix("subnet-width-"))
+def _at_one_width(path: Path, channels: Channels, space: Space) -> bool:
+    """Tell whether a sub-network is of the width that its file is called after, if it is."""
+    width = width_of(network_name(path))
+    return width is not None and channels == space.uniform(width)
 
 
 def _training(facts: dict[str, Any]) -> str:
@@ -246,7 +259,7 @@ def _search(directory: Path) -> str:
 
 def _curves(directory: Path) -> Iterator[tuple[str, list[tuple[float, float]]]]:
     """Yield the training losses of each training that left its metrics: of several networks, the first one's."""
-    for path in sorted(directory.glob("*.metrics.jsonl")):
+    for path in sorted(directory.glob(metrics_file("*"))):
         points = []
         for row in read_metrics(path):
             losses = row.get("loss")
@@ -254,7 +267,7 @@ def _curves(directory: Path) -> Iterator[tuple[str, list[tuple[float, float]]]]:
             if isinstance(loss, int | float) and abs(loss) < MOST and 0 <= row["step"] < MOST:
                 points.append((float(row["step"]), float(loss)))
         if len(points) > 1:
-            yield path.name.removesuffix(".metrics.jsonl"), points
+            yield trained_in(path), points
 
 
 def _can_be_drawn(step: dict[str, Any], metric: Metric) -> bool:

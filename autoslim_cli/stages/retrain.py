@@ -15,8 +15,8 @@ from autoslim_cli.data.batch import Tree, forward, mapped
 from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.atomic import file_name
 from autoslim_cli.files.channel_config import chosen_by
+from autoslim_cli.files.names import model_file, model_stem, state_file
 from autoslim_cli.recipe.schema import RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, learned_from, origin
@@ -53,8 +53,7 @@ def retrain(
     stopped training that is not continued, which is refused by UsageError else.
     Raises AutoslimError on a loss that is not finite.
     """
-    recipe, stem = project.recipe, f"model-{file_name(name)}"
-    path = project.directory / f"{stem}.safetensors"
+    recipe, path = project.recipe, project.directory / model_file(name)
 
     def build() -> Training:
         return _training(project, name, channels, path, {"chosen_by": chosen_by(config)} if config else {})
@@ -73,7 +72,7 @@ def retrain(
         ),
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
-        state=project.directory / f"{stem}.resume.pt",
+        state=project.directory / state_file(model_stem(name)),
         forced=force,
         track=recipe.track,
         read_last=read_last(project),

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from autoslim_cli.cost.budget import MEASURES, Budget
+from autoslim_cli.cost.budget import Budget
 from autoslim_cli.cost.closed_form import filled_evenly, widest_uniform
 from autoslim_cli.cost.configs import read_channels
 from autoslim_cli.errors import BudgetError, StaleLogError
-from autoslim_cli.files.channel_config import config_name
+from autoslim_cli.files.measures import MEASURES
+from autoslim_cli.files.names import config_name, started_name, uniform_name, width_name
 from autoslim_cli.network.table import Channels
 from autoslim_cli.report.figures import write_report
 from autoslim_cli.stages.calibrate_bn import calibrate_bn
@@ -15,10 +16,10 @@ from autoslim_cli.stages.project import Project
 from autoslim_cli.stages.report import report
 from autoslim_cli.stages.retrain import refuse_retraining, retrain
 from autoslim_cli.stages.search import SearchResult, refuse_search, search
-from autoslim_cli.stages.start import label, refuse_missing_channels
+from autoslim_cli.stages.start import refuse_missing_channels
 from autoslim_cli.stages.train_supernet import train_supernet
 
-BASE = "width-1"
+BASE = width_name(1)
 """What the base network is called once it is trained: as by `retrain --width 1`."""
 
 
@@ -40,7 +41,8 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
     found = _search(project, budgets)
 
     def retrained(name: str, channels: dict[str, int], config: Path | None = None) -> dict[str, Any]:
-        return retrain(project, name + label(project), channels, config=config, resume=True, force=force)
+        called = started_name(name, project.recipe.retrain.start)
+        return retrain(project, called, channels, config=config, resume=True, force=force)
 
     # 3. The base network, then for each budget: what the supernet gives without training, the searched and the uniform
     # network retrained.
@@ -56,7 +58,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
         rows.append(_row("searched", project, budget, searched, channels))
         rows[-1] |= {f"holdout_{score}_without_retraining": subnet[score]}
         uniform = uniform_channels(project, budget)
-        at_one_width = retrained(uniform_name(budget), uniform)
+        at_one_width = retrained(uniform_name(budget.label), uniform)
         rows.append(_row("uniform", project, budget, at_one_width, uniform))
     # 4. What was found, for people.
     page: str | None = None
@@ -76,11 +78,6 @@ def _row(network: str, project: Project, budget: Budget, trained: dict[str, Any]
     """Return what is said of a network that was trained for a budget."""
     used = budget.used(project.costs(channels))
     return {"network": network, "budget": str(budget), "used": used, **trained}
-
-
-def uniform_name(budget: Budget) -> str:
-    """Return what the uniform network of a budget is called."""
-    return f"uniform-{budget.label}"
 
 
 def uniform_channels(project: Project, budget: Budget) -> dict[str, int]:

@@ -12,6 +12,7 @@ from autoslim_cli.cost.budget import Budget, short
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.lock import locked
+from autoslim_cli.files.names import SUPERNET_FILE
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.progress import duration
@@ -23,7 +24,7 @@ from autoslim_cli.searching.preparation import check_reach, prepared, refuse_set
 from autoslim_cli.searching.scorer import Scorer
 from autoslim_cli.searching.telling import progress, said, told
 from autoslim_cli.stages.answers import file_of, write_answer
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, load_supernet, origin, say_how_it_was_trained
+from autoslim_cli.stages.project import Project, load_supernet, origin, say_how_it_was_trained
 from autoslim_cli.stages.retrain import refuse_retraining
 from autoslim_cli.stages.trial import conditions as trial_conditions
 from autoslim_cli.stages.trial import trial

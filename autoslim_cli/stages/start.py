@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.learned import difference_of_classes, learned_from, refuse_unsuited
+from autoslim_cli.files.names import SUPERNET_FILE
 from autoslim_cli.files.weights import load_weights
 from autoslim_cli.models.library_weights import DEFAULT, is_library_name, library_weights
 from autoslim_cli.models.zoo import build
@@ -21,7 +22,7 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, images_now, load_supernet
+from autoslim_cli.stages.project import Project, images_now, load_supernet
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
 TEACHER = "retrain.teacher"
@@ -176,12 +177,6 @@ def parents(project: Project) -> list[Path]:
         elif name not in words and not (key == "teacher" and _library_teacher(project)):
             found.append(_file(project, key, name))
     return list(dict.fromkeys(found))
-
-
-def label(project: Project) -> str:
-    """Return what sets the file of a network apart that does not start from scratch: `-from-supernet`."""
-    start = project.recipe.retrain.start
-    return "" if start == "scratch" else f"-from-{Path(start).stem.removeprefix('model-')}"
 
 
 def refuse_missing_channels(project: Project, channels: Channels) -> None:

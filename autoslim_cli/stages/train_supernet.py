@@ -14,12 +14,13 @@ from autoslim_cli.data.sets import Images
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.metric import Metric
+from autoslim_cli.files.names import SUPERNET_FILE, state_file
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.expected_images import warn_of_weights
-from autoslim_cli.stages.project import SUPERNET_FILE, Project, learned_from, origin
+from autoslim_cli.stages.project import Project, learned_from, origin
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
@@ -30,7 +31,7 @@ from autoslim_cli.training.score import Score
 from autoslim_cli.training.task import Task
 from autoslim_cli.training.trained import trained
 
-STATE_FILE = "supernet.resume.pt"
+STATE_FILE = state_file("supernet")
 GLANCE_IMAGES = 1024
 """Training images that calibrate each width that is scored: enough for a glance."""
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autoslim_cli.data.batch import Batch, Tree
+from autoslim_cli.files.names import metrics_file, trained_in
 from autoslim_cli.files.provenance import decisive
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training.passes import Pass
@@ -122,12 +123,12 @@ class Job:
     @property
     def name(self) -> str:
         """Return what is trained: `supernet`, `joint`, or `model-` and a name."""
-        return self.state.name.removesuffix(".resume.pt") if self.state else self.section
+        return trained_in(self.state) if self.state else self.section
 
     @property
     def metrics(self) -> Path | None:
         """Return the file that says how the training goes: `<name>.metrics.jsonl`."""
-        return self.state.with_name(f"{self.name}.metrics.jsonl") if self.state else None
+        return self.state.with_name(metrics_file(self.name)) if self.state else None
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -7,9 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
+import typer
 
+from autoslim_cli.cli.app import app
+from autoslim_cli.files import names
+from autoslim_cli.files.making import making_config, making_network
 from autoslim_cli.latency.table import Device
-from autoslim_cli.recipe.commands import Commands, command, making_config, making_network
+from autoslim_cli.recipe.commands import Commands, command
 
 
 def named(line):
@@ -34,27 +40,143 @@ def test_the_recipe_in_use_is_named_as_a_shell_takes_it():
     assert Commands(None)("units") == "autoslim units -r RECIPE"
 
 
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [
-        ("supernet.safetensors", ["calibrate-bn", "--widths", "0.5,1"]),
-        ("mine.safetensors", ["retrain", "CONFIG"]),
-        ("arch-40M.json", ["search", "--flops", "40M"]),
-        ("arch-30pct.json", ["search", "--flops", "30%"]),
-        ("arch-12ms.json", ["search", "--flops", "50%"]),
-        ("search.json", ["search", "--flops", "50%"]),
-        ("model-40M.safetensors", ["retrain", "{0}/arch-40M.json"]),
-        ("model-width-0.5.safetensors", ["retrain", "--width", "0.5"]),
-        ("model-uniform-30pct.safetensors", ["retrain", "--uniform-flops", "30%"]),
-        ("subnet-width-0.5.safetensors", ["calibrate-bn", "--widths", "0.5"]),
-        ("subnet-40M.safetensors", ["calibrate-bn", "--channels", "{0}/arch-40M.json"]),
-    ],
-)
-def test_what_makes_a_file_is_told_by_its_name(recipe, tmp_path, file, words):
-    making = making_config if file.endswith(".json") else making_network
-    made = shlex.split(making(recipe / file))[1:]
-    assert made == [*(word.format(recipe) for word in words), "-r", str(recipe)]
-    assert making(tmp_path / "nowhere" / file).endswith(" -r RECIPE")
+CONFIG = '{"format": "autoslim.channels/1"}'
+
+FROM_NAMES = {
+    "supernet.safetensors": "train-supernet",
+    "mine.safetensors": "retrain CONFIG",
+    "model-40M.old-1.safetensors": "retrain CONFIG",
+    "arch-40M.json": "search --flops 40M",
+    "arch-30pct.json": "search --flops 30%",
+    "arch-params-2M.json": "search --params 2M",
+    "arch-300M-params-50pct-activation-memory-4MB.json": "search --flops 300M --params 50% --activation-memory 4MB",
+    "arch-latency-12ms.json": "search --latency 12ms",
+    "arch-latency-12ms-a-phone.json": "search --latency 12ms --latency-table {0}/latency-a-phone.json",
+    "arch-12ms.json": "search --flops 50%",
+    "arch-mine.json": "search --flops 50%",
+    "search.json": "search --flops 50%",
+    "model-40M.safetensors": "retrain {0}/arch-40M.json",
+    "model-40M-from-supernet.safetensors": "retrain {0}/arch-40M.json --from supernet",
+    "model-40M-from-there.safetensors": "retrain {0}/arch-40M.json --from {0}/there.safetensors",
+    "model-40M-from-30M.safetensors": "retrain {0}/arch-40M.json --from {0}/model-30M.safetensors",
+    "model-40M-from-nowhere.safetensors": "retrain CONFIG --name 40M-from-nowhere",
+    "model-40M-from-scratch.safetensors": "retrain CONFIG --name 40M-from-scratch",
+    "model-40M-joint.safetensors": "retrain --joint {0}/arch-40M.json CONFIG",
+    "model-base.safetensors": "retrain CONFIG --name base",
+    "model-by-hand.safetensors": "retrain {0}/by-hand.json",
+    "model-by-hand-from-weights.safetensors": "retrain {0}/by-hand.json --from weights",
+    "model-as-published-from-supernet.safetensors": "retrain {0}/published/as-published.json --from supernet",
+    "model-width-0.5.safetensors": "retrain --width 0.5",
+    "model-width-0.5-from-weights.safetensors": "retrain --width 0.5 --from weights",
+    "model-uniform-30pct.safetensors": "retrain --uniform-flops 30%",
+    "model-uniform-60pct-from-weights.safetensors": "retrain --uniform-flops 60% --from weights",
+    "model-uniform-latency-12ms.safetensors": "run --latency 12ms",
+    "model-uniform-30pct-params-2M-from-supernet.safetensors": "run --flops 30% --params 2M --from supernet",
+    "model-uniform-params-2M-from-there.safetensors": "retrain CONFIG --name uniform-params-2M-from-there",
+    "subnet-width-0.5.safetensors": "calibrate-bn --widths 0.5",
+    "subnet-40M.safetensors": "calibrate-bn --channels {0}/arch-40M.json",
+    "subnet-by-hand.safetensors": "calibrate-bn --channels {0}/by-hand.json",
+    "subnet-mine.safetensors": "calibrate-bn --channels CONFIG",
+    "published/model-40M.safetensors": "retrain CONFIG",
+}
+
+
+@pytest.fixture
+def with_files(recipe):
+    """The tiny recipe with configs and weights that names may speak of."""
+    (recipe / "published").mkdir()
+    for name in ("by-hand", "published/as-published"):
+        (recipe / f"{name}.json").write_text(CONFIG)
+    for name in ("there", "model-30M"):
+        safetensors.torch.save_file({"x": torch.zeros(1)}, recipe / f"{name}.safetensors")
+    return recipe
+
+
+def making(path):
+    """The words of the command that makes a file."""
+    return shlex.split((making_config if path.suffix == ".json" else making_network)(path))[1:]
+
+
+@pytest.mark.parametrize("file", FROM_NAMES)
+def test_what_makes_a_file_is_told_by_its_name(with_files, tmp_path, file):
+    words = [word.format(with_files) for word in FROM_NAMES[file].split()]
+    assert making(with_files / file) == [*words, "-r", str(with_files)]
+    parses(words)
+    assert making(tmp_path / "nowhere" / file)[-2:] == ["-r", "RECIPE"]
+
+
+def parses(words):
+    """The command line takes these words, and a command has all of these options."""
+    group = typer.main.get_command(app)
+    name, *rest = words
+    with group.make_context("autoslim", [name, *rest]) as context:
+        _, inner, arguments = group.resolve_command(context, [name, *rest])
+        inner.make_context(name, arguments)
+
+
+def test_what_makes_a_file_depends_on_what_the_recipe_says(with_files):
+    text = (with_files / "recipe.yaml").read_text()
+
+    def recipe_with(old, new):
+        (with_files / "recipe.yaml").write_text(text.replace(old, new))
+
+    own, model = ["-r", str(with_files)], with_files / "model-width-0.5.safetensors"
+    for start in ("supernet", "there.safetensors"):
+        recipe_with("retrain: {", f"retrain: {{start: {start}, ")
+        assert making(model) == ["retrain", "--width", "0.5", "--from", "scratch", *own]
+        config = with_files / "arch-40M.json"
+        joint = ["retrain", "--joint", str(config), "CONFIG", "--from", "scratch", *own]
+        assert making(with_files / "model-40M-joint.safetensors") == joint
+        ran = ["run", "--params", "2M", "--from", "scratch", *own]
+        assert making(with_files / "model-uniform-params-2M.safetensors") == ran
+    (with_files / "there.safetensors").unlink()  # the recipe itself names what it starts from
+    assert making(with_files / "model-width-0.5-from-there.safetensors") == ["retrain", "--width", "0.5", *own]
+    recipe_with("min_width: 0.25", "min_width: 0.25, bn: switchable, widths: [0.5, 1]")
+    assert making(with_files / "subnet-width-1.safetensors") == ["extract", "--width", "1", *own]
+    assert making(with_files / "subnet-40M.safetensors") == ["extract", "--width", "0.5", *own]
+    (with_files / "recipe.yaml").write_text("nothing: at all")
+    assert making(model) == ["retrain", "--width", "0.5", *own]
+
+
+def test_a_supernet_is_cut_and_a_config_is_trained_where_a_network_is_expected(worked):
+    own, supernet, config = ["-r", str(worked)], worked / "supernet.safetensors", worked / "arch-60pct.json"
+    assert making(supernet) == ["calibrate-bn", "--widths", "0.5,1", *own]
+    assert shlex.split(making_network(config))[1:] == ["retrain", str(config), *own]
+    supernet.write_bytes(b"damaged")
+    assert making(supernet) == ["train-supernet", "--force", *own]
+
+
+@pytest.mark.slow
+def test_what_every_stage_writes_is_made_again_by_the_command_that_its_name_tells(autoslim, worked):
+    quick, own = ("retrain.epochs=1", "calibrate.images=64"), ("-r", worked)
+    bounds = ("--params", "60%", "--activation-memory", "70%")
+    configs = [worked / f"arch-{share}pct.json" for share in (60, 30)]
+    for words in (
+        ("run", "--flops", "60%", "--from", "supernet", "--train-base", *own),
+        ("run", *bounds, *own),
+        ("retrain", *configs, "--joint"),
+        ("retrain", configs[0], "--from", worked / "model-60pct.safetensors"),
+        ("retrain", configs[1], "--name", "mine"),
+        ("calibrate-bn", "--widths", "0.5", *own),
+    ):
+        autoslim(*words, *quick)
+    written = {*worked.glob("arch-*.json"), *worked.glob("*.safetensors")}
+    called = "60pct 60pct-from-supernet uniform-60pct-from-supernet width-1-from-supernet 60pct-from-60pct 60pct-joint "
+    called += "30pct-joint mine params-60pct-activation-memory-70pct uniform-params-60pct-activation-memory-70pct"
+    networks = {names.network_name(path) for path in written if path.match(names.MODELS)}
+    assert networks == set(called.split())
+    for path in sorted(written, key=lambda path: path.name == "supernet.safetensors"):
+        aside = path.rename(worked / "kept")
+        words = making(path)
+        if path.stem == "model-mine":
+            words[words.index("CONFIG")] = str(configs[1])
+        assert "CONFIG" not in words
+        before = {file.name for file in worked.iterdir()}
+        autoslim(*words, *quick)
+        assert path.is_file(), words
+        new = {file.name for file in worked.iterdir()} - before
+        assert {name for name in new if ".old-" not in name and name.endswith((".json", ".safetensors"))} == {path.name}
+        aside.replace(path)
 
 
 def test_a_missing_or_stale_supernet_names_what_trains_it(refuse, spaced):

@@ -17,6 +17,7 @@ from conftest import run_autoslim
 from autoslim_cli import progress
 from autoslim_cli.cli.device import share_in_reach
 from autoslim_cli.cli.options import open_recipe
+from autoslim_cli.files.making import making_config
 from autoslim_cli.latency import measuring, table_choice, timing
 from autoslim_cli.latency import suite as suite_files
 from autoslim_cli.latency.local_device import is_local, local_device
@@ -266,7 +267,10 @@ def test_lines_tell_how_far_it_is(worked, quick, autoslim, monkeypatch, tmp_path
 def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, autoslim_json, autoslim):
     (found,) = autoslim_json("search", "--latency", "55%", "--latency-table", synthetic, "-r", worked)["configs"]
     assert "measured_latency" not in found  # this is not that phone
-    config = json.loads((worked / "arch-latency-55pct-phone.json").read_text())
+    path = worked / "arch-latency-55pct-phone.json"
+    again = f"autoslim search --latency 55% --latency-table {synthetic} -r {worked}"
+    assert (Path(found["path"]), making_config(path)) == (path, again)
+    config = json.loads(path.read_text())
     assert config["cost"]["latency"]["device"].endswith("of a phone")
     # All latency is in one unit: it falls to the most channels that hold the budget, and no other loses any.
     space = {row["name"]: row for row in autoslim_json("units", "-r", worked)["units"]}

@@ -139,7 +139,7 @@ def test_a_uniform_budget_out_of_reach(refuse, recipe):
 
 def test_stages_before_their_parents(refuse, recipe):
     for command in (["search", "--flops", "50%"], ["calibrate-bn", "--widths", "0.5"]):
-        assert f"`autoslim train-supernet -r {recipe}` makes it" in refuse(4, *command, "-r", recipe)
+        assert f"`autoslim train-supernet -r {recipe}` makes one" in refuse(4, *command, "-r", recipe)
     assert files(recipe) == ["recipe.yaml"]
 
 

@@ -15,8 +15,9 @@ from scipy.optimize import lsq_linear
 from torch import fx
 
 from autoslim_cli.cost.activation_memory import ActivationMemory
-from autoslim_cli.cost.budget import MEASURES, Bound, Budget, parse
+from autoslim_cli.cost.budget import Bound, Budget, parse
 from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.files.measures import MEASURES
 from autoslim_cli.latency import timing
 from autoslim_cli.latency.building import build_piece
 from autoslim_cli.latency.correction import LEAST_FACTOR, MOST_TAKEN, _bounded, check, fit
