@@ -144,8 +144,9 @@ class BaseNetwork:
         Raises ArtifactError if it was made for another model, space or (`same_holdout`) holdout, or from another
         network, images or classes.
         """
-        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, commands("train-supernet"))
-        again = commands("train-supernet", "--force")
+        again = commands("train-supernet", "--force")  # a file that is there is not trained over without
+        make = again if path.exists() else commands("train-supernet")
+        tensors, facts = checkpoint.load(path, checkpoint.SUPERNET, make)
         described = {"model": self.architecture, "channels": self.full, "switches": self.switches}
         if why := difference({"switches": {}, **{k: facts[k] for k in described if k in facts}}, described):
             raise ArtifactError(

@@ -179,12 +179,16 @@ def test_what_every_stage_writes_is_made_again_by_the_command_that_its_name_tell
         aside.replace(path)
 
 
-def test_a_missing_or_stale_supernet_names_what_trains_it(refuse, spaced):
+def test_a_missing_damaged_or_stale_supernet_names_what_trains_it(refuse, spaced):
     wider = ("-r", spaced, "supernet.width=2")
     assert named(refuse(4, "search", "--flops", "50%", *wider)) == [
         *("train-supernet", "--force", "-r", str(spaced), "supernet.width=2")
     ]
-    (spaced / "supernet.safetensors").unlink()
+    supernet = spaced / "supernet.safetensors"
+    supernet.write_bytes(supernet.read_bytes()[:1000])
+    damaged = named(refuse(4, "search", "--flops", "50%", "-r", spaced))
+    assert damaged == ["train-supernet", "--force", "-r", str(spaced)]
+    supernet.unlink()
     assert named(refuse(4, "search", "--flops", "50%", *wider)) == [
         *("train-supernet", "-r", str(spaced), "supernet.width=2")
     ]
