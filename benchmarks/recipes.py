@@ -40,8 +40,8 @@ FIRST = {
         "--name",
         "start",
         "--resume",
-        "retrain.epochs=20",
-        "retrain.patience=20",
+        "retrain.epochs=24",
+        "retrain.patience=24",
     ],
 }
 """How the base network is trained that a supernet starts from: a patience that never ends keeps it off the holdout."""
