@@ -69,7 +69,9 @@ def weights_digest(model: ModelSettings, directory: Path) -> str:
     try:
         return sha256(directory / name)
     except OSError:
-        raise ArtifactError(f"{KEY}: no file {directory / name}") from None
+        raise ArtifactError(
+            f"{KEY}: no file {directory / name}; train it first, name weights that are there, or leave the key out"
+        ) from None
 
 
 def _is_output(row: LayerRow, table: LayerTable) -> bool:
