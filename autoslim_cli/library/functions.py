@@ -156,7 +156,7 @@ def train_supernet(
             optimizer=_made(optimizer),
             schedule=schedule,
         )
-        fit(Job("train", settings, seed), training, say, ONE, resume=False)
+        fit(Job(settings, seed), training, say, ONE, resume=False)
     steering = checked(SpaceSettings, space or {}, "space")
     facts = _facts(network, task, seed, train=settings, supernet=settings_of_supernet, space=steering)
     return SlimmableNetwork(wide_network, network, facts)
@@ -292,7 +292,7 @@ def retrain(
             optimizer=_made(optimizer),
             schedule=schedule,
         )
-        fit(Job("retrain", chosen, seed), training, say, ONE, resume=False)
+        fit(Job(chosen, seed), training, say, ONE, resume=False)
         end(plain)
     return plain.eval()
 

@@ -53,7 +53,6 @@ def retrain_jointly(
     paths = {name: project.directory / model_file(joint_name(name)) for name in switches}
     chosen = {name: chosen_by(path) for name, path in named.items()}
     job = Job(
-        section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
         made_from={

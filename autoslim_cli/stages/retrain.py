@@ -59,7 +59,6 @@ def retrain(
         return _training(project, name, channels, path, {"chosen_by": chosen_by(config)} if config else {})
 
     job = Job(
-        section="retrain",
         settings=recipe.retrain,
         seed=recipe.seed,
         made_from=origin(

@@ -52,7 +52,6 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
         raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `{project.commands('units')}` says why")
     path = project.directory / SUPERNET_FILE
     job = Job(
-        section="train",
         settings=recipe.train,
         seed=recipe.seed,
         made_from=origin(project, "data", "space", "supernet", "train", *_judging(project), also=["weights"]),

@@ -47,7 +47,7 @@ def trial(project: Project, channels: Channels) -> Score:
         part=project.network.reading.part,
     )
     ranks = project.ranks
-    fit(Job("retrain", settings, recipe.seed), training, project.reporter, ranks, resume=False)
+    fit(Job(settings, recipe.seed), training, project.reporter, ranks, resume=False)
     calibrate(network, calibration_batches(images, recipe.calibrate.images, recipe.calibrate.batch, ranks), ranks)
     batches = holdout.evaluation(recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
     return evaluate(network, batches, task, ranks).of_use("holdout", "retrain")

@@ -14,7 +14,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.blocks import Block
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.traced_part import answering
-from autoslim_cli.recipe.schema import RetrainSettings, TrainSettings
+from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training.job import Losses, Step
 from autoslim_cli.training.passes import Pass
 
@@ -35,8 +35,7 @@ def blocks_computed_anew(reading: Reading, settings: TrainSettings) -> list[Bloc
     try:
         return blocks_to_checkpoint(reading) if settings.activation_checkpointing else []
     except UsageError as error:
-        section = "retrain" if isinstance(settings, RetrainSettings) else "train"
-        raise UsageError(f"{section}.{error}") from None
+        raise UsageError(f"{settings.section}.{error}") from None
 
 
 def checkpointed(step: Step, blocks: Sequence[nn.Module]) -> Step:

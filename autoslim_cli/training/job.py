@@ -100,11 +100,10 @@ class Training:
 class Job:
     """A training's settings and files.
 
-    `section` is the recipe's section of `settings`; `channels` are those of the network in each file that it ends in;
-    `state` is what it can be continued from: without it nothing is written while it trains.
+    `channels` are those of the network in each file that it ends in; `state` is what it can be continued from: without
+    it nothing is written while it trains.
     """
 
-    section: str
     settings: TrainSettings
     seed: int
     made_from: dict[str, Any] = field(default_factory=dict)
@@ -119,6 +118,11 @@ class Job:
     """What else takes the metrics: names of `trackers.TRACKERS`."""
     read_last: Collection[str] = ()
     """The recipe's sections, and keys as `retrain.calibrate`, that are read after the last step alone."""
+
+    @property
+    def section(self) -> str:
+        """Return the recipe's section of the settings."""
+        return self.settings.section
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """Say how weights are trained, calibrated and scored."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,9 @@ from autoslim_cli.recipe.schema.bounds import AtMost, Batch, Count, Epochs, Frac
 
 class TrainSettings(Settings):
     """Say how weights are trained. Whatever the optimizer, weight decay spares what the authors spare."""
+
+    section: ClassVar[str] = "train"
+    """The recipe's section of these settings, by which messages name them."""
 
     epochs: Epochs = Field(description="Passes over the training images")
     batch: Batch = Field(default=256, description="Images of one optimizer step, of all processes together")
@@ -85,6 +88,8 @@ class RetrainSettings(TrainSettings):
     They train on all training images, the holdout's among them, unless its loss decides: with `keep: best` or
     `patience` they train without it.
     """
+
+    section: ClassVar[str] = "retrain"
 
     calibrate: Literal["auto", True, False] = Field(
         default="auto",
