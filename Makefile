@@ -50,7 +50,7 @@ docs-links: $(SETUP) ## ask every other site that the pages link to; needs a net
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder linkcheck docs build/links
 
 demo: $(SETUP) ## run the whole job on the embedded digits
-	$(BIN)/autoslim run --recipe digits --flops $(BUDGET) --train-base
+	$(BIN)/autoslim run --recipe digits --flops $(BUDGET) --retrain-base
 
 smoke: $(SETUP) ## run all stages on CIFAR-10 images
 	@if [ -f $(CIFAR10_UNPACK) ]; then bash $(CIFAR10_UNPACK) data; \

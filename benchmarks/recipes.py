@@ -3,10 +3,10 @@
     python benchmarks/recipes.py digits [--seeds 0,1] [--from supernet] [--summary] [key=value ...]
     python benchmarks/recipes.py cifar10-small data.name=image-folder data.path=../../../../data/cifar10-jpeg
 
-Each seed is `autoslim run --train-base` in a directory of its own, runs/recipes/NAME/seed-N: supernet, search, and the
-base, the searched and the uniform networks trained; what is there is not made again. Where the supernet starts from a
-trained base network, that is trained first (`FIRST`). Its rows, with the CPU time that
-it took, go to benchmarks/results/recipes/NAME.jsonl. `--summary` runs nothing. Settings and budgets were chosen on
+Each seed is `autoslim run` in a directory of its own, runs/recipes/NAME/seed-N: supernet, search, and the base, the
+searched and the uniform networks trained; what is there is not made again. Where the supernet does not start from a
+base network that is trained first, it is `run --retrain-base`. Rows, with the CPU time that a seed took, go to
+benchmarks/results/recipes/NAME.jsonl. `--summary` runs nothing. Settings and budgets were chosen on
 other seeds (digits: 100 and 101) and, of cifar10-small, on held training images. Settings other than the recipe's, as
 where images lie, stand in the rows.
 """
@@ -31,20 +31,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "recipes"
 BUDGETS = {"digits": "7%", "cifar10-small": "50%,25%"}
 """Of each recipe that is shown; those of digits are what `make demo` runs."""
 SEEDS = {"digits": "0,1,2,3,4", "cifar10-small": "0,1,2"}
-FIRST = {
-    "cifar10-small": [
-        "--width",
-        "1",
-        "--from",
-        "scratch",
-        "--name",
-        "start",
-        "--resume",
-        "retrain.epochs=24",
-        "retrain.patience=24",
-    ],
-}
-"""How the base network is trained that a supernet starts from: a patience that never ends keeps it off the holdout."""
 TITLES = {"base": "base network", "uniform": "one width", "searched": "searched"}
 KEPT = ("network", "budget", "used", "flops", "params", "loss", "top1", "channels")
 
@@ -58,19 +44,17 @@ def run(recipe: str, seed: int, start: str, overrides: list[str]) -> Row:
         catalogue.copy(recipe, directory)
     settings = ["-r", str(directory), f"seed={seed}", *overrides]
     before, spent = _children(), directory / "cpu-seconds.txt"
-    base = FIRST.get(recipe)
+    base = load_recipe(directory).base
     try:
-        trained = [_said("retrain", *base, *settings)] if base else []
-        said = _said("run", "--flops", BUDGETS[recipe], *["--train-base"] * (not base), *settings, "--from", start)
+        said = _said("run", "--flops", BUDGETS[recipe], *["--retrain-base"] * (not base), *settings, "--from", start)
     finally:  # a run that was stopped goes on later, and what it took counts
         earlier = float(spent.read_text()) if spent.exists() else 0.0
         spent.write_text(f"{earlier + _children() - before}\n")
-    networks = [{"network": "base", **row} for row in trained] + said["networks"][len(trained) :]
     return {
         "seed": seed,
         "start": start,
         **({"overrides": overrides} if overrides else {}),
-        "networks": [{key: row[key] for key in KEPT if key in row} for row in networks],
+        "networks": [{key: row[key] for key in KEPT if key in row} for row in said["networks"]],
         "evaluations": said["search"]["evaluations"],
         "cpu_seconds": round(float(spent.read_text()), 1),
         "threads": torch.get_num_threads(),

@@ -3,8 +3,9 @@
     python scripts/estimate.py [RECIPE ...] [--markdown]
 
 - Work: a training step is three forward passes (one forward, two backward) of every sub-network of the sandwich; random
-  ones count as the mean of 200. Search and retraining are for half of the base network's FLOPs, the search as `autoslim
-  search` forecasts it. Evaluation and decoding are not counted.
+  ones count as the mean of 200. A base network counts where the recipe trains it first. Search and retraining are for
+  half of the base network's FLOPs, the search as `autoslim search` forecasts it. Evaluation and decoding are not
+  counted.
 - One core: work divided by the rate of one core of this machine in training steps of the base network in fp32,
   measured in CPU time, so that other processes do not matter. At 1 T/s: the same work on a device that does
   10^12 multiply-adds a second of it. Too few where the training waits for images to be decoded.
@@ -114,6 +115,7 @@ def estimate(name: str) -> dict[str, Any]:
     base = flops(table, table.base)
     images = int(recipe.data.args.get("count") or TRAINING_IMAGES[name])
     # 1. The work of each stage.
+    first = PASSES * base * recipe.base.epochs * (images - recipe.data.holdout) if recipe.base else 0.0
     train = work_of_step(space, recipe, lambda channels: flops(table, channels))
     train *= recipe.train.epochs * (images - recipe.data.holdout)
     cost = {"flops": base, "params": params(table, table.base)}
@@ -134,7 +136,7 @@ def estimate(name: str) -> dict[str, Any]:
     if model.trace:
         shape = tuple(given_to(reading.module.eval(), model.trace, torch.zeros(2, *shape))[0].shape[1:])
     speed = rate(plain, shape, base)
-    stages = {"train": train, "search": search, "retrain": retrain}
+    stages = {"base": first, "train": train, "search": search, "retrain": retrain}
     return {
         "recipe": name,
         "multiply_adds": stages,
@@ -175,14 +177,24 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.markdown:
-        heads = ["recipe", "supernet", "search", "retraining", "one core", "at 1 T/s", "memory: supernet", "retraining"]
+        heads = [
+            "recipe",
+            "base",
+            "supernet",
+            "search",
+            "retraining",
+            "one core",
+            "at 1 T/s",
+            "memory: supernet",
+            "retraining",
+        ]
         print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for name in options.recipes:
         row = estimate(name)
         if not options.markdown:
             print(json.dumps(row), flush=True)
             continue
-        work = [amount(value) for value in row["multiply_adds"].values()]
+        work = [amount(value) if value else "" for value in row["multiply_adds"].values()]
         whole = sum(row["multiply_adds"].values())
         print(
             f"| `{name}` | {' | '.join(work)} | {hours(row['core_hours'])} | {hours(whole / 3.6e15)} | "

@@ -40,6 +40,9 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 """What a marker in docs/file-formats.md may name."""
 
+LIKE = {"retrain": "train", "base": "retrain"}
+"""Sections with all keys of another one."""
+
 KEYS_HEAD = """# Recipe keys
 
 Written by `python scripts/reference.py` from the schema that recipes are checked against; do not edit it by hand.
@@ -63,25 +66,27 @@ def recipe_keys() -> str:
 
 def sections(path: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
     """Yield the table of a section's own keys, then those of the sections in it."""
-    below = {name: definitions[field["$ref"].split("/")[-1]] for name, field in nested(schema)}
+    below = {name: definitions[reference.split("/")[-1]] for name, reference in nested(schema)}
     keys = {name: field for name, field in schema["properties"].items() if name not in below}
-    if path == "retrain":
-        train = definitions["TrainSettings"]["properties"]
-        keys = {name: field for name, field in keys.items() if field != train.get(name)}
+    like = LIKE.get(path)
+    if like:
+        others = definitions[f"{like.title()}Settings"]["properties"]
+        keys = {name: field for name, field in keys.items() if field != others.get(name)}
     title = f"`{path}`" if path else "At the top"
     about = cleaned(schema["description"]) if path else "What stands outside of all sections."
-    if path == "retrain":
-        about += "\n\nEvery key of `train`, with the same default, and:"
+    if like:
+        about += f"\n\nEvery key of `{like}`, with the same default, and:"
     yield f"## {title}\n\n{about}\n\n{table(keys, schema.get('required', ()), path)}"
     for name, section in below.items():
         yield from sections(f"{path}.{name}" if path else name, section, definitions)
 
 
-def nested(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the fields of a schema that are sections."""
+def nested(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a schema that are sections, with or without being asked for, and what defines each."""
     for name, field in schema["properties"].items():
-        if "$ref" in field:
-            yield name, field
+        for choice in (field, *field.get("anyOf", ())):
+            if "$ref" in choice:
+                yield name, choice["$ref"]
 
 
 def table(keys: Mapping[str, Any], required: list[str] | tuple[()], path: str) -> str:

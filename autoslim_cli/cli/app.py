@@ -136,7 +136,7 @@ def _options(
 
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "From a recipe to a network": (
-        training.train_supernet,
+        *(training.train_base, training.train_supernet),
         *(subnetworks.calibrate_bn, subnetworks.extract),
         searching.search,
         training.retrain,

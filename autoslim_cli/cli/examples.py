@@ -3,6 +3,7 @@
 EXAMPLES = {
     "": ("autoslim run --flops 50%", "autoslim search --help"),
     "recipes": ("autoslim recipes list", "autoslim recipes copy --help"),
+    "train-base": ("autoslim train-base -r cifar10-small",),
     "train-supernet": (
         "autoslim train-supernet -r cifar10",
         "autoslim train-supernet -r cifar10 train.epochs=50 --resume",

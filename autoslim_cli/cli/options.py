@@ -70,8 +70,8 @@ Force = Annotated[
     bool,
     typer.Option(
         "--force",
-        help="Train a supernet anew though a finished one is there, which is kept aside, or a stopped training, "
-        "which is given up.",
+        help="Train a supernet, or the base network that it starts from, anew though a finished one is there, which is "
+        "kept aside, or a stopped training, which is given up.",
     ),
 ]
 

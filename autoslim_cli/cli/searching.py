@@ -77,8 +77,8 @@ def run(
     activation_memory: Memory = None,
     latency_table: Table = None,
     start: From = None,
-    train_base: Annotated[
-        bool, typer.Option("--train-base", help="Train the base network by the same recipe, too: how much was lost?")
+    retrain_base: Annotated[
+        bool, typer.Option("--retrain-base", help="Retrain the base network, too: how much was lost?")
     ] = False,
     force: Force = False,
     recipe: Recipe = None,
@@ -96,20 +96,21 @@ def run(
     retraining = project.recipe.retrain
     if retraining.start not in ("scratch", "supernet", "weights"):
         raise UsageError(f"run trains several networks: they cannot all start from {retraining.start}")
-    result = stage(project, budgets(project, texts, latency_table), train_base=train_base, force=force)
+    result = stage(project, budgets(project, texts, latency_table), retrain_base=retrain_base, force=force)
     if as_json:
         print_json(result)
         return
-    metric = project.task.metric
+    metric, base = project.task.metric, project.recipe.base
+    of_base = f"; the base network {base.epochs} from {base.start}" if base and not retrain_base else ""
     print_table(
         ["network", "budget", "used", "FLOPs", "params", "test loss", f"test {metric.title}", "file"],
         (_run_row(row, metric) for row in result["networks"]),
-        title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}",
+        title=f"{project.recipe.model.name}, {retraining.epochs} epochs from {retraining.start}{of_base}",
         goes=["params", "test loss", "file", "used", "budget"],
         names=["file"],
     )
-    if not train_base:
-        project.reporter.say("how much was lost? `--train-base` trains the base network by the same recipe, too")
+    if not retrain_base and not base:
+        project.reporter.say("how much was lost? `--retrain-base` trains the base network by the same recipe, too")
     for name in ("report", "page"):
         if result[name]:
             print(f"{name}: {result[name]}")

@@ -29,6 +29,27 @@ if TYPE_CHECKING:
     from autoslim_cli.stages.project import Project
 
 
+def train_base(
+    overrides: Overrides = None,
+    recipe: Recipe = None,
+    trust: Trust = False,
+    resume: Resume = False,
+    force: Force = False,
+    as_json: Json = False,
+    verbose: Verbose = None,
+) -> None:
+    """Train the base network as the recipe's section base says, for the supernet to start from; run does it first."""
+    project = open_recipe(recipe, overrides, verbose, trust=trust)
+    from autoslim_cli.stages.train_base import train_base as stage
+
+    result = stage(project, resume=resume, force=force)
+    if as_json:
+        print_json(result)
+        return
+    print_test([result], project.task.metric)
+    say_next(project.reporter, project.commands("train-supernet"), then="all widths of it in one network")
+
+
 def train_supernet(
     overrides: Overrides = None,
     recipe: Recipe = None,

@@ -82,3 +82,27 @@ def refuse_unsuited(path: Path, facts: Mapping[str, Any], now: LearnedFrom) -> N
             f"{path}: learned other classes than those of these images ({why}): its outputs would be counted as other "
             f"classes; give the images the names and the order that it learned (`{command('info', path)}` shows them)"
         )
+
+
+def refuse_other_images(
+    path: Path, facts: Mapping[str, Any], recipe: Recipe, images: str, again: str, *, same_holdout: bool = True
+) -> None:
+    """Raise ArtifactError if a recipe's holdout would hold images that a checkpoint of it was trained on.
+
+    `images` is the digest of the training images as they are, and `again` the command that trains it anew. Where
+    nothing is scored on the holdout (not `same_holdout`), it is enough that the images are the same.
+    """
+    then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
+    keys = [("seed", then["seed"], now["seed"])]
+    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
+    for key, before, after in keys if same_holdout else ():
+        if before != after:
+            raise ArtifactError(
+                f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
+                f"it was trained on; restore {key}, or train again with `{again}`"
+            )
+    if facts["made_from"]["contents"]["images"] != images:
+        raise ArtifactError(
+            f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "
+            f"would hold images that it was trained on; restore them, or train again with `{again}`"
+        )

@@ -11,7 +11,7 @@ from autoslim_cli.files.atomic import file_name
 from autoslim_cli.files.measures import option
 from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.loading import load_recipe
-from autoslim_cli.recipe.schema import Recipe
+from autoslim_cli.recipe.schema import BASE_FILE, Recipe
 
 CONFIG = "CONFIG"
 """What stands for a channel config that no name tells."""
@@ -42,6 +42,8 @@ def making_network(path: Path) -> str:
         return place.commands("train-supernet", *(["--force"] if path.exists() else []))
     if path.name == names.subnet_file(name):
         return place.commands(*place.cutting(name if place.makes(path) else ""))
+    if path.name == BASE_FILE and place.recipe and place.recipe.base and place.makes(path):
+        return place.commands("train-base", *(["--force"] if path.exists() else []))
     if name and path.name == names.model_file(name) and place.makes(path):
         return place.commands(*place.retraining(name))
     return place.commands("retrain", CONFIG)

@@ -39,7 +39,9 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     elif first["type"] == "missing":
         text = f"{key} is missing"
     else:
-        text = f"{key}: {first['msg'].removeprefix('Value error, ')}, not {_shortened(first['input'])}"
+        text = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:  # of a whole recipe no value is shown
+            text = f"{key}: {text}, not {_shortened(first['input'])}"
     return text + (f" (and {len(others)} more)" if others else "")
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.facts import LearnedFrom
-from autoslim_cli.files.learned import refuse_unsuited
+from autoslim_cli.files.learned import refuse_other_images, refuse_unsuited
 from autoslim_cli.files.names import width_name
 from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.models.zoo import build
@@ -26,7 +26,7 @@ from autoslim_cli.seeds import seed_from
 from autoslim_cli.slimming.constraints import constrained, space_of
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet, largest
-from autoslim_cli.slimming.trained_weights import changed_by_widening, load_trained, sort_channels, widened
+from autoslim_cli.slimming.trained_weights import KEY, changed_by_widening, load_trained, sort_channels, widened
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,16 @@ class BaseNetwork:
         """Return the supernet, newly initialised by the recipe's seed, on the device."""
         return Supernet(self.fresh(self.full), self.reading, self.full, self.switches)
 
-    def trained(self, channels: Channels, directory: Path, say: Callable[[str], None], *, sort: bool) -> nn.Module:
+    def trained(
+        self, channels: Channels, directory: Path, say: Callable[[str], None], *, sort: bool, key: str = KEY
+    ) -> nn.Module:
         """Return the network at `channels`, the first of which are those of `model.weights`, on the device.
 
-        `sort`: the most important come first. `say` is told what it starts from. Raises UsageError or ArtifactError if
+        `sort`: the most important come first. `say` is told what it starts from; `key` is the recipe's that names the
+        weights. Raises UsageError or ArtifactError if
         the weights are not there or of another network.
         """
-        trained, done = load_trained(self.reading, self.model, directory)
+        trained, done = load_trained(self.reading, self.model, directory, key=key)
         say("; ".join([f"starting from {self.model.weights}", *done]))
         return self.holding(trained, channels, say, sort=sort)
 
@@ -154,31 +157,9 @@ class BaseNetwork:
                 f"restore the recipe, or train again with `{again}`"
             )
         refuse_unsuited(path, facts, learned or LearnedFrom())
-        if same_holdout:
-            _refuse_another_holdout(path, facts, recipe, again)
         refuse_another_network(path, facts, self.model.name, self.digest, again)
-        if facts["made_from"]["contents"]["images"] != images:
-            raise ArtifactError(
-                f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "
-                f"would hold images that it was trained on; restore them, or train again with `{again}`"
-            )
+        refuse_other_images(path, facts, recipe, images, again, same_holdout=same_holdout)
         supernet = self.fresh_supernet()
         checkpoint.fill(supernet.kept, tensors, path)
         supernet.activate(supernet.full)
         return supernet
-
-
-def _refuse_another_holdout(path: Path, facts: dict[str, Any], recipe: Recipe, again: str) -> None:
-    """Raise ArtifactError if the recipe's holdout would hold images that a supernet was trained on.
-
-    `again` is the command that trains it anew.
-    """
-    then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
-    keys = [("seed", then["seed"], now["seed"])]
-    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
-    for key, before, after in keys:
-        if before != after:
-            raise ArtifactError(
-                f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
-                f"it was trained on; restore {key}, or train again with `{again}`"
-            )

@@ -23,9 +23,11 @@ KEY = "model.weights"
 
 
 def load_trained(
-    reading: Reading, model: ModelSettings, directory: Path, *, whole: bool = False
+    reading: Reading, model: ModelSettings, directory: Path, *, whole: bool = False, key: str = KEY
 ) -> tuple[nn.Module, list[str]]:
     """Return a copy of the network with the weights that `model.weights` names, and what was done, for a person.
+
+    Messages name them by `key` of the recipe.
 
     Only a classifier of another number of classes stays as initialised, and so does what is of another shape around a
     part that is slimmed, as a detector's heads; not if it is to be `whole`. Raises UsageError for an unknown name,
@@ -35,9 +37,9 @@ def load_trained(
     trained = copy.deepcopy(reading.module)
     wanted = {name: t for name, t in trained.state_dict().items() if not name.endswith("num_batches_tracked")}
     if is_library_name(model.weights, directory):
-        given = Weights(dict(library_weights(model, model.weights, KEY).load(KEY)))
+        given = Weights(dict(library_weights(model, model.weights, key).load(key)))
     else:
-        given = load_weights(directory / model.weights, KEY, wanted)
+        given = load_weights(directory / model.weights, key, wanted)
     heads = tuple(f"{row.name}." for row in reading.table.rows if _is_output(row, reading.table))
     left = []
     with torch.no_grad():
@@ -49,28 +51,28 @@ def load_trained(
                     left.append(name)
                     continue
                 there = "missing" if found is None else list(found.shape)
-                raise ArtifactError(f"{KEY}: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
+                raise ArtifactError(f"{key}: {model.weights}: {name} is {there}, and {list(tensor.shape)} here")
             if why := checkpoint.broken(name, found, tensor):
-                raise ArtifactError(f"{KEY}: {model.weights}: {why}")
+                raise ArtifactError(f"{key}: {model.weights}: {why}")
             tensor.copy_(found)
     unknown = [name for name in given.tensors if name not in trained.state_dict()]
     done = [*given.done, *([f"as initialised: {', '.join(left)}"] if left else [])]
     return trained, [*done, *([f"not of this network: {listed(unknown, SHOWN)}"] if unknown else [])]
 
 
-def weights_digest(model: ModelSettings, directory: Path) -> str:
+def weights_digest(model: ModelSettings, directory: Path, key: str = KEY) -> str:
     """Return what `model.weights` stands for: the `sha256:...` of a file, or the address of a library's weights.
 
     Raises UsageError for an unknown name, ArtifactError for a file that is missing.
     """
     name = str(model.weights)
     if is_library_name(name, directory):
-        return library_weights(model, name, KEY).address
+        return library_weights(model, name, key).address
     try:
         return sha256(directory / name)
     except OSError:
         raise ArtifactError(
-            f"{KEY}: no file {directory / name}; train it first, name weights that are there, or leave the key out"
+            f"{key}: no file {directory / name}; train it first, name weights that are there, or leave the key out"
         ) from None
 
 

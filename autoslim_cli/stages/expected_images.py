@@ -2,14 +2,14 @@
 
 from autoslim_cli.models.library_weights import is_library_name, library_weights
 from autoslim_cli.recipe.schema import ModelSettings, normalisation
-from autoslim_cli.stages.project import Project
+from autoslim_cli.stages.project import Project, weights_key
 
 
 def warn_of_weights(project: Project) -> None:
-    """Warn, where `model.weights` names weights of a library, if they expect images that are normalised otherwise."""
+    """Warn, where weights to start from are a library's, if they expect images that are normalised otherwise."""
     model = project.recipe.model
     if model.weights and is_library_name(model.weights, project.directory):
-        warn_of_normalisation(project, model, model.weights, "model.weights")
+        warn_of_normalisation(project, model, model.weights, weights_key(project))
 
 
 def warn_of_normalisation(project: Project, model: ModelSettings, name: str, key: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from autoslim_cli.cost.activation_memory import ActivationMemory
 from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.image_sets import ImageSets
+from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.checkpoint import SUPERNET, read_facts
 from autoslim_cli.files.facts import LearnedFrom
 from autoslim_cli.files.names import SUPERNET_FILE
@@ -23,7 +24,7 @@ from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter
 from autoslim_cli.recipe.commands import Commands
-from autoslim_cli.recipe.schema import DOWNLOADED, Recipe
+from autoslim_cli.recipe.schema import BASE_FILE, DOWNLOADED, Recipe, RetrainSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import weights_digest
@@ -138,8 +139,22 @@ def origin(
     if "test images" in also:
         contents["test images"] = project.images.test.source.digest
     if "weights" in also and project.recipe.model.weights:
-        contents["weights"] = weights_digest(project.recipe.model, project.directory)
+        contents["weights"] = _weights_digest(project)
     return made_from(project.recipe, *sections, contents=contents, directory=project.directory, parents=parents)
+
+
+def _weights_digest(project: Project) -> str:
+    """Return what the weights to start from are; raise ArtifactError if they are missing, and say what makes them."""
+    path = project.directory / str(project.recipe.model.weights)
+    if path.name == BASE_FILE and project.recipe.base and not path.is_file():
+        raise ArtifactError(f"{path} is missing; train the base network first: `{project.commands('train-base')}`")
+    return weights_digest(project.recipe.model, project.directory, weights_key(project))
+
+
+def weights_key(project: Project) -> str:
+    """Return the recipe's key that names the weights to start from, as messages name it."""
+    section = project.recipe.retrain.section
+    return "model.weights" if section == RetrainSettings.section else f"{section}.start"
 
 
 def with_activation_memory(project: Project) -> Project:

@@ -240,9 +240,10 @@ def _at_one_width(path: Path, channels: Channels, space: Space) -> bool:
 
 def _training(facts: dict[str, Any]) -> str:
     """Say how a network was trained."""
-    retrain = facts.get("made_from", {}).get("recipe", {}).get("retrain", {})
-    start = retrain.get("start", "scratch")
-    return f"{retrain['epochs']} epochs from {start}" if "epochs" in retrain else ""
+    recipe = facts.get("made_from", {}).get("recipe", {})
+    settings = recipe.get("base") or recipe.get("retrain", {})
+    start = settings.get("start", "scratch")
+    return f"{settings['epochs']} epochs from {start}" if "epochs" in settings else ""
 
 
 def _search(directory: Path) -> str:

@@ -17,7 +17,7 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import chosen_by
 from autoslim_cli.files.names import model_file, model_stem, state_file
-from autoslim_cli.recipe.schema import RetrainSettings
+from autoslim_cli.recipe.schema import BASE_FILE, RetrainSettings
 from autoslim_cli.stages import start
 from autoslim_cli.stages.project import Project, learned_from, origin
 from autoslim_cli.training.checkpointing import blocks_computed_anew, with_memory
@@ -35,6 +35,9 @@ from autoslim_cli.training.score import Score, measured
 from autoslim_cli.training.task import Task
 from autoslim_cli.training.trained import trained
 
+BASE = "base"
+"""The name of the network that the recipe's section `base` trains."""
+
 
 def retrain(
     project: Project,
@@ -44,16 +47,20 @@ def retrain(
     config: Path | None = None,
     resume: bool = False,
     force: bool = False,
+    replaces: bool = True,
 ) -> dict[str, Any]:
     """Train the network at `channels` and write `model-<name>.safetensors`; return its figures on the test set.
 
     `config` is the file that the channels come from, if they come from one. It starts from what `retrain.start` names,
     and learns from the labels and from `retrain.teacher`, if there is one.
     `resume` continues a stopped training, and keeps a model that is already there and current; `force` gives up a
-    stopped training that is not continued, which is refused by UsageError else.
+    stopped training that is not continued, which is refused by UsageError else. `replaces`: a network that is there
+    and not current is trained anew, and kept aside; else that is refused.
     Raises AutoslimError on a loss that is not finite.
     """
     recipe, path = project.recipe, project.directory / model_file(name)
+    if path.name == BASE_FILE and recipe.base and recipe.retrain.section != recipe.base.section:
+        raise UsageError(f"{path} is what the supernet starts from, and train-base makes it: give another --name")
 
     def build() -> Training:
         return _training(project, name, channels, path, {"chosen_by": chosen_by(config)} if config else {})
@@ -72,6 +79,7 @@ def retrain(
         format=checkpoint.MODEL,
         channels={path: project.network.space.spelled_out(channels)},
         state=project.directory / state_file(model_stem(name)),
+        replaces=replaces,
         forced=force,
         track=recipe.track,
         read_last=read_last(project),
@@ -95,7 +103,8 @@ def refuse_retraining(project: Project) -> None:
 
 def sections(project: Project) -> tuple[str, ...]:
     """Return the recipe's sections that retraining depends on, whatever it starts from."""
-    return ("data", "retrain", "calibrate") if _ends_in_calibration(project) else ("data", "retrain")
+    section = project.recipe.retrain.section
+    return ("data", section, "calibrate") if _ends_in_calibration(project) else ("data", section)
 
 
 def read_last(project: Project) -> tuple[str, ...]:
@@ -106,7 +115,8 @@ def read_last(project: Project) -> tuple[str, ...]:
     """
     if project.recipe.retrain.validates:
         return ()
-    return ("retrain.calibrate",) if "calibrate" in start.keys(project) else ("retrain.calibrate", "calibrate")
+    last = f"{project.recipe.retrain.section}.calibrate"
+    return (last,) if "calibrate" in start.keys(project) else (last, "calibrate")
 
 
 def end_training(project: Project, network: nn.Module) -> None:
@@ -117,8 +127,8 @@ def end_training(project: Project, network: nn.Module) -> None:
 
 
 def training_images(project: Project) -> Images:
-    """Return what a found network trains on: all training images, unless the holdout decides how it ends."""
-    return project.images.training if project.recipe.retrain.validates else project.images.all_training
+    """Return what a network trains on: all training images, unless the holdout is spared."""
+    return project.images.training if project.recipe.retrain.spares_holdout else project.images.all_training
 
 
 def glance(project: Project, networks: Iterable[nn.Module], task: Task) -> Glance:
@@ -152,7 +162,7 @@ def on_test_images(project: Project, network: nn.Module, task: Task) -> Score:
     """Score a network that was retrained on the test images. Raises AutoslimError if no working network scores so."""
     ranks = project.ranks
     batches = project.images.test.evaluation(project.recipe.evaluate.batch, rank=ranks.rank, size=ranks.size)
-    return evaluate(network, batches, task, ranks).of_use("test images", "retrain")
+    return evaluate(network, batches, task, ranks).of_use("test images", project.recipe.retrain.section)
 
 
 def looks(project: Project) -> dict[str, int]:
@@ -215,10 +225,13 @@ def _refuse_lessons(task: Task, settings: RetrainSettings, *, taught: bool) -> N
     """Raise UsageError for a temperature or a teacher that means nothing in a task."""
     if settings.temperature != 1 and not task.gives_logits:
         raise UsageError(
-            f"retrain.temperature: {settings.temperature:g} softens logits, and {task.name} has none; leave it at 1"
+            f"{settings.section}.temperature: {settings.temperature:g} softens logits, and {task.name} has none; "
+            "leave it at 1"
         )
     if taught and not task.teaches:
-        raise UsageError(f"retrain.teacher: in {task.name} networks learn from the targets alone; leave it at none")
+        raise UsageError(
+            f"{settings.section}.teacher: in {task.name} networks learn from the targets alone; leave it at none"
+        )
 
 
 def _training(project: Project, name: str, channels: dict[str, int], path: Path, also: dict[str, str]) -> Training:
@@ -232,7 +245,8 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
     words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
     words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"
-    project.reporter.say(f"retraining {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")
+    verb = "training" if recipe.retrain.section == BASE else "retraining"
+    project.reporter.say(f"{verb} {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")
 
     step = learning(network, task, recipe.retrain, taught_by)
     step, needs = with_memory(step, network, project.network.reading, recipe.retrain)

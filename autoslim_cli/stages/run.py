@@ -17,25 +17,27 @@ from autoslim_cli.stages.report import report
 from autoslim_cli.stages.retrain import refuse_retraining, retrain
 from autoslim_cli.stages.search import SearchResult, refuse_search, search
 from autoslim_cli.stages.start import refuse_missing_channels
+from autoslim_cli.stages.train_base import as_base, train_base
 from autoslim_cli.stages.train_supernet import train_supernet
 
-BASE = width_name(1)
-"""What the base network is called once it is trained: as by `retrain --width 1`."""
 
-
-def run(project: Project, budgets: list[Budget], *, train_base: bool = False, force: bool = False) -> dict[str, Any]:
+def run(project: Project, budgets: list[Budget], *, retrain_base: bool = False, force: bool = False) -> dict[str, Any]:
     """Train the supernet, search, calibrate, retrain the searched and the uniform networks, and report.
 
-    `train_base`: train the base network by the same recipe, too, which says how much was lost; else its cost is given.
-    `force`: train a supernet anew though another one is there, and give up trainings that were stopped with other
-    settings.
+    Where the recipe says how, the base network is trained first, and the supernet starts from it. `retrain_base`: train
+    the base network as what is found, which says how much was lost; without either its cost is given.
+    `force`: train a base network and a supernet anew though others are there, and give up trainings that were stopped
+    with other settings.
     """
-    # 1. The supernet, once it is clear that nothing later is missing or refused.
+    # 1. The base network and the supernet, once it is clear that nothing later is missing or refused.
     refuse_search(project, budgets)
     refuse_retraining(project)
-    if train_base:
+    if project.recipe.base:
+        refuse_retraining(as_base(project))
+    if retrain_base:
         refuse_missing_channels(project, project.network.base)
     project.images.check_test()
+    started_from = train_base(project, resume=True, force=force) if project.recipe.base else None
     train_supernet(project, resume=True, force=force)
     # 2. The search.
     found = _search(project, budgets)
@@ -47,7 +49,7 @@ def run(project: Project, budgets: list[Budget], *, train_base: bool = False, fo
     # 3. The base network, then for each budget: what the supernet gives without training, the searched and the uniform
     # network retrained.
     base = project.network.base
-    trained = retrained(BASE, base) if train_base else project.costs(base)
+    trained = retrained(width_name(1), base) if retrain_base else started_from or project.costs(base)
     rows: list[dict[str, Any]] = [{"network": "base", **trained}]
     score = project.task.metric.name
     for config, budget in zip(found.configs, budgets, strict=True):

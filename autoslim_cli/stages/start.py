@@ -22,10 +22,8 @@ from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
-from autoslim_cli.stages.project import Project, images_now, load_supernet
+from autoslim_cli.stages.project import Project, images_now, load_supernet, weights_key
 from autoslim_cli.training.measure import calibrate, calibration_batches
-
-TEACHER = "retrain.teacher"
 
 
 def started(project: Project, channels: Channels) -> nn.Module:
@@ -40,7 +38,8 @@ def started(project: Project, channels: Channels) -> nn.Module:
         return network.fresh(channels)
     if start == "weights":
         warn_of_weights(project)
-        return network.trained(channels, project.directory, project.reporter.say, sort=project.recipe.supernet.sort)
+        sort, key = project.recipe.supernet.sort, weights_key(project)
+        return network.trained(channels, project.directory, project.reporter.say, sort=sort, key=key)
     if start == "supernet":
         refuse_missing_channels(project, channels)
         return _extracted(project, load_supernet(project, same_holdout=False), channels)
@@ -87,25 +86,29 @@ def teacher(project: Project) -> nn.Module | None:
         facts = checkpoint.read_any(path)
         if (config.model.input, config.model.classes) != (model.input, model.classes):
             raise ArtifactError(
-                f"retrain.teacher: {path} takes {list(config.model.input)} and gives {config.model.classes} classes, "
-                f"and the recipe's model {list(model.input)} and {model.classes}"
+                f"{_key(project, 'teacher')}: {path} takes {list(config.model.input)} and gives "
+                f"{config.model.classes} classes, and the recipe's model {list(model.input)} and {model.classes}"
             )
         refuse_unsuited(path, facts, images_now(project))
     return on_device(network, project.device, model.trace).eval().requires_grad_(False)
 
 
 def refuse_missing(project: Project) -> None:
-    """Raise what `started` would for want of files or names, and `teacher` for any reason: before hours of work."""
+    """Raise what `started` would for want of files or names, and `teacher` for any reason: before hours of work.
+
+    Those that earlier stages make need not be there yet.
+    """
     _refuse_nameless_weights(project)
     parents(project)
-    if project.recipe.retrain.teacher != "supernet":
+    made_before = ("supernet", "weights") if project.recipe.base else ("supernet",)
+    if project.recipe.retrain.teacher not in made_before:
         teacher(project)
 
 
 def contents(project: Project) -> dict[str, str]:
     """Return what names stand for that a retraining is made from, beside its files: a library's weights."""
     named = _library_teacher(project)
-    return {"teacher": library_weights(*named, TEACHER).address} if named else {}
+    return {"teacher": library_weights(*named, _key(project, "teacher")).address} if named else {}
 
 
 def _library_teacher(project: Project) -> tuple[ModelSettings, str] | None:
@@ -129,18 +132,19 @@ def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:
 
     Raises ArtifactError if those are for other classes, UsageError if the network does not take the recipe's images.
     """
-    weights = library_weights(model, name, TEACHER)
-    warn_of_normalisation(project, model, name, TEACHER)
+    key = _key(project, "teacher")
+    weights = library_weights(model, name, key)
+    warn_of_normalisation(project, model, name, key)
     with torch.random.fork_rng(devices=[]):
         network = build(model, project.directory)
-    given = weights.load(TEACHER)
-    checkpoint.fill(network, _with_counts(given, network), f"{TEACHER}: {name} of {model.name}")
+    given = weights.load(key)
+    checkpoint.fill(network, _with_counts(given, network), f"{key}: {name} of {model.name}")
     try:
         with torch.inference_mode():
             outputs = network.eval()(*(torch.zeros(2, *shape) for shape in model.shapes))
     except Exception as error:  # whatever another network's code raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"{TEACHER}: {model.name} takes no images of {list(model.input)}: {reason}") from None
+        raise UsageError(f"{key}: {model.name} takes no images of {list(model.input)}: {reason}") from None
     project.task.check_outputs(outputs, model.input)
     return network
 
@@ -161,7 +165,7 @@ def keys(project: Project) -> list[str]:
     if "supernet" in (settings.start, settings.teacher) and not project.network.switches:
         found.append("calibrate")
     if settings.start == "weights":
-        found += ["supernet.sort", "space.tie", "space.pin"]
+        found += ["supernet.sort", *(["space.tie", "space.pin"] if project.recipe.supernet.sort else [])]
     return found
 
 
@@ -212,12 +216,17 @@ def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.M
     return plain
 
 
+def _key(project: Project, key: str) -> str:
+    """Return a setting of the training as messages name it."""
+    return f"{project.recipe.retrain.section}.{key}"
+
+
 def _file(project: Project, key: str, name: str) -> Path:
     """Return the path of a file that a setting names. Raises ArtifactError if there is none."""
     path = project.directory / Path(os.path.expandvars(name)).expanduser()
     if not path.is_file():
         known = {"start": "scratch, supernet, weights", "teacher": "none, supernet, weights, DEFAULT"}[key]
-        raise ArtifactError(f"retrain.{key}: no file {path}; write {known}, or a file relative to the recipe")
+        raise ArtifactError(f"{_key(project, key)}: no file {path}; write {known}, or a file relative to the recipe")
     return path
 
 

@@ -21,6 +21,7 @@ from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.expected_images import warn_of_weights
 from autoslim_cli.stages.project import Project, learned_from, origin
+from autoslim_cli.stages.seen_images import refuse_seen_holdout
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
@@ -87,6 +88,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         supernet = network.fresh_supernet()
     else:
         warn_of_weights(project)
+        refuse_seen_holdout(project)
         supernet = network.trained_supernet(project.directory, say, sort=recipe.supernet.sort)
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in widths.items())
     kind = "slimmable network" if network.switches else "supernet"

@@ -37,7 +37,7 @@ def retrained(chosen: Chosen, task: str, seed: int) -> None:
     if find(rows_of(chosen.file(task)), seed=seed, network="base"):
         return
     budgets = ",".join(f"{share}%" for share in SHARES)
-    base, *others = autoslim(chosen, task, seed, "run", "--flops", budgets, "--train-base")["networks"]
+    base, *others = autoslim(chosen, task, seed, "run", "--flops", budgets, "--retrain-base")["networks"]
     shares = [share for share in SHARES for _ in ("searched", "one width")]
     for share, network in zip(shares, others, strict=True):
         add_row(chosen.file(task), row_of(chosen, task, seed, NAMES[network["network"]], network, share=share))

@@ -152,7 +152,7 @@ def test_what_every_stage_writes_is_made_again_by_the_command_that_its_name_tell
     bounds = ("--params", "60%", "--activation-memory", "70%")
     configs = [worked / f"arch-{share}pct.json" for share in (60, 30)]
     for words in (
-        ("run", "--flops", "60%", "--from", "supernet", "--train-base", *own),
+        ("run", "--flops", "60%", "--from", "supernet", "--retrain-base", *own),
         ("run", *bounds, *own),
         ("retrain", *configs, "--joint"),
         ("retrain", configs[0], "--from", worked / "model-60pct.safetensors"),

@@ -294,21 +294,21 @@ def test_run_ends_in_a_table_and_a_page(autoslim_json, worked):
 def test_run_says_how_much_was_lost(autoslim, autoslim_json, worked):
     said = autoslim("run", "--flops", "60%", "-r", worked)
     assert "not trained" in said.stdout
-    assert "--train-base" in said.stderr
-    base, *_ = autoslim_json("run", "--flops", "60%", "-r", worked, "--train-base")["networks"]
+    assert "--retrain-base" in said.stderr
+    base, *_ = autoslim_json("run", "--flops", "60%", "-r", worked, "--retrain-base")["networks"]
     assert base["flops"] == autoslim_json("info", worked / "arch-60pct.json")["base"]["flops"]
     assert (base["epochs"], base["start"]) == (3, "scratch")
     assert base["top1"] == autoslim_json("evaluate", base["path"])["top1"]
     # It is the network of width 1, and there is one of it.
     said = autoslim("retrain", "--width", "1", "-r", worked, "--resume").stderr
     assert "is there and current" in said
-    table = autoslim("run", "--flops", "60%", "-r", worked, "--train-base").stdout
+    table = autoslim("run", "--flops", "60%", "-r", worked, "--retrain-base").stdout
     assert "not trained" not in table
     assert f"{base['top1']:.2%}" in table
 
 
 def test_a_base_network_that_the_supernet_lacks_cannot_start_from_it(refuse, recipe):
-    narrow = ("-r", recipe, "supernet.width=0.75", "--from", "supernet", "--train-base")
+    narrow = ("-r", recipe, "supernet.width=0.75", "--from", "supernet", "--retrain-base")
     assert "the supernet has 6 channels of conv1" in refuse(2, "run", "--flops", "20%", *narrow)
     assert not list(recipe.glob("*.safetensors"))
 

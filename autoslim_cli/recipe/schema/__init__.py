@@ -26,13 +26,20 @@ from autoslim_cli.recipe.schema.data import (
     normalisation,
 )
 from autoslim_cli.recipe.schema.model import ModelSettings
-from autoslim_cli.recipe.schema.recipe import Recipe
+from autoslim_cli.recipe.schema.recipe import BASE_FILE, Recipe
 from autoslim_cli.recipe.schema.search import SearchSettings, Strategy
 from autoslim_cli.recipe.schema.space import SpaceSettings, SupernetSettings
 from autoslim_cli.recipe.schema.task import TASKS, TaskSettings
-from autoslim_cli.recipe.schema.training import CalibrateSettings, EvaluateSettings, RetrainSettings, TrainSettings
+from autoslim_cli.recipe.schema.training import (
+    BaseSettings,
+    CalibrateSettings,
+    EvaluateSettings,
+    RetrainSettings,
+    TrainSettings,
+)
 
 __all__ = [
+    "BASE_FILE",
     "DATA",
     "DOWNLOADED",
     "ENCODED",
@@ -40,6 +47,7 @@ __all__ = [
     "TASKS",
     "AtMost",
     "AugmentSettings",
+    "BaseSettings",
     "Batch",
     "CalibrateSettings",
     "Classes",

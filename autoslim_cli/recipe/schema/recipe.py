@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from autoslim_cli.recipe.schema.bounds import AtMost, Settings
 from autoslim_cli.recipe.schema.data import DataSettings, normalisation
@@ -11,12 +11,22 @@ from autoslim_cli.recipe.schema.model import ModelSettings
 from autoslim_cli.recipe.schema.search import SearchSettings
 from autoslim_cli.recipe.schema.space import SpaceSettings, SupernetSettings
 from autoslim_cli.recipe.schema.task import TaskSettings
-from autoslim_cli.recipe.schema.training import CalibrateSettings, EvaluateSettings, RetrainSettings, TrainSettings
+from autoslim_cli.recipe.schema.training import (
+    BaseSettings,
+    CalibrateSettings,
+    EvaluateSettings,
+    RetrainSettings,
+    TrainSettings,
+)
+
+BASE_FILE = "model-base.safetensors"
+"""What `base` makes, and `model.weights` names then."""
 
 _INDIFFERENT = {
     "data": ("workers", "memory", "download", "path"),
-    "train": ("save_minutes", "save_steps", "keep_states", "activation_checkpointing"),
-    "retrain": ("save_minutes", "save_steps", "keep_states", "activation_checkpointing"),
+    **dict.fromkeys(
+        ("base", "train", "retrain"), ("save_minutes", "save_steps", "keep_states", "activation_checkpointing")
+    ),
 }
 
 
@@ -37,11 +47,28 @@ class Recipe(Settings):
     data: DataSettings
     space: SpaceSettings = SpaceSettings()
     supernet: SupernetSettings = SupernetSettings()
+    base: BaseSettings | None = None
     train: TrainSettings
     calibrate: CalibrateSettings = CalibrateSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     search: SearchSettings = SearchSettings()
     retrain: RetrainSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_from_base(cls, values: Any) -> Any:
+        """Let `model.weights` name what `base` makes."""
+        if not isinstance(values, Mapping) or values.get("base") is None:
+            return values
+        model = values.get("model")
+        if not isinstance(model, Mapping):
+            return values  # which is refused
+        if model.get("weights") not in (None, BASE_FILE):
+            raise ValueError(
+                f"base trains what the supernet starts from, and model.weights names {model['weights']}: leave one of "
+                "them out; base.start is what the base network starts from"
+            )
+        return {**values, "model": {**model, "weights": BASE_FILE}}
 
     @staticmethod
     def decisive(sections: Mapping[str, Any]) -> dict[str, Any]:

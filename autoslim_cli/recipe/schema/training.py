@@ -117,6 +117,43 @@ class RetrainSettings(TrainSettings):
         default=False, description="With --joint: the largest network teaches the others, and alone learns from labels"
     )
 
+    @property
+    def spares_holdout(self) -> bool:
+        """Tell whether the training does without the images of the holdout."""
+        return self.validates
+
+
+class BaseSettings(RetrainSettings):
+    """Say how the base network is trained that the supernet starts from: `train-base` does it, and `run`, first.
+
+    It trains without the holdout, on which channels are scored later. Where there is no such section, the supernet
+    starts from model.weights, or from nothing. `distill` has no use here.
+    """
+
+    section: ClassVar[str] = "base"
+
+    start: str = Field(
+        default="scratch",
+        description="What the base network starts from: `scratch`, or what model.weights takes, which is left out "
+        "then: a name of torchvision's or timm's, or a file relative to the recipe",
+    )
+
+    @property
+    def spares_holdout(self) -> bool:
+        """Tell whether the training does without the images of the holdout: always."""
+        return True
+
+    @model_validator(mode="after")
+    def _comes_first(self) -> Self:
+        for key in ("start", "teacher"):
+            if (name := getattr(self, key)) in ("supernet", "weights"):
+                raise ValueError(
+                    f"{key}: {name} is what comes of the base network; name a file, or a library's weights"
+                )
+        if self.distill:
+            raise ValueError("distill: networks that are trained jointly teach each other, and this is one")
+        return self
+
 
 class CalibrateSettings(Settings):
     """Say how many training images measure the BN statistics of a sub-network."""
