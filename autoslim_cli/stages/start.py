@@ -17,7 +17,7 @@ from autoslim_cli.models.library_weights import DEFAULT, is_library_name, librar
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
-from autoslim_cli.recipe.schema import ModelSettings
+from autoslim_cli.recipe.schema import BaseSettings, ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
@@ -164,8 +164,8 @@ def keys(project: Project) -> list[str]:
     settings, found = project.recipe.retrain, list[str]()
     if "supernet" in (settings.start, settings.teacher) and not project.network.switches:
         found.append("calibrate")
-    if settings.start == "weights":
-        found += ["supernet.sort", *(["space.tie", "space.pin"] if project.recipe.supernet.sort else [])]
+    if settings.start == "weights" and settings.section != BaseSettings.section:  # which keeps all channels in order
+        found += ["supernet.sort", "space.tie", "space.pin"]
     return found
 
 
