@@ -16,7 +16,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.models.built_in import FACTORIES
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
+from autoslim_cli.recipe.schema import DataSettings, ModelSettings, RetrainSettings, TaskSettings
 from autoslim_cli.slimming.importance import importance
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.trained_weights import (
@@ -264,7 +264,7 @@ class Heard:
 def project_of(network, weights, **data):
     model = ModelSettings(name=network, input=SHAPE, classes=5, weights=weights)
     settings = DataSettings(**{"name": "cifar10", "holdout": 1, **data})
-    recipe = SimpleNamespace(model=model, data=settings, task=TaskSettings())
+    recipe = SimpleNamespace(model=model, data=settings, task=TaskSettings(), retrain=RetrainSettings(epochs=1))
     return SimpleNamespace(recipe=recipe, directory=Path(), reporter=Heard())
 
 
