@@ -19,8 +19,8 @@ from autoslim_cli.interruption import asked_to_end, interrupted_alike
 
 INTERRUPTED = 130
 _MEMORY = (
-    "out of memory; lower what the command works with: train.batch, retrain.batch, calibrate.batch, evaluate.batch, "
-    "search.memory, or model.input and supernet.width for all of them"
+    "out of memory; lower what the command works with: train.batch, retrain.batch, base.batch, calibrate.batch, "
+    "evaluate.batch, search.memory, or model.input and supernet.width for all of them"
 )
 _WORKER = "DataLoader worker"
 _GONE = "the current directory was removed: change to one that is there"

@@ -84,6 +84,14 @@ def refuse_unsuited(path: Path, facts: Mapping[str, Any], now: LearnedFrom) -> N
         )
 
 
+def difference_of_holdouts(facts: Mapping[str, Any], recipe: Recipe) -> str:
+    """Say why the holdout of a checkpoint's recipe was another one than that of a recipe: nothing if it was not."""
+    then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
+    keys = [("seed", then["seed"], now["seed"])]
+    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
+    return next((f"{key}={before}, but it is {after} now" for key, before, after in keys if before != after), "")
+
+
 def refuse_other_images(
     path: Path, facts: Mapping[str, Any], recipe: Recipe, images: str, again: str, *, same_holdout: bool = True
 ) -> None:
@@ -92,15 +100,11 @@ def refuse_other_images(
     `images` is the digest of the training images as they are, and `again` the command that trains it anew. Where
     nothing is scored on the holdout (not `same_holdout`), it is enough that the images are the same.
     """
-    then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
-    keys = [("seed", then["seed"], now["seed"])]
-    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
-    for key, before, after in keys if same_holdout else ():
-        if before != after:
-            raise ArtifactError(
-                f"{path}: trained with {key}={before}, but it is {after} now: the holdout would hold images that "
-                f"it was trained on; restore {key}, or train again with `{again}`"
-            )
+    if same_holdout and (why := difference_of_holdouts(facts, recipe)):
+        raise ArtifactError(
+            f"{path}: trained with {why}: the holdout would hold images that it was trained on; "
+            f"restore {why.partition('=')[0]}, or train again with `{again}`"
+        )
     if facts["made_from"]["contents"]["images"] != images:
         raise ArtifactError(
             f"{path}: trained with other images than {recipe.data.path or recipe.data.name} holds now: the holdout "

@@ -73,10 +73,18 @@ def current_facts(
 
 
 def decisive(origin: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a record of origin decides the result: not versions, nor where or how fast work is done."""
+    """Return what of a record of origin decides the result: not versions, nor where or how fast work is done.
+
+    Nor which weights a recipe names, where nothing started or learned from them.
+    """
     kept = {key: value for key, value in origin.items() if key != "versions"}
     recipe = origin.get("recipe", {})
-    return {**kept, "recipe": Recipe.decisive(recipe) if isinstance(recipe, Mapping) else recipe}
+    if not isinstance(recipe, Mapping):
+        return kept
+    recipe, model, contents = Recipe.decisive(recipe), recipe.get("model"), origin.get("contents", {})
+    if isinstance(model, Mapping) and isinstance(contents, Mapping) and "weights" not in contents:
+        recipe["model"] = {key: value for key, value in model.items() if key != "weights"}
+    return {**kept, "recipe": recipe}
 
 
 def decisive_difference(before: object, now: dict[str, Any]) -> str:

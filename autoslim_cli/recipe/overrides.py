@@ -19,7 +19,9 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     at = values
     for section in sections:
-        inner = at.setdefault(section, {})
+        if at.get(section) is None:  # a section that may be left out is printed as null
+            at[section] = {}
+        inner = at[section]
         if not isinstance(inner, dict):
             raise UsageError(f"{override!r}: {section} is a value, not a section")
         at = inner

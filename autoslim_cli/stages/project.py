@@ -1,6 +1,7 @@
 """Open a recipe: the few things that its stages share."""
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,14 @@ def learned_from(project: Project) -> dict[str, Any]:
 def say_how_it_was_trained(project: Project) -> None:
     """Tell in what the training of the supernet differs from what the recipe says now; it is taken as it is."""
     path, sections = project.directory / SUPERNET_FILE, ("data", "space", "supernet", "train")
-    then = decisive(read_facts(path, SUPERNET, "")["made_from"])["recipe"]
+    origin_then = decisive(read_facts(path, SUPERNET, "")["made_from"])
     now = Recipe.decisive(project.recipe.sections("task", *sections))  # which says how images are normalised
-    before, after = ({name: recipe.get(name) for name in sections} for recipe in (then, now))
+    before, after = ({name: recipe.get(name) for name in sections} for recipe in (origin_then["recipe"], now))
+    before["model"] = {"weights": origin_then["recipe"].get("model", {}).get("weights")}
+    after["model"] = {"weights": project.recipe.model.weights}
+    with suppress(ArtifactError):  # what it started from need not be there any more
+        before["weights"] = origin_then.get("contents", {}).get("weights")
+        after["weights"] = _weights_digest(project) if project.recipe.model.weights else None
     if why := difference(before, after):
         project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
 
@@ -145,10 +151,11 @@ def origin(
 
 def _weights_digest(project: Project) -> str:
     """Return what the weights to start from are; raise ArtifactError if they are missing, and say what makes them."""
-    path = project.directory / str(project.recipe.model.weights)
-    if path.name == BASE_FILE and project.recipe.base and not path.is_file():
+    name, key = project.recipe.model.weights, weights_key(project)
+    path = project.directory / str(name)
+    if name == BASE_FILE and project.recipe.base and key == "model.weights" and not path.is_file():
         raise ArtifactError(f"{path} is missing; train the base network first: `{project.commands('train-base')}`")
-    return weights_digest(project.recipe.model, project.directory, weights_key(project))
+    return weights_digest(project.recipe.model, project.directory, key)
 
 
 def weights_key(project: Project) -> str:

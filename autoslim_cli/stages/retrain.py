@@ -85,7 +85,7 @@ def retrain(
         read_last=read_last(project),
     )
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
-    from_ = {"start": recipe.retrain.start, "epochs": recipe.retrain.epochs}
+    from_ = {"start": start.title(project), "epochs": recipe.retrain.epochs}
     return {"name": name, "path": str(path), **project.costs(channels), **facts["test"], **from_}
 
 
@@ -243,7 +243,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
     project.images.check_test()  # before any work
     task = task_of(recipe, project.directory, recipe.retrain)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
-    words = "" if recipe.retrain.start == "scratch" else f", from {recipe.retrain.start}"
+    words = "" if recipe.retrain.start == "scratch" else f", from {start.title(project)}"
     words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"
     verb = "training" if recipe.retrain.section == BASE else "retraining"
     project.reporter.say(f"{verb} {name}: {flops:.2f}M FLOPs, {params:.3f}M parameters{words}")

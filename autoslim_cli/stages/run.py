@@ -18,7 +18,7 @@ from autoslim_cli.stages.retrain import refuse_retraining, retrain
 from autoslim_cli.stages.search import SearchResult, refuse_search, search
 from autoslim_cli.stages.start import refuse_missing_channels
 from autoslim_cli.stages.train_base import as_base, train_base
-from autoslim_cli.stages.train_supernet import train_supernet
+from autoslim_cli.stages.train_supernet import refuse_supernet, train_supernet
 
 
 def run(project: Project, budgets: list[Budget], *, retrain_base: bool = False, force: bool = False) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def run(project: Project, budgets: list[Budget], *, retrain_base: bool = False, 
     refuse_retraining(project)
     if project.recipe.base:
         refuse_retraining(as_base(project))
+        refuse_supernet(project, force=force)
     if retrain_base:
         refuse_missing_channels(project, project.network.base)
     project.images.check_test()

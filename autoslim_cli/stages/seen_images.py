@@ -1,40 +1,65 @@
 """Refuse, or say, where what a supernet starts from has seen the holdout: what a search scores there flatters."""
 
 from contextlib import suppress
+from pathlib import Path
 
 from pydantic import ValidationError
 
+from autoslim_cli.errors import ArtifactError
 from autoslim_cli.files.checkpoint import read_any
 from autoslim_cli.files.kinds import NETWORK, what_is
-from autoslim_cli.files.learned import refuse_other_images
-from autoslim_cli.files.provenance import difference
-from autoslim_cli.models.library_weights import is_library_name
+from autoslim_cli.files.learned import difference_of_holdouts, refuse_other_images, refuse_unsuited
+from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.recipe.schema import Recipe, RetrainSettings
-from autoslim_cli.stages.project import Project
+from autoslim_cli.stages.project import Project, images_now, weights_key
 
 
-def refuse_seen_holdout(project: Project) -> None:
-    """Raise ArtifactError if the recipe's base network learned from images that the holdout holds now.
+def refuse_unfit_base(project: Project) -> None:
+    """Raise ArtifactError if the base network is not one that the recipe's section `base` makes, holdout and all.
 
-    Of one that was trained otherwise than the recipe says, it is told how. Other networks of autoslim's that learned
-    from all training images are warned of; what is not autoslim's says nothing of its images.
+    Of one that was trained with other settings it is told which.
     """
-    recipe, name = project.recipe, str(project.recipe.model.weights)
-    path = project.directory / name
-    if is_library_name(name, project.directory) or what_is(path) != NETWORK:
+    recipe, network, images = project.recipe, project.network, project.images
+    path, again = project.directory / str(recipe.model.weights), project.commands("train-base", "--force")
+    facts = read_any(path) if what_is(path) == NETWORK else {}
+    then = facts.get("made_from", {}).get("recipe", {})
+    if "base" not in then:
+        raise ArtifactError(
+            f"{path} was not made as the recipe's section base says; `{again}` does it, and keeps this one"
+        )
+    refuse_unsuited(path, facts, images_now(project))
+    refuse_another_network(path, facts, recipe.model.name, network.digest, again)
+    refuse_other_images(path, facts, recipe, images.digest, again)
+    before, now = (Recipe.decisive(one) for one in ({k: then[k] for k in _SECTIONS}, recipe.sections(*_SECTIONS)))
+    if why := difference(before, now):
+        project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
+
+
+_SECTIONS = ("base", "data")
+
+
+def warn_of_seen_holdout(project: Project, path: Path, key: str | None = None) -> None:
+    """Warn of a network of autoslim's that has learned from images of the holdout; of others nothing is known.
+
+    `key` is the recipe's that names it: by default that of the weights to start from.
+    """
+    if what_is(path) != NETWORK:
         return
     facts = read_any(path)
     origin = facts["made_from"]
-    then = origin.get("recipe", {})
-    if recipe.base and "base" in then:
-        refuse_other_images(path, facts, recipe, project.images.digest, project.commands("train-base", "--force"))
-        before, now = (Recipe.decisive(one) for one in ({"base": then["base"]}, recipe.sections("base")))
-        if why := difference(before, now):
-            project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
-    elif origin.get("contents", {}).get("images") == project.images.digest:
-        with suppress(ValidationError):  # of what was cut out of a supernet, or a later version's
-            if not RetrainSettings.model_validate(then.get("retrain")).spares_holdout:
-                project.reporter.warn(
-                    f"model.weights: {path} learned from the holdout's images, too, so what a search scores on them "
-                    "flatters; a recipe's section `base` trains a base network without them"
-                )
+    if origin.get("contents", {}).get("images") != project.images.digest:
+        return
+    if not _spared(origin.get("recipe", {})) or difference_of_holdouts(facts, project.recipe):
+        project.reporter.warn(
+            f"{key or weights_key(project)}: {path} learned from images of the holdout, so what a search scores on "
+            "them flatters; a recipe's section `base` trains a base network without them"
+        )
+
+
+def _spared(recipe: dict[str, object]) -> bool:
+    """Tell whether a training spared the holdout of its own recipe: that of a supernet, which is cut, does."""
+    if "base" in recipe or "retrain" not in recipe:
+        return True
+    with suppress(ValidationError):  # of a version that knows other settings
+        return RetrainSettings.model_validate(recipe["retrain"]).spares_holdout
+    return False

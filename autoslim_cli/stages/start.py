@@ -17,12 +17,13 @@ from autoslim_cli.models.library_weights import DEFAULT, is_library_name, librar
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.rebuild import on_device
 from autoslim_cli.network.table import Channels
-from autoslim_cli.recipe.schema import BaseSettings, ModelSettings
+from autoslim_cli.recipe.schema import BASE_FILE, BaseSettings, ModelSettings
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
 from autoslim_cli.stages.project import Project, images_now, load_supernet, weights_key
+from autoslim_cli.stages.seen_images import warn_of_seen_holdout
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
 
@@ -39,6 +40,8 @@ def started(project: Project, channels: Channels) -> nn.Module:
     if start == "weights":
         warn_of_weights(project)
         sort, key = project.recipe.supernet.sort, weights_key(project)
+        if _comes_first(project):
+            warn_of_seen_holdout(project, project.directory / str(project.recipe.model.weights))
         return network.trained(channels, project.directory, project.reporter.say, sort=sort, key=key)
     if start == "supernet":
         refuse_missing_channels(project, channels)
@@ -82,6 +85,8 @@ def teacher(project: Project) -> nn.Module | None:
         network = _of_library(project, *named)
     else:
         path = _file(project, "teacher", name)
+        if _comes_first(project):
+            warn_of_seen_holdout(project, path, _key(project, "teacher"))
         network, config = trained_model(path, project.trust)
         facts = checkpoint.read_any(path)
         if (config.model.input, config.model.classes) != (model.input, model.classes):
@@ -164,7 +169,7 @@ def keys(project: Project) -> list[str]:
     settings, found = project.recipe.retrain, list[str]()
     if "supernet" in (settings.start, settings.teacher) and not project.network.switches:
         found.append("calibrate")
-    if settings.start == "weights" and settings.section != BaseSettings.section:  # which keeps all channels in order
+    if settings.start == "weights" and not _comes_first(project):  # which keeps all channels in order
         found += ["supernet.sort", "space.tie", "space.pin"]
     return found
 
@@ -216,6 +221,17 @@ def _extracted(project: Project, supernet: Supernet, channels: Channels) -> nn.M
     return plain
 
 
+def title(project: Project) -> str:
+    """Return what a training starts from, as its recipe says it."""
+    settings, base = project.recipe.retrain, project.recipe.base
+    return base.start if base and _comes_first(project) else settings.start
+
+
+def _comes_first(project: Project) -> bool:
+    """Tell whether it is the base network that is trained, from which the supernet starts."""
+    return project.recipe.retrain.section == BaseSettings.section
+
+
 def _key(project: Project, key: str) -> str:
     """Return a setting of the training as messages name it."""
     return f"{project.recipe.retrain.section}.{key}"
@@ -225,6 +241,10 @@ def _file(project: Project, key: str, name: str) -> Path:
     """Return the path of a file that a setting names. Raises ArtifactError if there is none."""
     path = project.directory / Path(os.path.expandvars(name)).expanduser()
     if not path.is_file():
+        if path.name == BASE_FILE and project.recipe.base and not _comes_first(project):
+            raise ArtifactError(
+                f"{_key(project, key)}: no file {path}, which train-base makes; `weights` stands for it"
+            )
         known = {"start": "scratch, supernet, weights", "teacher": "none, supernet, weights, DEFAULT"}[key]
         raise ArtifactError(f"{_key(project, key)}: no file {path}; write {known}, or a file relative to the recipe")
     return path

@@ -15,14 +15,15 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.files import checkpoint
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.files.names import SUPERNET_FILE, state_file
+from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.network.table import Channels
 from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.expected_images import warn_of_weights
 from autoslim_cli.stages.project import Project, learned_from, origin
-from autoslim_cli.stages.seen_images import refuse_seen_holdout
-from autoslim_cli.training.checkpointing import with_memory
+from autoslim_cli.stages.seen_images import refuse_unfit_base, warn_of_seen_holdout
+from autoslim_cli.training.checkpointing import blocks_computed_anew, with_memory
 from autoslim_cli.training.distributed import Ranks
 from autoslim_cli.training.job import Glance, Job, Result, Training
 from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate, running_averages
@@ -55,7 +56,7 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
     job = Job(
         settings=recipe.train,
         seed=recipe.seed,
-        made_from=origin(project, "data", "space", "supernet", "train", *_judging(project), also=["weights"]),
+        made_from=origin(project, *_sections(project), also=["weights"]),
         format=checkpoint.SUPERNET,
         channels={path: network.full},
         state=project.directory / STATE_FILE,
@@ -69,6 +70,45 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
 
     (facts,) = trained(job, build, project.reporter, project.ranks, resume=resume).values()
     return {"supernet": str(path), "widths": facts["holdout"]}
+
+
+def refuse_supernet(project: Project, *, force: bool = False) -> None:
+    """Raise what the training of a supernet will be refused for, whatever the weights that it starts from come to.
+
+    Errors are UsageError for settings that do not suit the task or the network, or, unless `force`, where a supernet of
+    other settings is there, finished or stopped.
+    """
+    recipe, path, state = project.recipe, project.directory / SUPERNET_FILE, project.directory / STATE_FILE
+    task_of(recipe, project.directory, recipe.train)
+    blocks_computed_anew(project.network.reading, recipe.train)
+    if force:
+        return
+    now = decisive(_from_any_weights(origin(project, *_sections(project)), recipe.model.weights))
+    if state.exists():
+        then = checkpoint.load_state(state).get("decisive", {})
+        what = f"{state} holds a stopped training with other settings"
+    elif path.exists():
+        then = checkpoint.read_facts(path, checkpoint.SUPERNET, project.commands("train-supernet", "--force"))[
+            "made_from"
+        ]
+        what = f"{path} is finished, and not what would be made now"
+    else:
+        return
+    then = decisive(_from_any_weights(then))
+    if why := difference({key: then.get(key) for key in now}, now):
+        raise UsageError(f"{what} ({why}); restore the settings, or --force makes it anew")
+
+
+def _from_any_weights(origin: Mapping[str, Any], weights: str | None = None) -> dict[str, Any]:
+    """Return a record of origin that does not say what the weights are that are named, or are to be."""
+    contents = dict(origin.get("contents", {}))
+    named = {"weights": "any"} if weights or "weights" in contents else {}
+    return {**origin, "contents": {**contents, **named}}
+
+
+def _sections(project: Project) -> list[str]:
+    """Return the recipe's sections, and keys, that a supernet depends on."""
+    return ["data", "space", "supernet", "train", *_judging(project)]
 
 
 def _judging(project: Project) -> list[str]:
@@ -88,7 +128,10 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         supernet = network.fresh_supernet()
     else:
         warn_of_weights(project)
-        refuse_seen_holdout(project)
+        if recipe.base:
+            refuse_unfit_base(project)
+        else:
+            warn_of_seen_holdout(project, project.directory / recipe.model.weights)
         supernet = network.trained_supernet(project.directory, say, sort=recipe.supernet.sort)
     text = "  ".join(f"{name} {costs['flops'](channels) / 1e6:.2f}M" for name, channels in widths.items())
     kind = "slimmable network" if network.switches else "supernet"

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 HERE = Path("runs/study")
 RESULTS = Path("benchmarks/results/study")
 
@@ -151,13 +153,15 @@ RANDOM = 12
 OWN = "12 epochs"
 """The study's own supernet."""
 BUDGET_AWARE = "12 epochs, budget-aware"
+WARM = "4 epochs, warm start"
+"""Starts from the base network, which trains as what is found, without the holdout."""
 OTHERS = {
     "4 epochs": ["train.epochs=4"],
     "4 epochs, one width for all units": ["train.epochs=4", "supernet.sampling=uniform"],
     "4 epochs, no distillation": ["train.epochs=4", "supernet.distill=false"],
     "4 epochs, 1.0x": ["train.epochs=4", "supernet.width=1.0"],
     "4 epochs, floor of 0.3x": ["train.epochs=4", "supernet.min_width=0.3"],
-    "4 epochs, warm start": ["train.epochs=4", "model.weights=model-base.safetensors"],
+    WARM: ["train.epochs=4"],
     BUDGET_AWARE: ["supernet.sampling=budget"],
 }
 """Supernets that are trained otherwise, and how."""
@@ -211,7 +215,8 @@ def open_seed(seed: int, other: str | None = None, training: int | None = None) 
     directory = place(seed).with_name(f"seed-{seed}-{list(OTHERS).index(other)}")
     directory.mkdir(exist_ok=True)
     (directory / "recipe.yaml").write_text((place(seed) / "recipe.yaml").read_text())
-    return open_recipe(str(directory), OTHERS[other])
+    base = json.dumps(yaml.safe_load((directory / "recipe.yaml").read_text())["retrain"])
+    return open_recipe(str(directory), [*OTHERS[other], *([f"base={base}"] if other == WARM else [])])
 
 
 def results(seed: int, name: str) -> Path:

@@ -3,7 +3,6 @@
 import json
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
 from found import Bench
 from plan import CHOSEN, FRESH, OTHERS, OWN, add_row, open_seed, rows_of
@@ -11,13 +10,14 @@ from plan import CHOSEN, FRESH, OTHERS, OWN, add_row, open_seed, rows_of
 
 def rank(seeds: Sequence[int], others: Sequence[str], supernet: int = 0) -> None:
     """Score the networks retrained for some seeds by the supernet of one, and by supernets trained otherwise."""
+    from autoslim_cli.stages.train_base import train_base
     from autoslim_cli.stages.train_supernet import train_supernet
 
     for other in (OWN, *others):
         if other in OTHERS:
             project = open_seed(supernet, other)
-            if project.recipe.model.weights:
-                train_base(project)
+            if project.recipe.base:
+                train_base(project, resume=True)
             train_supernet(project, resume=True)
         bench = Bench(supernet, other if other in OTHERS else None)
         scored = {json.dumps(row["channels"]) for row in rows_of(supernet, "ranked.jsonl") if row["other"] == other}
@@ -28,22 +28,6 @@ def rank(seeds: Sequence[int], others: Sequence[str], supernet: int = 0) -> None
                 scored.add(text)
                 facts = {name: row[name] for name in ("network", "share", "channels")} | {"other": other}
                 add_row(supernet, "ranked.jsonl", {**facts, "supernet": bench.judge(row["channels"])})
-
-
-def train_base(project: Any) -> None:
-    """Train the base network that a supernet starts from, on that supernet's own images: the holdout stays unseen."""
-    from dataclasses import fields, replace
-
-    from autoslim_cli.data.image_sets import ImageSets
-    from autoslim_cli.stages.retrain import retrain
-
-    class Apart(ImageSets):
-        @property
-        def all_training(self) -> Any:
-            return self.training
-
-    apart = Apart(**{field.name: getattr(project.images, field.name) for field in fields(ImageSets)})
-    retrain(replace(project, images=apart), "base", project.network.base, resume=True)
 
 
 def batches(seeds: Sequence[int]) -> None:

@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from autoslim_cli.recipe.loading import load_recipe
 
-BASE = "base={epochs: 2, batch: 64, lr: 0.1}"
 QUICK = ("train.epochs=1", "retrain.epochs=1", "supernet.width=1.0")
 
 
@@ -100,21 +99,79 @@ def test_a_supernet_refuses_a_base_network_that_saw_the_holdout(autoslim, refuse
     said = refuse(4, "train-supernet", "-r", based, *QUICK)
     assert said.endswith(f"`autoslim train-base -r {based} {' '.join(QUICK)}`")
     autoslim("train-base", "-r", based)
-    said = refuse(4, "train-supernet", "-r", based, "data.holdout=100", *QUICK)
-    assert "trained with data.holdout=150, but it is 100 now" in said
-    assert "autoslim train-base --force" in said
+    for override, why in (
+        ("data.holdout=100", "trained with data.holdout=150, but it is 100 now"),
+        ("seed=1", "trained with seed=0, but it is 1 now"),
+        ("data.mean=[0.1]", "it is [0.1] now"),
+    ):
+        assert why in refuse(4, "train-supernet", "-r", based, override, *QUICK).replace("(0.1,)", "[0.1]")
     said = autoslim("train-supernet", "-r", based, "base.lr=0.2", *QUICK).stderr
     assert "was trained with other settings, and is taken as it is: base.lr was 0.1, is 0.2" in said
+
+
+def test_a_supernet_refuses_a_file_that_the_section_did_not_make(autoslim, refuse, based):
+    """One that was trained on all images passed with a warning, and anything else without."""
+    autoslim("retrain", "--width", "1", "-r", based, "--name", "base", "retrain.epochs=1", "base=null")
+    path = based / "model-base.safetensors"
+    for written_by_autoslim in (True, False):
+        if not written_by_autoslim:
+            save_file(load_file(path), path)
+        said = refuse(4, "train-supernet", "-r", based, *QUICK)
+        assert "was not made as the recipe's section base says" in said
+        assert "autoslim train-base --force" in said
+
+
+def test_run_refuses_what_is_in_the_way_before_the_base_network_trains(refuse, autoslim, recipe):
+    autoslim("train-supernet", "-r", recipe, *QUICK)
+    run, base = ("run", "--flops", "60%", "-r", recipe, *QUICK), "base={epochs: 1, batch: 64}"
+    said = refuse(2, *run, base)
+    assert "supernet.safetensors is finished, and not what would be made now (model.weights was None" in said
+    assert not (recipe / "model-base.safetensors").exists()
+    autoslim(*run, base, "--force")
+    # The base network alone is gone: the supernet that it made is not in the way.
+    (recipe / "model-base.safetensors").unlink()
+    autoslim(*run, base)
+
+
+def test_run_refuses_what_the_supernet_will_be_refused_for_before_the_base_network_trains(refuse, autoslim, tmp_path):
+    autoslim("recipes", "copy", "digits-multi-label", tmp_path / "labels")
+    run = ("run", "--flops", "60%", "-r", tmp_path / "labels", "base={epochs: 1}")
+    assert "label_smoothing" in refuse(2, *run, "train.label_smoothing=0.1")
+    assert not list((tmp_path / "labels").glob("model-base*"))
+
+
+def test_a_search_tells_that_its_supernet_started_from_something_else(autoslim, based):
+    autoslim("train-base", "-r", based)
+    autoslim("train-supernet", "-r", based, *QUICK)
+    search = ("search", "--flops", "60%", "-r", based, *QUICK)
+    told = "was trained with other settings, and is taken as it is"
+    assert told not in autoslim(*search).stderr
+    assert f"{told}: model.weights was model-base.safetensors, is None" in autoslim(*search, "base=null").stderr
+    autoslim("train-base", "-r", based, "--force", "base.epochs=1")
+    assert f"{told}: weights was sha256:" in autoslim(*search).stderr
+
+
+def test_what_starts_from_nothing_does_not_depend_on_weights(autoslim, recipe):
+    """Adding a base network made everything stale that was trained from scratch."""
+    again = ("retrain", "--width", "0.5", "-r", recipe, "retrain.epochs=1", "--resume")
+    autoslim(*again)
+    assert "is there and current" in autoslim(*again, "base={epochs: 1}").stderr
+    assert "is there and current" in autoslim(*again, "model.weights=mine.pt").stderr
 
 
 def test_weights_that_are_known_to_have_seen_the_holdout_are_warned_of(autoslim, recipe):
     autoslim("retrain", "--width", "1", "-r", recipe, "retrain.epochs=1")
     autoslim("retrain", "--width", "1", "-r", recipe, "retrain.epochs=1", "--name", "less", "retrain.patience=1")
-    warned = "learned from the holdout's images, too"
-    for name, there in (("width-1", True), ("less", False)):
+    warned = "learned from images of the holdout"
+    for name, other, there in (("width-1", (), True), ("less", (), False), ("less", ("data.holdout=100",), True)):
         weights = f"model.weights=model-{name}.safetensors"
-        said = autoslim("train-supernet", "-r", recipe, "--force", weights, *QUICK).stderr
-        assert (warned in said) == there
+        said = autoslim("train-supernet", "-r", recipe, "--force", weights, *QUICK, *other).stderr
+        assert (f"model.weights: {recipe / f'model-{name}.safetensors'} {warned}" in said) == there
+    # What a base network learns from is asked, too.
+    for key in ("start", "teacher"):
+        base = f"base={{epochs: 1, batch: 64, {key}: model-width-1.safetensors}}"
+        said = autoslim("train-base", "-r", recipe, base, "--force").stderr
+        assert f"base.{key}: {recipe / 'model-width-1.safetensors'} {warned}" in said
 
 
 def test_the_base_network_starts_from_weights_of_its_own(autoslim, autoslim_json, refuse, based):
@@ -133,7 +190,8 @@ def test_the_base_network_starts_from_weights_of_its_own(autoslim, autoslim_json
     assert "base.start: no file" in refuse(4, "train-base", "-r", based, "base.start=none.pt", "--resume")
     assert "base.start: no file" in refuse(4, "run", "--flops", "60%", "-r", based, "base.start=none.pt")
     assert "base.teacher: no file" in refuse(4, "run", "--flops", "60%", "-r", based, "base.teacher=none.pt")
-    assert autoslim_json("train-base", *own, "--resume")["top1"] >= 0
+    row = autoslim_json("train-base", *own, "--resume")
+    assert (row["start"], row["epochs"]) == ("seven.safetensors", 1)
 
 
 def test_a_teacher_may_be_the_base_network_that_is_not_there_yet(autoslim, based):
@@ -147,6 +205,7 @@ def test_a_teacher_may_be_the_base_network_that_is_not_there_yet(autoslim, based
         ("model.weights=mine.pt", "base trains what the supernet starts from, and model.weights names mine.pt"),
         ("base.start=supernet", "start: supernet is what comes of the base network"),
         ("base.teacher=weights", "teacher: weights is what comes of the base network"),
+        ("base.start=./model-base.safetensors", "is what comes of the base network"),
         ("base.distill=true", "distill: networks that are trained jointly"),
         ("base.epoch=1", "did you mean epochs?"),
     ],
@@ -159,11 +218,14 @@ def test_other_ways_to_the_base_network_are_named(refuse, recipe, based, autosli
     assert "give another --name" in refuse(2, "retrain", "--width", "1", "-r", based, "--name", "base")
     said = refuse(4, "evaluate", based / "model-base.safetensors")
     assert said.endswith(f"`autoslim train-base -r {based}` makes one")
+    said = refuse(4, "run", "--flops", "60%", "-r", based, "retrain.teacher=model-base.safetensors")
+    assert "`weights` stands for it" in said
     without = refuse(2, "train-base", "-r", based, "base=null")
     assert "add `base: {epochs: 20}`" in without
 
 
 def test_a_recipe_that_was_printed_says_the_same(based):
+    assert load_recipe(based, ["base=null", "base.epochs=3"]).base.epochs == 3
     read = load_recipe(based)
     assert read.model.weights == "model-base.safetensors"
     assert type(read).model_validate(read.model_dump()) == read

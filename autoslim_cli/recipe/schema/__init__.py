@@ -26,11 +26,12 @@ from autoslim_cli.recipe.schema.data import (
     normalisation,
 )
 from autoslim_cli.recipe.schema.model import ModelSettings
-from autoslim_cli.recipe.schema.recipe import BASE_FILE, Recipe
+from autoslim_cli.recipe.schema.recipe import Recipe
 from autoslim_cli.recipe.schema.search import SearchSettings, Strategy
 from autoslim_cli.recipe.schema.space import SpaceSettings, SupernetSettings
 from autoslim_cli.recipe.schema.task import TASKS, TaskSettings
 from autoslim_cli.recipe.schema.training import (
+    BASE_FILE,
     BaseSettings,
     CalibrateSettings,
     EvaluateSettings,

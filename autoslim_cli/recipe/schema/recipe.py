@@ -12,15 +12,13 @@ from autoslim_cli.recipe.schema.search import SearchSettings
 from autoslim_cli.recipe.schema.space import SpaceSettings, SupernetSettings
 from autoslim_cli.recipe.schema.task import TaskSettings
 from autoslim_cli.recipe.schema.training import (
+    BASE_FILE,
     BaseSettings,
     CalibrateSettings,
     EvaluateSettings,
     RetrainSettings,
     TrainSettings,
 )
-
-BASE_FILE = "model-base.safetensors"
-"""What `base` makes, and `model.weights` names then."""
 
 _INDIFFERENT = {
     "data": ("workers", "memory", "download", "path"),

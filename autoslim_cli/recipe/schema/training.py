@@ -1,10 +1,14 @@
 """Say how weights are trained, calibrated and scored."""
 
+from os.path import normpath
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from autoslim_cli.recipe.schema.bounds import AtMost, Batch, Count, Epochs, Fraction, PositiveFloat, Settings
+
+BASE_FILE = "model-base.safetensors"
+"""What the section `base` makes, and `model.weights` names then."""
 
 
 class TrainSettings(Settings):
@@ -146,7 +150,7 @@ class BaseSettings(RetrainSettings):
     @model_validator(mode="after")
     def _comes_first(self) -> Self:
         for key in ("start", "teacher"):
-            if (name := getattr(self, key)) in ("supernet", "weights"):
+            if normpath(name := getattr(self, key)) in ("supernet", "weights", BASE_FILE):
                 raise ValueError(
                     f"{key}: {name} is what comes of the base network; name a file, or a library's weights"
                 )
