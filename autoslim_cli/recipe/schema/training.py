@@ -27,7 +27,7 @@ class TrainSettings(Settings):
     activation_checkpointing: bool = Field(
         default=False,
         description="Keep of a network's blocks their inputs alone, and compute the rest anew in backward passes: the "
-        "same weights, in less memory and about a quarter more time",
+        "same weights, in less memory and a third more time or so",
     )
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="`adamw` wants a far lower rate, as 0.001")
     lr: PositiveFloat = Field(default=0.1, description="Learning rate at its peak")
