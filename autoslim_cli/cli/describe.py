@@ -49,6 +49,7 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
     """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
     project = open_recipe(recipe, overrides, verbose, shared=False, on_cpu=True)
     from autoslim_cli.near import listed
+    from autoslim_cli.recipe.schema import BASE_FILE
     from autoslim_cli.stages.inspect import layers_in
     from autoslim_cli.stages.inspect import units as stage
 
@@ -70,7 +71,10 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         goes=["step", "min"],
         prose=True,
     )
-    say_next(project.reporter, project.commands("train-supernet"), then="what every search needs")
+    if project.recipe.base and not (project.directory / BASE_FILE).exists():
+        say_next(project.reporter, project.commands("train-base"), then="what the supernet starts from")
+    else:
+        say_next(project.reporter, project.commands("train-supernet"), then="what every search needs")
 
 
 def info(

@@ -214,7 +214,8 @@ def test_settings_that_make_no_sense_are_refused(refuse, based, override, said):
     assert said in refuse(2, "train-base", "-r", based, override)
 
 
-def test_other_ways_to_the_base_network_are_named(refuse, recipe, based, autoslim):
+def test_other_ways_to_the_base_network_are_named(refuse, based, autoslim):
+    assert autoslim("units", "-r", based).stderr.splitlines()[-1].startswith(f"next: autoslim train-base -r {based}")
     assert "give another --name" in refuse(2, "retrain", "--width", "1", "-r", based, "--name", "base")
     said = refuse(4, "evaluate", based / "model-base.safetensors")
     assert said.endswith(f"`autoslim train-base -r {based}` makes one")

@@ -105,7 +105,7 @@ def test_names_of_recipes_and_files_are_completed_without_torch(tmp_path):
         for name in ("recipe.yaml", "arch-40M.json", "model-40M.safetensors", "latency-cpu.json", "notes.txt"):
             (directory / name).write_text("")
     offered = {
-        "autoslim tr": ["train-supernet"],
+        "autoslim tr": ["train-base", "train-supernet"],
         "autoslim units -r mi": ["mine"],
         "autoslim units -r imagenet-mob": ["imagenet-mobilenet-v1", "imagenet-mobilenet-v2"],
         "autoslim units -r ./else": ["./elsewhere"],
