@@ -86,9 +86,10 @@ def refuse_unsuited(path: Path, facts: Mapping[str, Any], now: LearnedFrom) -> N
 
 def difference_of_holdouts(facts: Mapping[str, Any], recipe: Recipe) -> str:
     """Say why the holdout of a checkpoint's recipe was another one than that of a recipe: nothing if it was not."""
-    then, now = facts["made_from"]["recipe"], {"seed": recipe.seed, **recipe.sections("data")}
-    keys = [("seed", then["seed"], now["seed"])]
-    keys += [(f"data.{k}", then["data"].get(k), now["data"][k]) for k in ("name", "limit", "holdout")]
+    then, now = facts["made_from"]["recipe"], recipe.sections("data")["data"]
+    data = then.get("data", {})
+    keys = [("seed", then.get("seed"), recipe.seed)]
+    keys += [(f"data.{k}", data.get(k), now[k]) for k in ("name", "limit", "holdout")]
     return next((f"{key}={before}, but it is {after} now" for key, before, after in keys if before != after), "")
 
 

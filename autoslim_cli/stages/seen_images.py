@@ -13,6 +13,9 @@ from autoslim_cli.files.provenance import difference, refuse_another_network
 from autoslim_cli.recipe.schema import Recipe, RetrainSettings
 from autoslim_cli.stages.project import Project, images_now, weights_key
 
+_SECTIONS = ("base", "data")
+"""What the training of a base network is said to differ in."""
+
 
 def refuse_unfit_base(project: Project) -> None:
     """Raise ArtifactError if the base network is not one that the recipe's section `base` makes, holdout and all.
@@ -30,12 +33,9 @@ def refuse_unfit_base(project: Project) -> None:
     refuse_unsuited(path, facts, images_now(project))
     refuse_another_network(path, facts, recipe.model.name, network.digest, again)
     refuse_other_images(path, facts, recipe, images.digest, again)
-    before, now = (Recipe.decisive(one) for one in ({k: then[k] for k in _SECTIONS}, recipe.sections(*_SECTIONS)))
+    before, now = (Recipe.decisive(one) for one in ({k: then.get(k) for k in _SECTIONS}, recipe.sections(*_SECTIONS)))
     if why := difference(before, now):
         project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
-
-
-_SECTIONS = ("base", "data")
 
 
 def warn_of_seen_holdout(project: Project, path: Path, key: str | None = None) -> None:

@@ -88,9 +88,8 @@ def refuse_supernet(project: Project, *, force: bool = False) -> None:
         then = checkpoint.load_state(state).get("decisive", {})
         what = f"{state} holds a stopped training with other settings"
     elif path.exists():
-        then = checkpoint.read_facts(path, checkpoint.SUPERNET, project.commands("train-supernet", "--force"))[
-            "made_from"
-        ]
+        again = project.commands("train-supernet", "--force")
+        then = checkpoint.read_facts(path, checkpoint.SUPERNET, again)["made_from"]
         what = f"{path} is finished, and not what would be made now"
     else:
         return
