@@ -17,10 +17,11 @@ _SECTIONS = ("base", "data")
 """What the training of a base network is said to differ in."""
 
 
-def refuse_unfit_base(project: Project) -> None:
+def refuse_unfit_base(project: Project, *, same_holdout: bool = True) -> None:
     """Raise ArtifactError if the base network is not one that the recipe's section `base` makes, holdout and all.
 
-    Of one that was trained with other settings it is told which.
+    Of one that was trained with other settings it is told which. Where nothing is scored on the holdout (not
+    `same_holdout`), it may have been another one.
     """
     recipe, network, images = project.recipe, project.network, project.images
     path, again = project.directory / str(recipe.model.weights), project.commands("train-base", "--force")
@@ -32,7 +33,7 @@ def refuse_unfit_base(project: Project) -> None:
         )
     refuse_unsuited(path, facts, images_now(project))
     refuse_another_network(path, facts, recipe.model.name, network.digest, again)
-    refuse_other_images(path, facts, recipe, images.digest, again)
+    refuse_other_images(path, facts, recipe, images.digest, again, same_holdout=same_holdout)
     before, now = (Recipe.decisive(one) for one in ({k: then.get(k) for k in _SECTIONS}, recipe.sections(*_SECTIONS)))
     if why := difference(before, now):
         project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")

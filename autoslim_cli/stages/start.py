@@ -23,7 +23,7 @@ from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
 from autoslim_cli.stages.project import Project, images_now, load_supernet, weights_key
-from autoslim_cli.stages.seen_images import warn_of_seen_holdout
+from autoslim_cli.stages.seen_images import refuse_unfit_base, warn_of_seen_holdout
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
 
@@ -38,7 +38,7 @@ def started(project: Project, channels: Channels) -> nn.Module:
     if start == "scratch":
         return network.fresh(channels)
     if start == "weights":
-        warn_of_weights(project)
+        _check_weights(project)
         sort, key = project.recipe.supernet.sort, weights_key(project)
         if _comes_first(project):
             warn_of_seen_holdout(project, project.directory / str(project.recipe.model.weights))
@@ -78,7 +78,7 @@ def teacher(project: Project) -> nn.Module | None:
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, next(iter(supernet.switches.values()), supernet.full))
     elif name == "weights":
-        warn_of_weights(project)
+        _check_weights(project)
         network, done = load_trained(project.network.reading, model, project.directory, whole=True)
         project.reporter.say("; ".join([f"taught by {model.weights}", *done]))
     elif named := _library_teacher(project):
@@ -130,6 +130,13 @@ def _library_teacher(project: Project) -> tuple[ModelSettings, str] | None:
     if name not in ("none", "supernet", "weights") and is_library_name(name, project.directory):
         return model.architecture, name
     return None
+
+
+def _check_weights(project: Project) -> None:
+    """Warn of the recipe's weights where they are for other images; a base network must be the one that it makes."""
+    warn_of_weights(project)
+    if project.recipe.base and not _comes_first(project):
+        refuse_unfit_base(project, same_holdout=False)
 
 
 def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:

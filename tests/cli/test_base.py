@@ -109,6 +109,32 @@ def test_a_supernet_refuses_a_base_network_that_saw_the_holdout(autoslim, refuse
     assert "was trained with other settings, and is taken as it is: base.lr was 0.1, is 0.2" in said
 
 
+def test_a_network_that_starts_from_the_base_network_or_learns_from_it_asks_what_it_is(autoslim, refuse, based):
+    """Its bytes alone were asked: one of other settings, or that some other command had made, passed in silence."""
+    autoslim("train-base", "-r", based)
+    for key, half in (("start", "0.5"), ("teacher", "0.6")):
+        half = ("retrain", "--width", half, "-r", based, f"retrain.{key}=weights", "retrain.epochs=1")
+        said = autoslim(*half, "data.holdout=100", "base.lr=0.2").stderr  # the holdout scores nothing here
+        assert "was trained with other settings, and is taken as it is: base.lr was 0.1, is 0.2" in said
+        assert "trained with other images" in refuse(4, *half, "data.limit=500")
+    save_file(load_file(based / "model-base.safetensors"), based / "model-base.safetensors")
+    for key in ("start", "teacher"):
+        half = ("retrain", "--width", "0.7", "-r", based, f"retrain.{key}=weights", "retrain.epochs=1")
+        assert "was not made as the recipe's section base says" in refuse(4, *half)
+
+
+def test_a_base_network_that_says_little_of_its_origin_is_refused_in_a_line(autoslim, refuse, based):
+    """It ended in a traceback."""
+    autoslim("train-base", "-r", based)
+    path = based / "model-base.safetensors"
+    facts = facts_of(path)
+    for lacking, why in (("seed", "damaged"), ("data", "the holdout would hold images that it was trained on")):
+        recipe = {key: value for key, value in facts["made_from"]["recipe"].items() if key != lacking}
+        scant = {**facts, "made_from": {**facts["made_from"], "recipe": recipe}}
+        save_file(load_file(path), path, {"autoslim": json.dumps(scant)})
+        assert why in refuse(4, "train-supernet", "-r", based)
+
+
 def test_a_supernet_refuses_a_file_that_the_section_did_not_make(autoslim, refuse, based):
     """One that was trained on all images passed with a warning, and anything else without."""
     autoslim("retrain", "--width", "1", "-r", based, "--name", "base", "retrain.epochs=1", "base=null")
