@@ -112,8 +112,8 @@ def test_a_supernet_refuses_a_base_network_that_saw_the_holdout(autoslim, refuse
 def test_a_network_that_starts_from_the_base_network_or_learns_from_it_asks_what_it_is(autoslim, refuse, based):
     """Its bytes alone were asked: one of other settings, or that some other command had made, passed in silence."""
     autoslim("train-base", "-r", based)
-    for key, half in (("start", "0.5"), ("teacher", "0.6")):
-        half = ("retrain", "--width", half, "-r", based, f"retrain.{key}=weights", "retrain.epochs=1")
+    for key, width in (("start", "0.5"), ("teacher", "0.6")):
+        half = ("retrain", "--width", width, "-r", based, f"retrain.{key}=weights", "retrain.epochs=1")
         said = autoslim(*half, "data.holdout=100", "base.lr=0.2").stderr  # the holdout scores nothing here
         assert "was trained with other settings, and is taken as it is: base.lr was 0.1, is 0.2" in said
         assert "trained with other images" in refuse(4, *half, "data.limit=500")
