@@ -6,9 +6,10 @@ from xml.etree.ElementTree import Element
 
 from autoslim_cli.files.measures import MEASURES
 from autoslim_cli.files.metric import TOP1
-from autoslim_cli.report.charts import STYLE, alike, said_of, spread
 from autoslim_cli.report.facts import Artifact, Facts, Network
 from autoslim_cli.report.markup import element, html
+from autoslim_cli.report.strokes import STYLE
+from autoslim_cli.report.words import alike, said_of, spread
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """The browser loads and runs nothing, whatever a name in the report may try."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
 from autoslim_cli.errors import UsageError
-from autoslim_cli.report.charts import STYLE
+from autoslim_cli.report.strokes import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

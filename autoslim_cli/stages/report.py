@@ -40,11 +40,12 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
 from autoslim_cli.network.table import Channels, LayerRow, features
-from autoslim_cli.report.charts import STYLE, figures
+from autoslim_cli.report.charts import figures
 from autoslim_cli.report.facts import Artifact, Facts, Kind, Layer, Network, Parent
 from autoslim_cli.report.markup import svg_file
 from autoslim_cli.report.page import page
 from autoslim_cli.report.png import png
+from autoslim_cli.report.strokes import STYLE
 from autoslim_cli.searching.log import LOG_FILE, read_log, read_steps
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.compare import kind_of, scores_of

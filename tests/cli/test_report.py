@@ -14,6 +14,7 @@ from PIL import Image
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.report.charts import training
 from autoslim_cli.report.png import _style
+from autoslim_cli.report.strokes import Axis
 
 HOSTILE = "\"><svg onload=alert(1)><img src=x onerror='alert(2)'>&amp;\x07"
 ELEMENTS = {
@@ -222,8 +223,7 @@ def test_what_cannot_be_shown_is_named(worked, autoslim_json, tmp_path):
 
 @pytest.mark.parametrize("values", [[0.5], [0.0, 0.0], [1e-9, 2e-9], [3e9, 3.1e9]])
 def test_ticks_lie_on_the_axis(values):
-    from autoslim_cli.report.charts import _scale
-
-    place, ticks = _scale(values, 10.0, 90.0)
+    axis = Axis.around(values, 10.0, 90.0)
+    ticks = axis.ticks()
     assert 1 <= len(ticks) <= 12
-    assert all(10 <= place(tick) <= 90 for tick in (*ticks, *values))
+    assert all(10 <= axis(tick) <= 90 for tick in (*ticks, *values))
