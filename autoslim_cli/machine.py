@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "cuda" and device.index is not None and (processes := launched().local_size) > 1:
+            raise RuntimeError(f"{processes} processes on this machine cannot share one; cuda gives each its own")
         if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("not one of cpu, cuda and mps")
         device = _own_gpu() if device == torch.device("cuda") else device
@@ -46,10 +49,12 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that this process may take of a device's free memory: a job's processes share it.
 
     Of a CPU's memory it is what Linux calls available, within the control group's limit; 4 GiB where nothing tells.
+    What an earlier stage of this process has freed counts as free, though the process keeps it for the next.
     """
     local = launched().local_size
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] // -(-local // torch.cuda.device_count())
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return kept + torch.cuda.mem_get_info(device)[0] // -(-local // torch.cuda.device_count())
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
@@ -62,7 +67,7 @@ def free_memory(device: torch.device) -> int:
         free = min(free, int(limit) - int(used) + cache)
     except (OSError, ValueError, KeyError):  # no such group (version 2), or no limit
         pass
-    return free // local
+    return free // local + _handed_back()
 
 
 def available_cores() -> int:
@@ -75,11 +80,29 @@ def keep_freed_memory() -> None:
 
     Page faults otherwise cost as much as the arithmetic on a CPU. Without glibc nothing happens.
     """
+    _in_glibc(("mallopt", _M_MMAP_MAX, 0), ("mallopt", _M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def _handed_back() -> int:
+    """Let glibc hand what is free back to the kernel, and return its bytes: the kernel's own count lags behind."""
+    before = _resident()
+    _in_glibc(("malloc_trim", 0))
+    return max(0, before - _resident())
+
+
+def _resident() -> int:
+    """Return the bytes of memory that this process has; 0 where nothing tells."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _in_glibc(*calls: tuple[str, *tuple[int, ...]]) -> None:
+    """Call functions of glibc, where there is one."""
     if sys.platform != "linux":
         return
-    try:
+    with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    except (OSError, AttributeError):
-        return
+        for name, *arguments in calls:
+            getattr(libc, name)(*arguments)

@@ -108,7 +108,7 @@ class ImageFiles:
                 size = (self.directory / name).stat().st_size
             except OSError as error:
                 raise AutoslimError(f"{self.directory / name} cannot be read ({error.strerror})") from None
-            hashed.update(f"{label}\t{name}\t{size}\n".encode())
+            hashed.update(f"{label}\t{name}\t{size}\n".encode(errors="surrogateescape"))
         return f"sha256:{hashed.hexdigest()}"
 
     def select(self, chosen: Tensor) -> "ImageFiles":

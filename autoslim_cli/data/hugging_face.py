@@ -1,7 +1,7 @@
 """Read images and classes from a data set of Hugging Face's `datasets`: from its hub, or a directory."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ SAMPLED = 64
 """Images that a digest reads."""
 WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 """Columns of numbers that may be classes, counted from 0."""
+_REFUSED = {
+    "streaming": "a training reads images in any order; without it they are downloaded once",
+    "split": "both parts are wanted: name their splits as data.args.train and data.args.test",
+}
 _TESTS = ("test", "validation", "val", "valid")
 
 
@@ -73,6 +77,7 @@ def list_hub(path: str | None, args: dict[str, Any], part: Part, directory: Path
         ) from None
     if path is None:
         raise UsageError("data.path: hugging-face wants the name of a data set on the hub, or a directory")
+    _refuse_args(args)
     local = directory / Path(path).expanduser()
     given = {name: value for name, value in args.items() if name not in OWN}
     try:
@@ -80,12 +85,13 @@ def list_hub(path: str | None, args: dict[str, Any], part: Part, directory: Path
             found = datasets.load_from_disk(str(local))
         else:
             found = datasets.load_dataset(str(local) if local.is_dir() else path, **given)
-        splits = dict(found)
     except Exception as error:  # whatever the hub, the network or a damaged file makes the library raise
         reason = " ".join(str(error).split())
         raise UsageError(f"data.path: {path} is no data set of images that `datasets` can load ({reason})") from None
-    split = _split(splits, args, part)
-    table = splits[split]
+    if not isinstance(found, datasets.DatasetDict):
+        raise UsageError(f"data.path: {path} has no splits, as train and test are")
+    split = _split(found, args, part)
+    table = found[split]
     kinds = {name: feature for name, feature in table.features.items() if isinstance(feature, datasets.Value)}
     numbers = [name for name, feature in kinds.items() if feature.dtype in WHOLE]
     image = _column(table, args, "image", datasets.Image)
@@ -94,7 +100,17 @@ def list_hub(path: str | None, args: dict[str, Any], part: Part, directory: Path
     return HubImages(f"{path} ({split})", table, image, label, torch.arange(len(table)))
 
 
-def _split(splits: dict[str, Any], args: dict[str, Any], part: Part) -> str:
+def _refuse_args(args: dict[str, Any]) -> None:
+    """Raise UsageError for arguments that give no splits, or no images at any place of one, or names that are none."""
+    for name, why in _REFUSED.items():
+        if args.get(name):
+            raise UsageError(f"data.args.{name}: {why}")
+    for name in OWN:
+        if not isinstance(args.get(name, ""), str):
+            raise UsageError(f"data.args.{name}: {args[name]!r} is no name")
+
+
+def _split(splits: Mapping[str, Any], args: dict[str, Any], part: Part) -> str:
     """Return the name of a part's split. Raises UsageError if there is none."""
     wanted: Sequence[str] = (args[part],) if part in args else ("train",) if part == "train" else _TESTS
     for name in wanted:

@@ -21,6 +21,7 @@ from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.summary import verdict
 from autoslim_cli.latency.table import read_table
 from autoslim_cli.latency.table_choice import table_for_search
+from autoslim_cli.launch import launched
 from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
 from autoslim_cli.progress import Reporter
@@ -67,15 +68,19 @@ def open_project(
     ranks = join_ranks()
     ranks.agreed(shared_settings(recipe), "recipes")
     device = choose_device(recipe.device)
+    ranks.agreed(device.type, "kinds of device")
     task = task_of(recipe, directory)
     network = BaseNetwork.of(recipe, directory, device)
     if not recipe.model.trace:  # a part's outputs are not the network's
         task.check_outputs(network.reading.outputs, recipe.model.input)
     images = ImageSets(recipe.data, recipe.model, recipe.task, recipe.seed, directory, device, reporter.warn)
     if ranks.size > 1 and recipe.data.download and recipe.data.name in DOWNLOADED:
-        if ranks.first:  # one process downloads for all
-            assert images.digest
-        ranks.wait("a download")
+        # One process downloads for all; then, where machines have disks of their own, one of each for its machine.
+        for downloads in (ranks.first, launched().local_rank == 0):
+            if downloads:
+                assert images.digest
+                assert images.test
+            ranks.wait("a download")
     costs = Costs.closed_form(network.reading.table)
     trusted = Trust(recipe.model, directory, anything=trust)
     commands = Commands(directory, tuple(overrides))

@@ -145,7 +145,9 @@ def join_ranks() -> Ranks:
             torch.cuda.set_device(launch.local_rank % gpus)
         # NCCL has no two processes on one GPU. What lies in main memory goes through gloo in either case.
         with ended_by_signals():  # while others are not there yet
-            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus >= launch.local_size else "gloo", timeout=PATIENCE)
+            backend = "cpu:gloo,cuda:nccl" if gpus >= launch.local_size else "gloo"
+            dist.init_process_group(backend, timeout=PATIENCE)
+        Ranks(launch.rank, launch.size).agreed(backend, "backends (NCCL wants a GPU for every process)")
     return Ranks(launch.rank, launch.size)
 
 
@@ -189,8 +191,10 @@ def _others() -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise AutoslimError(
-            "another process of this torchrun job has gone or cannot be reached; start the job again with --resume"
+            "another process of this torchrun job has gone or cannot be reached; start the job again with --resume "
+            f"({reason})"
         ) from error
 
 

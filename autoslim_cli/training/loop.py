@@ -98,7 +98,7 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
             if ranks.first:
                 state.save(job, done)
             saved_at = time.monotonic()
-            if ranks.size == 1 and stop:
+            if any(ranks.gather(bool(stop), "the end of an epoch")):
                 _stop(job, done, total, reporter, ranks, poll)
     _end(settings, state, reporter, poll)
 

@@ -15,10 +15,10 @@ _CONVOLUTIONS = (
 )
 
 
-def optimizer_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, settings: TrainSettings, *, fused: bool | None = None) -> torch.optim.Optimizer:
     """Return the optimizer with the authors' weight-decay groups: decay on dense convolution and linear weights only.
 
-    Frozen weights are left out. On a GPU it is the fused one, which updates all tensors in a few kernels.
+    Frozen weights are left out. `fused` updates all tensors in a few kernels, and is the default on a GPU.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
@@ -31,11 +31,25 @@ def optimizer_of(network: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         {"params": spared, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    fused = next(network.parameters()).is_cuda or None
+    fused = next(network.parameters()).is_cuda if fused is None else fused
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused or None)
     nesterov = settings.nesterov and settings.momentum > 0
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
+    sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=fused or None)
+    if fused and settings.momentum > 0:
+        _remember_nothing(sgd)
+    return sgd
+
+
+def _remember_nothing(sgd: torch.optim.SGD) -> None:
+    """Give a fused SGD momentum of zeros, from which its first step is the same.
+
+    It would take memory as it lies there else, which stays where the gradients of fp16 overflow at the first step; and
+    it fails where a weight has no gradient at the first step, and one later.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _is_dense(module: nn.Module) -> bool:

@@ -66,10 +66,11 @@ def refuse_runs(saved: object) -> dict[str, str]:
     return saved
 
 
-def refuse_optimizer(saved: object, optimizer: torch.optim.Optimizer, done: int) -> list[float]:
+def refuse_optimizer(saved: object, optimizer: torch.optim.Optimizer, done: int, *, skips: bool) -> list[float]:
     """Return the rates in an optimizer's saved state.
 
-    Raises ValueError if the state is not one of this optimizer after so many steps.
+    `skips`: a step whose gradients overflow is not taken, so that it may have taken none. Raises ValueError if the
+    state is not one of this optimizer after so many steps.
     """
     groups = optimizer.state_dict()["param_groups"]
     saved = mapping_of(saved, ("state", "param_groups"), "optimizer")
@@ -90,17 +91,21 @@ def refuse_optimizer(saved: object, optimizer: torch.optim.Optimizer, done: int)
     for index, entry in saved["state"].items():
         if type(index) is not int or not 0 <= index < len(parameters):
             raise ValueError(f"optimizer.state has no parameter {str(index)[:100]}")
-        _refuse_moments(entry, optimizer, parameters[index], done, f"optimizer.state.{index}")
+        _refuse_moments(
+            entry, optimizer, parameters[index], range(0 if skips else 1, done + 1), f"optimizer.state.{index}"
+        )
     return rates
 
 
-def _refuse_moments(entry: object, optimizer: torch.optim.Optimizer, parameter: Tensor, done: int, name: str) -> None:
+def _refuse_moments(
+    entry: object, optimizer: torch.optim.Optimizer, parameter: Tensor, steps: range, name: str
+) -> None:
     """Raise ValueError if what an optimizer is said to remember of a parameter cannot be that."""
     for key, value in mapping_of(entry, MOMENTS[type(optimizer)], name).items():
         if key == "step":
             refuse_tensor(value, torch.zeros(()), f"{name}.step")
-            if not 0 < float(value) <= done:
-                raise ValueError(f"{name}.step is {float(value):g} after {done} steps")
+            if float(value) not in steps:
+                raise ValueError(f"{name}.step is {float(value):g} after {steps.stop - 1} steps")
             continue
         if value is None and not optimizer.defaults.get("momentum", 1):  # SGD without momentum keeps none
             continue

@@ -164,8 +164,9 @@ class State:
         done, epochs = state["done"], mapping_of(state["epochs"], vars(self.epochs), "epochs")
         if type(done) is not int or done < 0:
             raise ValueError(f"done is {str(done)[:100]}")
-        rates = refuse_optimizer(state["optimizer"], self.optimizer, done)
-        remembers = self.optimizer.defaults.get("momentum", 1) and not self.scaler.is_enabled()  # which skips steps
+        skips = self.scaler.is_enabled()
+        rates = refuse_optimizer(state["optimizer"], self.optimizer, done, skips=skips)
+        remembers = self.optimizer.defaults.get("momentum", 1) and not skips
         if done and remembers and not state["optimizer"]["state"]:
             raise ValueError(f"optimizer.state is empty after {done} steps")
         refuse_scheduler(state["scheduler"], rates, done)

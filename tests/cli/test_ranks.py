@@ -155,3 +155,34 @@ def test_two_processes_train_on_files_that_workers_decode(recipe, tmp_path, auto
         if not own:
             assert epochs(recipe, name) == pytest.approx(epochs(alone, name), rel=1e-3)
     assert list(epochs(recipe, "model-width-1")) == [1, 2]  # of five
+
+
+SIGNALLED = """
+import os
+import signal
+
+from torch.nn import functional as F
+
+from autoslim_cli import Metric, Task
+
+
+def signalled():
+    def statistics(outputs, labels):
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return (outputs.argmax(1) != labels).sum()
+
+    metric = Metric(name="wrong", unit="", higher_is_better=False)
+    return Task("signalled", metric, F.cross_entropy, statistics, lambda sums, images: sums[0] / images)
+"""
+
+
+def test_a_job_that_is_told_to_end_in_its_last_look_at_the_holdout_ends_there(recipe):
+    """It went on to the test images, and in `run` to the next training."""
+    (recipe / "task.py").write_text(SIGNALLED)
+    settings = ("task.name=./task.py:signalled", "train.epochs=1", "evaluate.batch=10")
+    (done,) = together(shared(2, "train-supernet", "-r", recipe, *settings))
+    assert [process.code for process in done] == [130, 130], done
+    assert "stopped after step 7 of 7" in done[0].stderr
+    assert (recipe / "supernet.resume.pt").exists()
+    assert not (recipe / "supernet.safetensors").exists()

@@ -257,6 +257,7 @@ def test_a_training_state_that_cannot_be(tmp_path, change):
         lambda entry: entry.pop("exp_avg"),
         lambda entry: entry["exp_avg_sq"].fill_(-1),
         lambda entry: entry["step"].fill_(4),
+        lambda entry: entry["step"].fill_(0),
         lambda entry: entry["step"].fill_(float("nan")),
         lambda entry: entry.update(step="3"),
         lambda entry: entry.update(more=torch.zeros(1)),
@@ -270,6 +271,16 @@ def test_moments_that_cannot_be(tmp_path, change):
     save_state(job.state, values)
     with pytest.raises(ArtifactError, match=r"damaged training state \(optimizer\.state\.1"):
         state.restore(job)
+
+
+def test_where_steps_overflow_none_may_be_taken_yet(tmp_path):
+    """A fused AdamW counts no step whose gradients overflow, as the first ones of fp16 may."""
+    state = after_three_steps(torch.optim.AdamW, skips=True)
+    job = saved(state, tmp_path)
+    values = load_state(job.state)
+    values["optimizer"]["state"][1]["step"].fill_(0)
+    save_state(job.state, values)
+    assert state.restore(job) == 3
 
 
 def test_settings_in_a_state_do_not_count(tmp_path):
@@ -293,15 +304,15 @@ def test_an_own_task_s_loss_may_be_below_zero(tmp_path):
     assert state.epochs.loss == -0.3
 
 
-def after_three_steps(kind, **settings):
-    """Return a state after three steps."""
+def after_three_steps(kind, *, skips=False, **settings):
+    """Return a state after three steps; `skips` those whose gradients overflow."""
     network = nn.Linear(2, 2)
     optimizer = kind(network.parameters(), lr=0.1, **settings)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     averaged = Averaged(list(network.parameters()), 0.9)
-    state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False), averaged)
+    state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=skips), averaged)
     for _ in range(3):
-        network(torch.ones(1, 2)).sum().backward()
+        state.scaler.scale(network(torch.ones(1, 2)).sum()).backward()
         state.step(None)
     return state
 

@@ -145,6 +145,9 @@ def test_a_data_set_of_hugging_face_holds_what_the_folder_holds(shards, tmp_path
     for args, said in (
         ({"train": "all"}, "data.args.train: no split all; there are train, validation"),
         ({"image": "picture"}, "data.args.image: expected is one of the columns of Images, image"),
+        ({"split": "train"}, "data.args.split: both parts are wanted"),
+        ({"streaming": True}, "data.args.streaming: a training reads images in any order"),
+        ({"train": ["train"]}, "data.args.train: ['train'] is no name"),
     ):
         with pytest.raises(UsageError, match=re.escape(said)):
             opened("train", "hugging-face", saved, tmp_path, args=args)

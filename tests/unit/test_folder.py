@@ -1,5 +1,7 @@
 """What a folder of images holds beside what is read, and how many classes its images have."""
 
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -46,6 +48,19 @@ def test_files_that_are_not_read_are_counted(folder):
     assert opened(folder, 2, "test") == [
         f"data.path: 1 file of {folder / 'test'} is not read as images: without a suffix (1)"
     ]
+
+
+def test_names_that_are_no_text_count_as_they_are(folder):
+    """A name that is not UTF-8 ended every training in a traceback."""
+    before = list_images(folder, "train").digest()
+    strange = folder / "train/b" / os.fsdecode(b"caf\xe9.png")
+    Image.new("L", (8, 8)).save(strange)
+    files = list_images(folder, "train")
+    assert files.image(3).shape == (1, 8, 8)
+    with_it = files.digest()
+    assert with_it != before
+    strange.rename(strange.with_name(os.fsdecode(b"caf\xe8.png")))
+    assert list_images(folder, "train").digest() not in (before, with_it)
 
 
 def test_a_class_of_files_that_are_not_read_says_which_they_are(folder):

@@ -262,6 +262,28 @@ def test_adamw_spares_what_sgd_spares():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0]
 
 
+def test_a_fused_optimizer_takes_the_steps_of_the_plain_one_after_gradients_that_overflow():
+    """It kept memory as it found it for momentum: fp16 begins with a scale that overflows."""
+    weights = {}
+    for fused in (False, True):
+        network = nn.Linear(64, 64)
+        for parameter in network.parameters():
+            nn.init.ones_(parameter)
+        optimizer = optimizer_of(network, TrainSettings(epochs=1, lr=0.1), fused=fused)
+        scaler = torch.amp.GradScaler("cpu")
+        for scale in (float("inf"), 1e-3, 1e-3):
+            optimizer.zero_grad()
+            scaler.scale(network.weight.sum() * scale).backward()  # the bias has no gradient
+            scaler.step(optimizer)
+            scaler.update()
+        optimizer.zero_grad()
+        network(torch.ones(1, 64)).sum().backward()
+        optimizer.step()
+        weights[fused] = [parameter.detach().clone() for parameter in network.parameters()]
+    for plain, one in zip(*weights.values(), strict=True):
+        torch.testing.assert_close(plain, one)
+
+
 def test_averages_follow_the_weights_and_change_places_with_them():
     weights = [torch.zeros(3), torch.zeros(2, 2)]
     averaged = Averaged(weights, 0.9)
