@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from autoslim_cli.cost.closed_form import flops, params
 from autoslim_cli.errors import AutoslimError
+from autoslim_cli.network.modes import modes_kept
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.tensors import tensors_in
@@ -40,16 +41,13 @@ def fvcore_flops(network: nn.Module, *inputs: tuple[int, ...]) -> int:
         logging.getLogger("fvcore").setLevel(logging.ERROR)
         from fvcore.nn import FlopCountAnalysis
 
-        was_training = network.training
-        network.eval()
-        try:
+        with modes_kept(network):
+            network.eval()
             device = next(network.parameters()).device
             images = tuple(torch.zeros(1, *shape, device=device) for shape in inputs)
             analysis: Any = FlopCountAnalysis(Flat(network), images)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             counts = analysis.by_operator()
-        finally:
-            network.train(was_training)
     return int(sum(counts[name] for name in COUNTED))
 
 

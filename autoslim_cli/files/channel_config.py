@@ -164,5 +164,7 @@ def describe(model: ModelSettings) -> str:
     """Name a model with what sets it apart."""
     details = [f"{key}={value}" for key, value in sorted(model.args.items())]
     details += [f"input={list(model.input)}", f"classes={model.classes}"]
+    details += [f"inputs={[list(shape) for shape in model.inputs]}"] if model.inputs else []
     details += [f"strides={model.strides}"] if model.strides else []
+    details += [f"trace={model.trace}"] if model.trace else []
     return f"{model.name} ({', '.join(details)})"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from autoslim_cli.errors import AutoslimError
 from autoslim_cli.latency.onnx_file import onnx_bytes, onnx_session
 from autoslim_cli.latency.table import Device
 
@@ -40,7 +41,11 @@ def load(module: nn.Module, inputs: Sequence[Tensor], device: Device, place: tor
 
 def _by_onnxruntime(module: nn.Module, inputs: Sequence[Tensor], device: Device) -> Run:
     """Return a call that runs a module by ONNX Runtime on the CPU."""
-    session = onnx_session(onnx_bytes(module, inputs), device.threads or 1)
+    try:
+        written = onnx_bytes(module, inputs)
+    except AutoslimError as error:
+        raise AutoslimError(f"{error}; --engine eager and compile measure it") from None
+    session = onnx_session(written, device.threads or 1)
     # An input of which the module asks the size alone is not in the file.
     feed = {one.name: inputs[int(one.name.removeprefix("x"))].numpy() for one in session.get_inputs()}
     return Run(lambda: session.run(None, feed), inputs)

@@ -33,10 +33,12 @@ def onnx_bytes(
     *,
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
+    what: str = "this network",
 ) -> bytes:
     """Return a module as an ONNX file, with BN folded into convolutions. Inputs are x0, x1, ... unless they are named.
 
-    Raises UsageError without the library, AutoslimError if an operation has no counterpart in ONNX.
+    `what` it is, errors say. Raises UsageError without the library, AutoslimError if an operation has no counterpart in
+    ONNX.
     The exporter by tracing is a hundred times faster than the one by torch.export: hundreds of layers are written.
     """
     onnxruntime()
@@ -52,10 +54,7 @@ def onnx_bytes(
             if is_out_of_memory(error):
                 raise
             reason = next(iter(str(error).splitlines()), "")
-            raise AutoslimError(
-                f"this network cannot be written as ONNX ({type(error).__name__}: {reason}); --engine eager and "
-                "compile measure it"
-            ) from None
+            raise AutoslimError(f"{what} cannot be written as ONNX ({type(error).__name__}: {reason})") from None
     return file.getvalue()
 
 

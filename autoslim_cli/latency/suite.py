@@ -79,7 +79,7 @@ def write_layers(
             for point in product(*counts):
                 file = f"{'-'.join([f'layers/{number:03}', *map(str, point)])}.onnx"
                 built = build_piece(reading, shape.piece, channels_at(shape.piece, point, space), batch)
-                write_bytes(directory / file, onnx_bytes(*built))
+                write_bytes(directory / file, onnx_bytes(*built, what=f"layer {shape.piece.name}"))
                 files.append(file)
             layers.append(SuiteLayer(shape=shape.text, example=shape.piece.name, counts=counts, files=files))
             bar(number + 1, partial("{}, {} points".format, shape.piece.name, len(files)))

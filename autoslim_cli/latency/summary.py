@@ -23,6 +23,9 @@ class Limits(NamedTuple):
 
 WELL, ROUGHLY = Limits(0.9, 0.1), Limits(0.75, 0.2)
 
+FEWEST = 8
+"""Networks of a check: of two the rank correlation is 1 or -1, whatever a table is worth."""
+
 UNSTEADY = 0.1
 """Median difference of two measurements of a network, from which on it is the device that cannot be predicted."""
 
@@ -38,6 +41,12 @@ def verdict(check: Check | None) -> Verdict:
     """Judge a table by its check."""
     if check is None:
         return Verdict("unchecked", "unchecked: no whole networks were timed, so nobody knows how well it predicts")
+    if check.networks < FEWEST:
+        return Verdict(
+            "unchecked",
+            f"as good as unchecked: {check.networks} whole networks are too few to rank; a suite has 20 by default, of "
+            "which half check",
+        )
     shown = (
         f"rank correlation {check.rank_correlation:.2f} and median error {check.median_error:.0%} on "
         f"{check.networks} other networks"

@@ -1,6 +1,7 @@
 """Define the latency table's file: what a device takes for every layer shape of a search space."""
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import write_json
 from autoslim_cli.files.document import read_settings
 from autoslim_cli.files.names import table_file
+from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -202,14 +204,18 @@ def refuse_incomplete(path: Path, table: LatencyTable, commands: Commands | None
         raise ArtifactError(f"{path}: not complete; `{on}` finishes it, on {table.device.name}")
 
 
-def refuse_to_replace(path: Path, device: Device) -> None:
-    """Raise UsageError if a file holds the table of another device, or of other settings of it."""
+def replacing(path: Path, device: Device, say: Callable[[str], None]) -> None:
+    """Give the table that is there another name, and say so: minutes of measuring, or somebody's own, are not lost.
+
+    Raises UsageError if it is one of another device, or of other settings of it.
+    """
     if not path.exists():
         return
     with suppress(ArtifactError):
         old = read_table(path).device
         if old.model_copy(update={"version": device.version}) != device:
             raise UsageError(f"{path}: measured on {old}, which is not {device}; move it, and name it to use it")
+    say(f"{path}: the one that was there is kept as {set_aside(path).name}")
 
 
 def check_layer(path: Path, layer: LayerTimes) -> None:

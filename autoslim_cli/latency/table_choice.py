@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from autoslim_cli.errors import ArtifactError
-from autoslim_cli.files.names import TABLES
+from autoslim_cli.files.names import TABLES, is_aside
 from autoslim_cli.latency.local_device import is_local, local_device, place_of
 from autoslim_cli.latency.table import (
     Device,
@@ -31,9 +31,7 @@ def table_for_search(
     """
     path = named or _own_table(directory, place, commands)
     table = read_table(path)
-    device = table.device
-    if device.kind != place.type:
-        commands = replace(commands, overrides=(*commands.overrides, f"device={device.kind}"))
+    device, commands = table.device, commands_on(table.device, place, commands)
     refuse_other_model(path, table, model, network, commands)
     refuse_incomplete(path, table, commands)
     if device.engine != "imported" and is_local(device, place):
@@ -41,10 +39,20 @@ def table_for_search(
     return path
 
 
+def commands_on(device: Device, place: torch.device, commands: Commands) -> Commands:
+    """Return the commands that measure a device: where its kind is not that of `place`, they say which it is.
+
+    No command measures one whose times were imported.
+    """
+    if device.engine == "imported" or device.kind == place.type:
+        return commands
+    return replace(commands, overrides=(*commands.overrides, f"device={device.kind}"))
+
+
 def _own_table(directory: Path, place: torch.device, commands: Commands) -> Path:
     """Return this machine's table: of as many threads as there are now, or the only one of eager PyTorch."""
     path = directory / table_name(local_device(place, "eager", "fp32", 1, True))
-    tables = {path: read_table(path).device for path in sorted(directory.glob(TABLES))}
+    tables = {path: read_table(path).device for path in sorted(directory.glob(TABLES)) if not is_aside(path)}
     if path in tables:
         if not _is_default(tables[path], place):
             raise ArtifactError(

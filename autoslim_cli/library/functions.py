@@ -17,6 +17,7 @@ from autoslim_cli.cost.costs import Costs
 from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.files.checkpoint import versions
+from autoslim_cli.files.measures import MEASURES
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.library.loader import AnyBatches, Loader, held, input_shapes, opened
 from autoslim_cli.library.measures import outputs_of, task_for
@@ -187,7 +188,7 @@ def search(
     if network.switches:
         raise UsageError("a search needs shared BN: switchable BN has weights for its switches alone")
     bounds = {"flops": flops, "params": params, "activation_memory": activation_memory}
-    asked = {name: _text(bound) for name, bound in bounds.items() if bound is not None}
+    asked = {name: _text(bound, name) for name, bound in bounds.items() if bound is not None}
     if not asked:
         raise UsageError("name a budget: flops='300M', params='2M', activation_memory='4MB', or several")
     reading = network.reading
@@ -252,6 +253,8 @@ def retrain(
     too young. Errors as in `train_supernet`.
     """
     expected("network", network, (Found, nn.Module), "a network, an nn.Module, or what a search found")
+    if isinstance(network, SlimmableNetwork):
+        raise UsageError("network: a supernet; retrain what a search found in it, or its found.network('supernet')")
     if teacher is not None:
         expected_network("teacher", teacher)
     where, say = choose_device(device), reporter(progress)
@@ -312,10 +315,11 @@ def _of_loader(loader: Loader, given: Keys) -> dict[str, object]:
     return {**given, "batch": loader.batch}
 
 
-def _text(bounds: Bounds) -> str:
-    """Return budgets as people write them on the command line."""
+def _text(bounds: Bounds, measure: str) -> str:
+    """Return budgets as people write them on the command line; a number is of the measure's smallest unit."""
     several = bounds if isinstance(bounds, Sequence) and not isinstance(bounds, str) else [bounds]
-    return ",".join(map(str, several))
+    unit = min(MEASURES[measure].units.items(), key=lambda pair: pair[1])[0]
+    return ",".join(one if isinstance(one, str) else f"{one}{unit}" for one in several)
 
 
 def _refuse_unseen(settings: TrainSettings, holdout: Loader | None) -> None:

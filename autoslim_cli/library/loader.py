@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoslim_cli.data.batch import Batch, Tree, images_in, joined, mapped, shapes, tensors
+from autoslim_cli.data.batch import Batch, Each, Tree, images_in, joined, mapped, shapes, tensors
 from autoslim_cli.data.own import as_plain
 from autoslim_cli.data.sets import Images, as_index, channels_last
 from autoslim_cli.data.sources import HeldSource
@@ -113,12 +113,19 @@ def held(loader: Loader) -> Images:
     Raises UsageError for inputs of several sizes, which cannot be scored together.
     """
     inputs, targets = zip(*(ready(one, loader.device) for one in loader.batches), strict=True)
-    try:
-        source = HeldSource(joined(inputs), joined(targets), "")
-    except RuntimeError as error:
-        raise UsageError(f"holdout: its batches cannot be put together: {str(error).splitlines()[0]}") from None
+    together = joined(inputs)
+    if _holds_each(together) and not any(map(_holds_each, inputs)):
+        sizes = sorted({shapes(one) for one in inputs})
+        raise UsageError(f"holdout: batches of several sizes cannot be scored together: {sizes[0]}, {sizes[-1]}")
+    source = HeldSource(together, joined(targets), "")
     ones = torch.ones(1, device=loader.device)  # floats are taken as they are
     return Images(source, torch.arange(len(source)), 0 * ones, ones, AugmentSettings(), loader.device, None)
+
+
+def _holds_each(tree: Tree) -> bool:
+    """Tell whether a tree holds a tree for each image, of a size of its own."""
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, tuple) else ()
+    return isinstance(tree, Each) or any(map(_holds_each, parts))
 
 
 def ready(batch: object, device: torch.device, what: str = "loader") -> Batch:

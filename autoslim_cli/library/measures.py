@@ -1,7 +1,5 @@
 """Measure a caller's network on his batches: BN statistics, loss and score."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 
 import torch
@@ -11,6 +9,7 @@ from autoslim_cli.data.batch import forward, shapes
 from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.library.loader import AnyBatches, Loader, opened, ready
 from autoslim_cli.library.networks import drawing_apart
+from autoslim_cli.network.modes import modes_kept
 from autoslim_cli.network.trace import expected_network
 from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.training import measure
@@ -28,7 +27,7 @@ def calibrate(network: nn.Module, batches: AnyBatches) -> None:
     """
     expected_network("network", network)
     device = _device_of(network)
-    with drawing_apart(), _modes_kept(network):
+    with drawing_apart(), modes_kept(network):
         moved = (ready(one, device, "batches") for one in batches)
         first = list(islice(moved, 1))
         if not first:
@@ -43,7 +42,7 @@ def evaluate(network: nn.Module, batches: AnyBatches, task: Task | None = None) 
     or outputs that do not fit.
     """
     expected_network("network", network)
-    with drawing_apart(), _modes_kept(network):
+    with drawing_apart(), modes_kept(network):
         loader = opened(batches, _device_of(network), what="batches")
         task = task_for(outputs_of(network, loader), task)
         return measure.evaluate(network, loader.some(len(loader)), task)
@@ -68,19 +67,8 @@ def task_for(outputs: object, task: Task | None, settings: TrainSettings | None 
 @torch.inference_mode()
 def outputs_of(network: nn.Module, loader: Loader) -> object:
     """Return what a network gives in eval mode for the loader's first batch."""
-    with _modes_kept(network):
+    with modes_kept(network):
         return forward(network.eval(), loader.first[0])
-
-
-@contextmanager
-def _modes_kept(network: nn.Module) -> Iterator[None]:
-    """Leave every module in the mode, training or eval, that it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
 
 
 def _device_of(network: nn.Module) -> torch.device:

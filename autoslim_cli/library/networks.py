@@ -136,7 +136,8 @@ class Found:
                 "found.channels) takes a newly built network; network(start='supernet') goes on from the weights"
             )
         with drawing_apart():
-            return self.supernet.network.fresh(self.channels)
+            fresh = self.supernet.network.fresh(self.channels)
+        return fresh.to(next(self.supernet.parameters()).device)
 
     def save(self, path: str | Path) -> None:
         """Write the channel config, as `autoslim search` does; fvcore has counted the network.

@@ -71,7 +71,10 @@ class SlimmableNetwork(torch.nn.Module):
                 built = copy.deepcopy(model).cpu()
             else:
                 trusted = Trust(directory=Path(directory) if directory else None, anything=trust)
-                built = build_named_by(path, settings, trusted)
+                try:
+                    built = build_named_by(path, settings, trusted)
+                except UsageError as error:
+                    raise UsageError(f"{error}; or pass model=, the network that the supernet was made of") from None
             read_network = read(built, *settings.shapes, part=settings.trace)
             if model is not None or settings.name.startswith("./"):
                 again = Commands.of_file(path)("train-supernet", "--force")

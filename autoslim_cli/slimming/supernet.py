@@ -1,7 +1,7 @@
 """Run one network at any channels: its layers hold full-size tensors and compute with the first channels of them."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -40,7 +40,7 @@ class SupernetLayer:
 
     def tensors(self, channels: Channels) -> Tensors:
         """Return the layer's tensors at `channels`, detached: views wherever the channels are one run."""
-        self._keep_measured()
+        self.keep_measured()
         return {
             name: cut(tensor, runs_in_use(self.row, name, tensor, self.full, channels))
             for name, tensor in tensors_of(self.module, self.only).items()
@@ -52,7 +52,7 @@ class SupernetLayer:
         Under autograd the active parameters are leaves that share memory with the full-size ones, and so do their
         gradients: the backward passes of several sub-networks add up in place, without a copy.
         """
-        self._keep_measured()
+        self.keep_measured()
         shadow, gradients = self.module.__dict__, torch.is_grad_enabled()
         shadow.update(sizes(self.row, channels))
         for name, tensor in (*self.module._parameters.items(), *self.module._buffers.items()):
@@ -78,7 +78,7 @@ class SupernetLayer:
                 in_use = self.module.__dict__[name]
                 self.copies[name] = _Copy(in_use, in_use.clone(), runs)
 
-    def _keep_measured(self) -> None:
+    def keep_measured(self) -> None:
         """Write running averages that were measured in copies to where they were cut from, as views do by themselves.
 
         What was not measured since it was cut is left: something else may have been loaded there.
@@ -176,6 +176,14 @@ class Supernet(nn.Module):
     def train(self, mode: bool = True) -> "Supernet":
         """Switch between batch statistics (training) and measured ones (eval)."""
         super().train(mode)
+        self.switch_to(self.switch) if self.switch else self.activate(self.channels)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Supernet":
+        """Move all tensors, as `to` does, and compute with those that were moved: views stay on what they are of."""
+        for layer in self.layers.values():
+            layer.keep_measured()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.switch_to(self.switch) if self.switch else self.activate(self.channels)
         return self
 

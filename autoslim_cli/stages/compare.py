@@ -17,10 +17,11 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
 from autoslim_cli.models.trust import Trust, build_named_by, refuse_untrusted
+from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import SpaceSettings
+from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings
 from autoslim_cli.slimming.constraints import constrained
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.stages.inspect import network_in
@@ -44,7 +45,8 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: 
     metrics: dict[str, Metric] = {}
     for path in paths:
         config, steering, facts = network_in(path)
-        model, trusted = describe(config.model), Trust.in_recipe_of(path, anything=trust)
+        trusted = Trust.in_recipe_of(path, anything=trust)
+        model = _title(config.model, trusted.directory or path.parent)
         refuse_untrusted(path, config.model, trusted)
         if latency_table and times:
             refuse_other_model(latency_table, times, config.model)
@@ -53,6 +55,8 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: 
             models[model] = Model.of(built, config, times.tie if times else steering.tie, times, str(latency_table))
             rows.append({"name": BASE, "kind": "base", "model": model, **models[model].row(models[model].base)})
         one = models[model]
+        if latency_table and times:
+            refuse_other_model(latency_table, times, config.model, one.digest)
         channels = one.space.check(config.channels, str(path), bounded=False)
         check_cost(path, config, one.costs, channels)
         metric, scores = scores_of(config, facts)
@@ -73,10 +77,19 @@ def differing(channels: Sequence[Mapping[str, int]]) -> dict[str, list[int | Non
     return {name: values for name, values in counts.items() if len(set(values)) > 1}
 
 
+def _title(model: ModelSettings, directory: Path) -> str:
+    """Name a model by what sets it apart; code of its own by its file, since two recipes may each have a `./net.py`."""
+    place, _, factory = model.name.rpartition(":")
+    if place.endswith(".py"):
+        model = model.model_copy(update={"name": f"{directory / place}:{factory}"})
+    return describe(model)
+
+
 @dataclass(frozen=True)
 class Model:
-    """A model that was read, once for all files of it, and what its networks cost."""
+    """A model that was read, once for all files of it, and what its networks cost; `digest` is that of the network."""
 
+    digest: str
     reading: Reading
     space: Space
     costs: Costs
@@ -93,11 +106,12 @@ class Model:
         table: str,
     ) -> "Model":
         """Read a config's model, which was built, with units tied as where it was searched."""
-        reading = constrained(read(built, *config.model.shapes, part=config.model.trace), SpaceSettings(tie=tie))
+        as_built = read(built, *config.model.shapes, part=config.model.trace)
+        reading = constrained(as_built, SpaceSettings(tie=tie))
         space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
         memory = ActivationMemory.of(reading, pieces(reading))
         costs = Costs.closed_form(reading.table).also("activation_memory", memory)
-        return cls(reading, space, costs, times, table)
+        return cls(digest(as_built), reading, space, costs, times, table)
 
     @property
     def base(self) -> dict[str, int]:

@@ -25,7 +25,7 @@ from autoslim_cli.network.tensors import tensors_in
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import ModelSettings
 from autoslim_cli.stages.evaluate import trained_model, untrained_model
-from autoslim_cli.stages.load_lines import Form, input_names, load_lines
+from autoslim_cli.stages.load_lines import LOGITS, Form, input_names, load_lines
 from autoslim_cli.stages.preprocessing import Preprocessing, as_extra_file, as_metadata, preprocessing
 
 Notes = Mapping[str, str]
@@ -135,11 +135,11 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
 def _names(outputs: object) -> list[str]:
     """Return what outputs are called in ONNX files, in their order."""
     if isinstance(outputs, Tensor):
-        return ["logits"]
+        return [LOGITS]
     assert isinstance(outputs, Mapping | Sequence)
     parts = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)
     nested = [(str(name), _names(part)) for name, part in parts]
-    return [name if inner == ["logits"] else f"{name}.{one}" for name, inner in nested for one in inner]
+    return [name if inner == [LOGITS] else f"{name}.{one}" for name, inner in nested for one in inner]
 
 
 def _images(reading: Reading, count: int) -> tuple[Tensor, ...]:

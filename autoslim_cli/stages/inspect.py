@@ -20,6 +20,7 @@ from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomple
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.models.zoo import build, torchvision_names
 from autoslim_cli.near import near
+from autoslim_cli.network.digest import digest
 from autoslim_cli.network.reading import Reading
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.table import Channels, LayerTable, features
@@ -104,35 +105,37 @@ def info(
     learned = learned_from(facts)
     settings = channels.model if channels else model
     assert settings is not None
-    times = read_table(latency_table) if latency_table else None
-    if latency_table and times:
-        at_shape = settings.model_copy(update={"input": shape or settings.input})
-        refuse_other_model(latency_table, times, at_shape)
-        refuse_incomplete(latency_table, times)
-        steering = steering.model_copy(update={"tie": times.tie})
     trusted = Trust.in_recipe_of(path, anything=trust)
     built = build(model, directory or Path()) if model else build_named_by(path, settings, trusted)
-    reading = constrained(read(built, *settings.shapes, part=settings.trace), steering)
+    as_built = at_shape = read(built, *settings.shapes, part=settings.trace)
+    shown = settings.model_copy(update={"input": shape or settings.input})
+    if shown.input != settings.input:
+        at_shape = read(built, *shown.shapes, part=shown.trace)
+    times = read_table(latency_table) if latency_table else None
+    if latency_table and times:
+        refuse_other_model(latency_table, times, shown, digest(at_shape))
+        refuse_incomplete(latency_table, times)
+        steering = steering.model_copy(update={"tie": times.tie})
+    reading = constrained(as_built, steering)
     chosen: Channels = reading.table.base
     if channels is not None:
         space = Space.of(reading.table, width=1.0, min_width=0.5, groups=1, divisor=1)
         chosen = space.check(channels.channels, what, bounded=False)
         check_cost(path, channels, Costs.closed_form(reading.table), chosen)
-    if shape and shape != settings.input:
-        settings = settings.model_copy(update={"input": shape})
-        reading = constrained(read(built, *settings.shapes, part=settings.trace), steering)
+    if at_shape is not as_built:
+        reading = constrained(at_shape, steering)
     table, base = reading.table, reading.table.base
     network = fresh(reading.module, table, chosen)
     counted, theirs = flops(table, chosen), fvcore_flops(reading.traced(network), *reading.inputs)
     latency = _latency(reading, chosen, times, str(latency_table)) if times else {}
     return {
-        "model": describe(settings),
+        "model": describe(shown),
         "flops": counted,
         "params": params(table, chosen),
         "fvcore_flops": theirs,
         "agrees": counted == theirs,
         "base": {"flops": flops(table, base), "params": params(table, base)},
-        **({"flops_around": flops_around(network, settings.trace, *settings.shapes)} if settings.trace else {}),
+        **({"flops_around": flops_around(network, shown.trace, *shown.shapes)} if shown.trace else {}),
         **latency,
         **({"learned_from": learned.model_dump()} if learned else {}),
         "notes": list(table.notes),

@@ -13,7 +13,7 @@ from autoslim_cli.latency.random_networks import random_channels
 from autoslim_cli.latency.suite import MANIFEST, Suite, make_directory, write_layers, write_manifest, write_networks
 from autoslim_cli.latency.suite_times import table_of_suite
 from autoslim_cli.latency.summary import Summary, summary
-from autoslim_cli.latency.table import refuse_other_model, refuse_to_replace, write_table
+from autoslim_cli.latency.table import refuse_other_model, replacing, write_table
 from autoslim_cli.stages.project import Project
 
 
@@ -52,7 +52,7 @@ def import_suite(project: Project, directory: Path) -> Summary:
     table = table_of_suite(directory, project.recipe.model, space)
     refuse_other_model(directory / MANIFEST, table, project.recipe.model, project.network.digest, project.commands)
     path = project.directory / table_file(table.device.name)
-    refuse_to_replace(path, table.device)
-    table = corrected(table, found, space, str(path))
+    device, table = table.device, corrected(table, found, space, str(path))
+    replacing(path, device, project.reporter.say)
     write_table(path, table)
     return summary(path, table, found, space)

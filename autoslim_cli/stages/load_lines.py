@@ -1,5 +1,6 @@
 """Write the lines that load a network where it is deployed, without autoslim."""
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,34 +10,37 @@ LOADS: dict[Form, tuple[str, str, str]] = {
     "onnx": (
         "import numpy, onnxruntime",
         "session = onnxruntime.InferenceSession({path!r})",
-        "{first} = session.run({outputs}, {{{feed}}})[0]",
+        "{outputs} = session.run({names}, {{{feed}}}){first}",
     ),
     "torch-export": (
         "import torch",
         "network = torch.export.load({path!r}).module()",
-        "{first} = network({zeros})",
+        "{outputs} = network({zeros})",
     ),
     "state-dict": (
         "import torch",
         "tensors = torch.load({path!r}, weights_only=True)",
-        "widths = {{name: len(tensor) for name, tensor in tensors.items() if tensor.dim() > 1}}",
+        "shapes = {{name: tuple(tensor.shape) for name, tensor in tensors.items()}}",
     ),
 }
 """Lines that load each format where autoslim is not installed."""
 
+LOGITS = "logits"
+"""What the output of a network that gives one tensor is called."""
+
 
 def load_lines(form: Form, path: str, shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> list[str]:
-    """Return the lines that load a file, with one image's worth of zeros."""
+    """Return the lines that load a file, with one image's worth of zeros; `names` are those of its outputs."""
     inputs = zip(input_names(len(shapes)), shapes, strict=True)
     words = {
         "path": path,
-        "first": "logits" if len(names) == 1 else "outputs",
-        "outputs": '["logits"]' if len(names) == 1 else "None",
+        "outputs": "logits" if list(names) == [LOGITS] else "outputs",
+        "names": json.dumps(list(names)) if len(names) == 1 else "None",
+        "first": "[0]" if len(names) == 1 else "",
         "feed": ", ".join(f'"{name}": numpy.zeros((1, *{shape}), "float32")' for name, shape in inputs),
         "zeros": ", ".join(f"torch.zeros(1, *{shape})" for shape in shapes),
     }
-    lines = [line.format(**words) for line in LOADS[form]]
-    return lines if len(names) == 1 else [line.removesuffix("[0]") for line in lines]
+    return [line.format(**words) for line in LOADS[form]]
 
 
 def input_names(count: int) -> list[str]:

@@ -12,7 +12,7 @@ from autoslim_cli.latency.measuring import CHECKED, FITTED, measure_networks, me
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.random_networks import random_channels
 from autoslim_cli.latency.summary import Summary, summary
-from autoslim_cli.latency.table import DType, Engine, LatencyTable, refuse_to_replace, table_name, write_table
+from autoslim_cli.latency.table import DType, Engine, LatencyTable, replacing, table_name, write_table
 from autoslim_cli.stages.project import Project
 
 
@@ -32,7 +32,7 @@ def profile(
         model, network = recipe.model.architecture, project.network.digest
         table = LatencyTable(model=model, network=network, tie=recipe.space.tie, device=device, layers=[])
         if not resume:
-            refuse_to_replace(path, device)
+            replacing(path, device, reporter.say)
         elif path.exists():
             table = resumed(path, table, shapes, space)
         reporter.say(

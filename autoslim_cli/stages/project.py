@@ -20,7 +20,7 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.summary import verdict
 from autoslim_cli.latency.table import read_table
-from autoslim_cli.latency.table_choice import table_for_search
+from autoslim_cli.latency.table_choice import commands_on, table_for_search
 from autoslim_cli.launch import launched
 from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
@@ -185,7 +185,8 @@ def with_latency(project: Project, named: Path | None) -> Project:
     path = table_for_search(named, project.directory, model, network, project.device, commands)
     reading, space = project.network.reading, project.network.space
     table = read_table(path)
-    latency = predictor(table, pieces(reading), *space.ends, str(path), commands)
+    again = commands_on(table.device, project.device, commands)
+    latency = predictor(table, pieces(reading), *space.ends, str(path), again)
     judged = verdict(table.check)
     if judged.predicts in ("badly", "unchecked"):
         project.reporter.warn(f"{path} {judged.words}")

@@ -188,7 +188,8 @@ def _opened(path: Path) -> tuple[ChannelConfig | None, dict[str, Any]]:
 def _latencies(project: Project, named: Path | None, notes: list[str]) -> Iterator[tuple[str, Latency]]:
     """Yield what predicts latency, by `ms on DEVICE`. A table that is named must do; others that do not are noted."""
     network, commands = project.network, project.commands
-    for path in [named] if named else sorted(project.directory.glob(TABLES)):
+    found = [path for path in sorted(project.directory.glob(TABLES)) if not is_aside(path)]
+    for path in [named] if named else found:
         try:
             table = read_table(path)
             refuse_other_model(path, table, network.model, network.digest, commands)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from autoslim_cli.errors import UsageError
 from autoslim_cli.recipe.schema import TrainSettings
 
 _CONVOLUTIONS = (
@@ -19,6 +20,7 @@ def optimizer_of(network: nn.Module, settings: TrainSettings, *, fused: bool | N
     """Return the optimizer with the authors' weight-decay groups: decay on dense convolution and linear weights only.
 
     Frozen weights are left out. `fused` updates all tensors in a few kernels, and is the default on a GPU.
+    Raises UsageError if all are frozen.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
@@ -31,6 +33,8 @@ def optimizer_of(network: nn.Module, settings: TrainSettings, *, fused: bool | N
         {"params": spared, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise UsageError("nothing to train: all weights of the network are frozen (requires_grad is false)")
     fused = next(network.parameters()).is_cuda if fused is None else fused
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, fused=fused or None)

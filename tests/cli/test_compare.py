@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+
+import yaml
 
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.models.zoo import build
@@ -71,6 +74,26 @@ def test_networks_of_two_models(worked, autoslim_json):
     result = autoslim_json("compare", worked / "arch-30pct.json", path)
     assert [row["kind"] for row in result["networks"]] == ["base", "config", "base", "config"]
     assert any(None in counts for counts in result["differ"].values())
+
+
+def test_code_of_two_recipes_is_two_models(without_norms, tmp_path, autoslim_json):
+    """Both name `./net.py:make`, and the first one's network was taken for both."""
+    other = shutil.copytree(without_norms, tmp_path / "other")
+    code = (other / "net.py").read_text()
+    (other / "net.py").write_text(
+        code.replace("nn.Conv2d(1, width, 3, padding=1)", "nn.Conv2d(1, width, 5, padding=2)")
+    )
+    files = [directory / "arch-mine.json" for directory in (without_norms, other)]
+    channels = {"0": 4, "2": 4, "4": 8}
+    for path in files:
+        model = yaml.safe_load((path.parent / "recipe.yaml").read_text())["model"]
+        path.write_text(json.dumps({"format": "autoslim.channels/1", "model": model, "channels": channels}))
+    alone = [autoslim_json("info", path) for path in files]
+    rows = autoslim_json("compare", *files)["networks"]
+    assert [row["kind"] for row in rows] == ["base", "config", "base", "config"]
+    assert [row["flops"] for row in rows[1::2]] == [one["flops"] for one in alone]
+    assert [row["flops"] for row in rows[::2]] == [one["base"]["flops"] for one in alone]
+    assert len({row["flops"] for row in rows}) == 4
 
 
 def test_what_cannot_be_compared_is_named(worked, refuse, tmp_path):

@@ -180,10 +180,11 @@ def test_a_state_dict_holds_plain_tensors(worked, autoslim_json, refuse):
     result = autoslim_json("export", "--state-dict", model)
     assert result["largest_difference"] == 0.0
     assert result["path"].endswith(".state.pt")
-    widths = loaded_alone([*result["loads"], "logits = list(widths.values())"])
+    padded = "logits = [list(shape) + [0] * (4 - len(shape)) for shape in shapes.values()]"
+    shapes = loaded_alone([*result["loads"], padded])
     network, _ = load_model(model)
     state = network.state_dict()
-    assert widths.tolist() == [len(tensor) for tensor in state.values() if tensor.dim() > 1]
+    assert shapes.tolist() == [[*tensor.shape, *[0] * (4 - tensor.dim())] for tensor in state.values()]
     assert "--batch is for" in refuse(2, "export", "--state-dict", model, "--batch", "2")
 
 

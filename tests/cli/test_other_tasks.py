@@ -251,6 +251,22 @@ def test_networks_of_several_inputs_or_outputs_are_exported(segmenting, measurin
             assert {name: one.shape for name, one in outputs["outputs"].items()}.keys() == {"out", "aux"}
 
 
+@pytest.mark.slow
+def test_the_only_output_keeps_its_name(segmenting, autoslim_json):
+    """The line that loads the file asked for `logits`, which is not there."""
+    pytest.importorskip("onnxscript")
+    code = (segmenting / "net.py").read_text()
+    (segmenting / "net.py").write_text(code.replace(', "aux": self.aux(first)', " + self.aux(first)"))
+    model = yaml.safe_load((segmenting / "recipe.yaml").read_text())["model"]
+    config = {"format": "autoslim.channels/1", "model": model, "channels": {"a": 4, "b": 6}}
+    (segmenting / "arch-mine.json").write_text(json.dumps(config))
+    for form in ("onnx", "torch-export"):
+        outputs = {}
+        exec("\n".join(autoslim_json("export", f"--{form}", segmenting / "arch-mine.json")["loads"]), {}, outputs)
+        found = outputs["outputs"] if form == "onnx" else outputs["outputs"]["out"]
+        assert found.shape == (1, 2, 8, 8)
+
+
 def test_readmes_own_task_works(tmp_path, autoslim, autoslim_json):
     """The README's task.py, in fifteen lines, on the digits."""
     codes = re.findall(r"^```python\n(.*?)^```$", README.read_text(), flags=re.DOTALL | re.MULTILINE)

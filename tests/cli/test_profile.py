@@ -390,6 +390,15 @@ def test_tables_that_cannot_be(worked, synthetic, refuse, edit, words):
     assert all(word in line for word in words), line
 
 
+def test_every_command_refuses_a_table_of_another_network(worked, synthetic, refuse):
+    """`info` and `compare` predicted by it, where `search` refused it."""
+    edited(synthetic, lambda table: table.update(network="sha256:other"))
+    arch = worked / "arch-60pct.json"
+    for words in (("search", "--latency", "50%", "-r", worked), ("info", arch), ("compare", arch)):
+        line = refuse(4, *words, "--latency-table", synthetic)
+        assert "is another network than when the table was made" in line
+
+
 def test_what_latency_needs(worked, synthetic, refuse, autoslim):
     assert "no latency table of this machine" in refuse(4, "search", "--latency", "50%", "-r", worked)
     assert "latency-phone.json" in refuse(4, "search", "--latency", "50%", "-r", worked)
@@ -465,6 +474,11 @@ def test_times_that_cannot_be(worked, suite, refuse, autoslim):
     assert "a suite of autoslim/cifar_resnet at" in refuse(4, "profile", "--import", suite, "-r", worked, other)
     # The same name on other terms is another device.
     assert "which is not device-imported-batch-2 of x" in refuse(2, "profile", "--import", suite, "-r", worked)
+    # What was there is kept.
+    (worked / "latency-x.json").write_text("made by hand")
+    said = autoslim("profile", "--import", suite, "-r", worked).stderr
+    assert "latency-x.json: the one that was there is kept as latency-x.old-1.json" in said
+    assert (worked / "latency-x.old-1.json").read_text() == "made by hand"
     edited(suite / "manifest.json", lambda m: m["layers"][0]["files"].reverse())
     assert "changed since it was written" in refuse(4, "profile", "--import", suite, "-r", worked)
 

@@ -230,6 +230,9 @@ def test_the_verdict_on_a_table_is_told_in_words(rank, error, repeats, predicts,
     assert judged.predicts == predicts
     assert all(word in judged.words for word in words), judged.words
     assert verdict(None).predicts == "unchecked"
+    two = verdict(found.model_copy(update={"networks": 2}))  # whose order is right or wrong, and nothing between
+    assert two.predicts == "unchecked"
+    assert "2 whole networks are too few" in two.words
 
 
 class Stopwatch:

@@ -343,6 +343,8 @@ OF_ANOTHER_KIND = {
     "a list of channels": (lambda: autoslim.rebuild(Net(), EXAMPLE, [8, 16]), "channels: counts by unit"),
     "a part of a channel": (lambda: autoslim.rebuild(Net(), EXAMPLE, {"stem": 8.0, "inner": 9}), "'stem' has 8.0"),
     "no count": (lambda: autoslim.rebuild(Net(), EXAMPLE, {"stem": 8, "inner": None}), "'inner' has None"),
+    "a supernet to retrain": (lambda: autoslim.retrain(trained(epochs=1), loader(), epochs=1), "network: a supernet"),
+    "frozen": (lambda: autoslim.retrain(Net().requires_grad_(False), loader(), epochs=1), "all weights .* are frozen"),
     "a task's name": (lambda: autoslim.evaluate(Net(), loader(), "classification"), "task: a Task was expected"),
     "a single image": (lambda: autoslim.retrain(Pooled(), loader(0, 65), epochs=1, device="cpu"), "too small for BN"),
     "single images": (lambda: autoslim.calibrate(Pooled(), loader(batch_size=1)), "drop_last"),
@@ -365,6 +367,37 @@ def test_budgets_may_be_numbers_and_lists():
     assert [one.budget for one in found] == ["flops<=50%", "flops<=60000"]
     with pytest.raises(UsageError, match="is not a budget"):
         autoslim.search(supernet, loader(320, 480), flops={"flops": 3})
+
+
+def test_memory_may_be_a_number_of_bytes():
+    supernet = trained(epochs=1)
+    (found,) = autoslim.search(supernet, loader(320, 480), activation_memory=3000, flops="90%")
+    assert found.cost["activation_memory"] <= 3000
+
+
+@pytest.mark.parametrize("options", [{}, {"supernet": {"bn": "switchable", "widths": [0.5, 1.0]}}])
+def test_a_supernet_moves_as_a_whole(options):
+    """The views that it computed with stayed where they were."""
+    supernet = trained(epochs=1, **options)
+    autoslim.calibrate(supernet.at(width=0.5), loader(shuffle=False))
+    images = torch.randn(4, 1, 8, 8)
+    before = supernet(images)
+    assert supernet.double()(images.double()).dtype == torch.float64
+    torch.testing.assert_close(supernet.float()(images), before)
+    assert supernet.to("meta")(images.to("meta")).is_meta
+
+
+def test_counting_leaves_every_mode_as_it_was():
+    network = Net().train()
+    network.norm.eval()
+    autoslim.count(network, EXAMPLE)
+    assert (network.training, network.norm.training) == (True, False)
+
+
+def test_batches_of_several_sizes_cannot_be_scored_together():
+    several = [(torch.randn(4, 1, size, size), torch.zeros(4, dtype=torch.long)) for size in (8, 10)]
+    with pytest.raises(UsageError, match=r"batches of several sizes .* \(4, 1, 10, 10\), \(4, 1, 8, 8\)"):
+        autoslim.search(trained(epochs=1), several, flops="60%")
 
 
 def test_every_public_name_is_there():
