@@ -41,7 +41,7 @@ class Reading:
         if node in self.layouts:
             dim, layout = self.layouts[node]
             shape[dim] = features(layout, channels)
-        if shape and node in self._of_images:
+        if shape and node in self.of_images:
             shape[0] = shape[0] * images // 2
         return tuple(shape)
 
@@ -69,7 +69,7 @@ class Reading:
         return self.rows.get(str(node.target)) if node.op in ("call_module", "get_attr") else None
 
     @cached_property
-    def _of_images(self) -> frozenset[fx.Node]:
+    def of_images(self) -> frozenset[fx.Node]:
         """Return the nodes that depend on the images."""
         found: set[fx.Node] = set()
         for node in self.graph.nodes:

@@ -7,36 +7,63 @@ from torch import fx, nn
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rebuild import assemble, row_tensors, shape_at
+from autoslim_cli.network.rebuild import assemble, on_device, row_tensors, shape_at
 from autoslim_cli.network.source import line_of
-from autoslim_cli.network.table import Channels, LayerRow, LayerTable
+from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Unit
 from autoslim_cli.network.text import first_line
 
-RATIOS = (0.5, 1.5)
+GOLDEN = (5**0.5 - 1) / 2
+"""Its multiples, less whole numbers, are as far apart as they can be: no two units nearby get one ratio."""
 
 
 def rehearse(reading: Reading, *images: torch.Tensor) -> None:
-    """Run the network at half and at one and a half times its channels, on meta tensors as `images`.
+    """Run the network at half and at one and a half times its channels, and at others for every unit.
 
-    Raises UsageError naming an operation whose code holds a size.
+    The last show what takes one unit's size for another's. It runs on meta tensors as `images`. Raises UsageError
+    naming an operation whose code holds a size.
     """
-    for ratio in RATIOS:
+    for ratio in (0.5, 1.5):
         _rehearse(reading, _channels(reading.table, ratio), *images)
+    for channels in (uneven(reading.table), uneven(reading.table, turned=True)):
+        _rehearse(reading, channels, *images)
+
+
+def rehearse_order(reading: Reading, *images: torch.Tensor) -> None:
+    """Run the base network on two images as it is kept here, channels-last, where its code views tensors.
+
+    Raises UsageError naming a view that asks for the usual order in memory.
+    """
+    if any(node.op == "call_method" and node.target == "view" for node in reading.graph.nodes):
+        network = on_device(copy.deepcopy(reading.module), torch.device("cpu"))
+        _InOrder(network, reading.graph).run_on(*images)
+
+
+def in_order(images: torch.Tensor) -> torch.Tensor:
+    """Return images in the order in memory that networks are kept in."""
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
 
 def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
     """Return channels other than base wherever a unit is free."""
-    return {
-        unit.name: unit.base if unit.pinned else max(1, round(ratio * unit.base / unit.granule)) * unit.granule
-        for unit in table.units
-    }
+    return {unit.name: unit.base if unit.pinned else _near(unit, ratio) for unit in table.units}
 
 
-def _rehearse(reading: Reading, channels: Channels, *images: torch.Tensor) -> None:
-    """Run the network, rebuilt without weights at other channels: tensors have the shapes that their layouts say.
+def uneven(table: LayerTable, *, turned: bool = False) -> dict[str, int]:
+    """Return channels at other ratios to base for every free unit, between 0.5 and 1.5; or, `turned`, 2 less those."""
+    near = {}
+    for number, unit in enumerate(table.free, 1):
+        ratio = 0.5 + number * GOLDEN % 1
+        near[unit.name] = _near(unit, 2 - ratio if turned else ratio)
+    return {**table.base, **near}
 
-    Raises UsageError naming the operation that holds a size of the base network in its code.
-    """
+
+def _near(unit: Unit, ratio: float) -> int:
+    """Return the count of a unit that is nearest to a ratio of its base."""
+    return max(1, round(ratio * unit.base / unit.granule)) * unit.granule
+
+
+def rebuilt(reading: Reading, channels: Channels) -> nn.Module:
+    """Return the network at other channels, without weights."""
 
     def sized(row: LayerRow) -> dict[str, torch.Tensor]:
         return {
@@ -44,9 +71,16 @@ def _rehearse(reading: Reading, channels: Channels, *images: torch.Tensor) -> No
             for name, tensor in row_tensors(reading.module, row).items()
         }
 
-    rebuilt = assemble(on_meta(reading.module), reading.table, channels, sized)
+    return assemble(on_meta(reading.module), reading.table, channels, sized)
+
+
+def _rehearse(reading: Reading, channels: Channels, *images: torch.Tensor) -> None:
+    """Run the network, rebuilt without weights at other channels: tensors have the shapes that their layouts say.
+
+    Raises UsageError naming the operation that holds a size of the base network in its code.
+    """
     expected = {node.name: reading.shape(node, channels, len(images[0])) for node in reading.shapes}
-    _Rehearsal(rebuilt, reading.graph, expected).run_on(*images)
+    _Rehearsal(rebuilt(reading, channels), reading.graph, expected).run_on(*images)
 
 
 class _Rehearsal(fx.Interpreter):
@@ -74,6 +108,31 @@ class _Rehearsal(fx.Interpreter):
         if isinstance(value, torch.Tensor) and tuple(value.shape) != self.expected[n.name]:
             raise ValueError(f"shape {list(value.shape[1:])} where {list(self.expected[n.name][1:])} belongs")
         return value
+
+
+class _InOrder(fx.Interpreter):
+    """Run a network's graph in the order in memory that networks are kept in."""
+
+    def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(network, graph=graph)
+        self.at: fx.Node | None = None
+
+    def run_on(self, *images: torch.Tensor) -> None:
+        """Run the whole graph; a view that the order does not allow is refused."""
+        try:
+            self.run(*(in_order(image) for image in images))
+        except RuntimeError:
+            if self.at is None or self.at.target != "view":
+                raise
+            raise UsageError(
+                f"{self.at.name} views a tensor in the usual order in memory{line_of(self.at)}, and networks are kept "
+                "channels-last here, several times faster: write .reshape instead of .view, or .flatten(1)"
+            ) from None
+
+    def run_node(self, n: fx.Node) -> object:
+        """Compute one node."""
+        self.at = n
+        return super().run_node(n)
 
 
 def on_meta(module: nn.Module) -> nn.Module:

@@ -36,8 +36,9 @@ class TensorSize:
 
 def tensor_size(reading: Reading, node: fx.Node) -> TensorSize:
     """Return a tensor node's size as a function of channels."""
-    shape = reading.shapes[node][1:]
-    if node not in reading.layouts:
-        return TensorSize(math.prod(shape), ())
-    dim, layout = reading.layouts[node]
-    return TensorSize(math.prod(shape[: dim - 1]) * math.prod(shape[dim:]), layout)
+    shape, layout = reading.shapes[node], Layout()
+    if node in reading.layouts:
+        dim, layout = reading.layouts[node]
+        shape = shape[:dim] + shape[dim + 1 :]
+    whole = math.prod(shape)  # for two images, unless it does not come of them
+    return TensorSize(-(-whole // 2) if node in reading.of_images else whole, layout)

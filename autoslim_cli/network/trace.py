@@ -1,17 +1,19 @@
 """Read a network: trace it to a graph, walk that at base width, rehearse what was read at other channels."""
 
+import re
 import warnings
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.network import rules
 from autoslim_cli.network.in_place import Proxy, make_out_of_place
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rehearsal import on_meta, rehearse
-from autoslim_cli.network.source import line_raised_at, note_line
+from autoslim_cli.network.rehearsal import on_meta, rebuilt, rehearse, rehearse_order, uneven
+from autoslim_cli.network.source import line_of, line_raised_at, note_line
 from autoslim_cli.network.tensors import tensors_in
 from autoslim_cli.network.text import first_line
 from autoslim_cli.network.traced_part import given_to, part_of
@@ -41,6 +43,7 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
             given = given_to(module, part, *(torch.zeros(2, *shape) for shape in inputs))
             images = [tensor.to("meta") for tensor in given]
         graph, without_values = _traced(traced, part), on_meta(module)
+        as_written = _spelled_out(graph)
         with torch.no_grad():
             make_out_of_place(without_values, graph, *(image.clone() for image in images))
             # Not an fx.GraphModule, which has attributes of its own, as `meta`: modules may have any names.
@@ -53,9 +56,48 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
             _refuse_unreached(module, graph, part)
             reading = walk.reading(module, graph)
             rehearse(reading, *images)
+            _refuse_other_code(reading, as_written)
+            if not part:
+                rehearse_order(reading, *(torch.zeros(2, *shape) for shape in inputs))
         return reading
     finally:
         module.train(was_training)
+
+
+def _refuse_other_code(reading: Reading, as_written: dict[fx.Node, str]) -> None:
+    """Refuse code that does something else at other channels: the graph holds what it did at the base network's."""
+    other = part_of(rebuilt(reading, uneven(reading.table)), reading.part)
+    now = _spelled_out(_traced(other, reading.part)).values()
+    for (node, then), written in zip(as_written.items(), now, strict=False):
+        if then != written:
+            raise UsageError(
+                f"{node.name} depends on how many channels a layer has{line_of(node)}, by a number that the code reads "
+                "from the layer or keeps itself: read it from a tensor's shape"
+            )
+    if len(as_written) != len(now):
+        raise UsageError("the network's code takes another way at other channels: it must not branch on their number")
+
+
+def _spelled_out(graph: fx.Graph) -> dict[fx.Node, str]:
+    """Return what each node of a graph does, on which other nodes, with which numbers."""
+    places = {node: place for place, node in enumerate(graph.nodes)}
+
+    def told(value: object) -> str:
+        if isinstance(value, fx.Node):
+            return f"node {places[value]}"
+        if isinstance(value, (tuple, list)):
+            return f"({', '.join(map(told, value))})"
+        if isinstance(value, dict):
+            return f"({', '.join(f'{key}={told(one)}' for key, one in value.items())})"
+        if isinstance(value, slice):
+            return f"{told(value.start)}:{told(value.stop)}:{told(value.step)}"
+        return repr(value) if isinstance(value, (int, float, str, type(None))) else type(value).__name__
+
+    def target(node: fx.Node) -> str:
+        name = str(getattr(node.target, "__name__", node.target))
+        return re.sub(r"_tensor_constant\d+$", "_tensor_constant", name)  # fx counts on where it has traced before
+
+    return {node: f"{node.op} {target(node)} {told(node.args)} {told(node.kwargs)}" for node in graph.nodes}
 
 
 def expected_network(what: str, given: object) -> None:
@@ -116,15 +158,34 @@ def _trace(module: nn.Module) -> fx.Graph:
 
 
 def _refuse_fixed_weights(module: nn.Module, part: str) -> None:
-    """Refuse weights that are computed from others, or are no weights: their sizes are not their layer's to set."""
+    """Refuse weights that are computed from others, or are no weights: their sizes are not their layer's to set.
+
+    So are weights that two layers share, and statistics that are not measured for each sub-network.
+    """
+    owners: dict[nn.Parameter, str] = {}
     for name, layer in module.named_modules():
-        if type(layer).__name__ == "FrozenBatchNorm2d":  # of torchvision, and of others by that name
+        where = f"{part}.{name}".strip(".")
+        for key, parameter in layer.named_parameters(recurse=False):
+            if first := owners.get(parameter):
+                raise UsageError(
+                    f"{first} and {where}.{key} are one parameter of two layers, which would become two: call one "
+                    "layer twice, or give each a weight of its own"
+                )
+            owners[parameter] = f"{where}.{key}"
+        if (kind := type(layer).__name__) in ("FrozenBatchNorm2d", "SyncBatchNorm"):  # of torchvision, and of others
+            why = "whose statistics no sub-network could measure"
+            if kind == "SyncBatchNorm":
+                why = "which a training on one device cannot run, and every process measures statistics with the others"
             raise UsageError(
-                f"{f'{part}.{name}'.strip('.')} is a FrozenBatchNorm2d, whose statistics no sub-network could measure: "
-                "build the network with torch.nn.BatchNorm2d, which takes the same trained weights"
+                f"{where} is a {kind}, {why}: build the network with torch.nn.BatchNorm2d, which takes the same "
+                "trained weights"
+            )
+        if isinstance(layer, _InstanceNorm) and layer.track_running_stats:
+            raise UsageError(
+                f"{where} is a {kind} that keeps running statistics, which are not measured for each sub-network: "
+                "build it with track_running_stats=False"
             )
         if isinstance(layer, rules.LAYERS) and "weight" not in layer._parameters:
-            where = f"{part}.{name}".strip(".")
             raise UsageError(
                 f"{where} computes its weight from others (weight_norm, spectral_norm, pruning): take off what does so "
                 "(torch.nn.utils.parametrize.remove_parametrizations, remove_weight_norm, prune.remove), or write a "

@@ -41,7 +41,7 @@ def fill(problem: Problem, ask: Ask, budget: Budget, channels: Channels) -> Iter
     more of the budget than was used at any time before, so that filling ends.
     """
     most_used = 0.0
-    while (used := problem.used(budget, channels)) < FULL:
+    while (used := problem.used(budget, channels)) < max(FULL, problem.settings.fill):
         most_used = max(most_used, used)
         candidates = problem.fillers(budget, channels)
         short = used < problem.settings.fill

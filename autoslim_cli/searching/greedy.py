@@ -43,18 +43,24 @@ def paper(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
 def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
     """Score again only the candidates that did least harm when last scored, until the least harmful is a fresh score.
 
-    Harms mostly rise as the network shrinks; where they never fall, this chooses what `exact` chooses (with a
-    `search.stride` of 0). They do fall at times, so every candidate is scored again after `search.refresh` groups, on
-    `search.screen` of the images: that tells which are worth a score on all of them. Candidates whose fresh scores put
-    them next in turn are taken in the same step, as far as `search.stride` goes.
+    Harms mostly rise as the network shrinks; where those of a channel never fall, this chooses what `exact` chooses
+    (with a `search.stride` of 0). They do fall at times, so every candidate is scored again after `search.refresh`
+    groups, on `search.screen` of the images: that tells which are worth a score on all of them. Candidates whose fresh
+    scores put them next in turn are taken in the same step, as far as `search.stride` goes.
     """
     settings = problem.settings
-    known: dict[str, Harm] = {}  # by unit, as of the step that last scored it
+    known: dict[str, tuple[Harm, int]] = {}  # by unit: of how many channels, as of the step that last scored it
     groups = settings.refresh  # taken since every candidate was scored
 
+    def harm_of(candidate: Candidate, channels: Channels) -> Harm:
+        harm, channels_then = known[candidate.units[0]]
+        gone = candidate.lost(channels)
+        return harm[0] * gone / channels_then, harm[1] * gone / channels_then
+
     def first(budget: Budget, candidates: list[Candidate], channels: Channels) -> list[Candidate]:
-        # Harms are remembered, what they save is not: that changes with every step.
-        ranks = {c: problem.rank(budget, c, channels, known[unit]) for c in candidates if (unit := c.units[0]) in known}
+        # Harms are remembered, what they save is not: that changes with every step. So may the size of a group: a
+        # unit's last one is what is left.
+        ranks = {c: problem.rank(budget, c, channels, harm_of(c, channels)) for c in candidates if c.units[0] in known}
         return sorted(candidates, key=lambda c: ranks.get(c, UNKNOWN))
 
     def some(candidates: list[Candidate]) -> int:
@@ -66,7 +72,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
 
         def score(due: list[Candidate], draw: int) -> dict[Candidate, Score]:
             scores = ask(channels, [CURRENT, *due], draw)
-            known.update({c.units[0]: problem.harm(scores[c], scores[CURRENT]) for c in due})
+            known.update({c.units[0]: (problem.harm(scores[c], scores[CURRENT]), c.lost(channels)) for c in due})
             return scores
 
         # 1. Score every candidate now and then: on some of the images, if those tell where to look.
@@ -88,7 +94,7 @@ def lazy(problem: Problem, ask: Ask) -> Iterator[Step | Answer]:
             ahead = [] if last or settings.draw == "anew" else first(budget, problem.slimming(budget, after), after)
             joint = ask(after, [CURRENT, *ahead[: some(ahead)]], number)[CURRENT]
             harm = problem.harm(joint, problem.score(ask, channels, number))
-            if harm[0] <= EXCESS * sum(max(known[c.units[0]][0], problem.noises[0]) for c in taken):
+            if harm[0] <= EXCESS * sum(max(harm_of(c, channels)[0], problem.noises[0]) for c in taken):
                 groups += len(taken)
                 return _joined(taken), joint
             # 5. Together they harm far more than one by one: take half of them.

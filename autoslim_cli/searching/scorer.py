@@ -227,7 +227,10 @@ class Even:
 
 
 def even(images: Images, most: int) -> Even:
-    """Return images in as few equal batches of `most` or fewer as there can be; it leaves out fewer than batches."""
-    count = -(-len(images) // most)
-    batch = len(images) // count
+    """Return images in as few equal batches of `most` or fewer as there can be; it leaves out a few.
+
+    None is of one image: BN takes its statistics from what is scored together.
+    """
+    count = min(-(-len(images) // most), max(1, len(images) // LEAST_IMAGES))
+    batch = min(most, len(images) // count)
     return Even(images.take(count * batch), batch)

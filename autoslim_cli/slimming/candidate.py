@@ -22,6 +22,10 @@ class Candidate:
         """Return the units that change."""
         return tuple(unit for unit, _ in self.changes)
 
+    def lost(self, channels: Channels) -> int:
+        """Return how many channels go, of all units that change."""
+        return sum(channels[unit] - count for unit, count in self.changes)
+
     def applied(self, channels: Channels) -> dict[str, int]:
         """Return the channels with the changes."""
         return {**channels, **dict(self.changes)}

@@ -55,7 +55,7 @@ class ForkedEvaluator:
             and subtract.is_linear(layer)
         }
         self.active: dict[str, tuple[int, ...]] = {}  # at which counts a layer computes, within one call
-        self.multiply_adds = 0
+        self.images, self.multiply_adds = 0, 0
         self.measuring, self.peak = False, 0
 
     def fork_place(self, candidate: Candidate, channels: Channels) -> int:
@@ -112,6 +112,7 @@ class ForkedEvaluator:
 
     def _given(self, inputs: tuple[Any, ...]) -> Values:
         """Return the values of the graph's inputs: what the network, or its part that was read, is given."""
+        self.images = len(inputs[0])
         given = given_to(self.supernet.body, self.part, *inputs) if self.part else inputs
         return dict(zip(self.supernet.reading.placeholders, given, strict=True))
 
@@ -196,7 +197,7 @@ class ForkedEvaluator:
             if self.active.get(target) != counts:
                 layer.activate(channels, batch_statistics=True)
                 self.active[target] = counts
-            self.multiply_adds += len(args[0]) * self._cost(node, channels) if args else 0
+            self.multiply_adds += self.images * self._cost(node, channels) if args else 0
         if node.op == "get_attr":
             return _attribute(self.supernet.body, target)
         module: Any = self.modules[target]
@@ -225,7 +226,7 @@ class ForkedEvaluator:
         (source,) = node.all_input_nodes
         inputs, outputs = self._shared(source, values, channels), self._shared(node, values, channels)
         outputs = self._slice(node, outputs, channels, changed, candidate)
-        self.multiply_adds += len(inputs) * self._subtraction_cost(node, channels, changed)
+        self.multiply_adds += self.images * self._subtraction_cost(node, channels, changed)
         return subtract.subtracted(self.linear[node], inputs, outputs, self.layouts[source][0], channels, changed)
 
     def _subtraction_cost(self, node: fx.Node, channels: Channels, changed: Channels) -> int:

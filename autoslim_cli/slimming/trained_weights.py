@@ -187,7 +187,7 @@ def changed_by_widening(reading: Reading) -> list[str]:
         if node not in reading.mixing or (row and row.multiplies) or name in ("chunk", "split"):
             continue
         sources = [reading.layouts[source][1] for source in node.all_input_nodes if source in reading.layouts]
-        sums = row is not None or node not in reading.layouts or "softmax" in name
+        sums = row is not None or node not in reading.layouts or "softmax" in name or name == "normalize"
         if sums and any(map(touches, sources)):
             found.append(f"{node.target if node.op == 'call_module' else node.name} works over all channels")
     return found

@@ -4,7 +4,7 @@ import math
 
 from torch import fx
 
-from autoslim_cli.network.facts import Found, Mixes
+from autoslim_cli.network.facts import Found, Mixes, Parts
 from autoslim_cli.network.layouts import Tagged, scaled
 from autoslim_cli.network.rules.not_understood import unknown
 from autoslim_cli.network.rules.operation import Operation, moved
@@ -142,6 +142,10 @@ def take_item(operation: Operation) -> Found:
     value = operation.inputs[source]
     if value.parts and isinstance(index, int):
         return Found(value.parts[index])
+    if value.parts and isinstance(index, slice):
+        return Found(facts=(Parts(value.parts[index]),))
+    if value.parts:
+        return unknown(operation)
     tag = value.tag
     if tag is None:
         return Found()

@@ -9,9 +9,9 @@ from autoslim_cli.network.rules.operation import Operation, moved
 
 
 def keep(operation: Operation) -> Found:
-    """Keep the layout: each output channel comes from the same input channel."""
-    is_tensor = operation.output.shape is not None
-    if operation.tag and is_tensor and len(operation.after) != len(operation.before):
+    """Keep the layout: each output channel comes from the same input channel. What gives several tensors is unknown."""
+    several = operation.output.shape is None
+    if several or (operation.tag and len(operation.after) != len(operation.before)):
         return unknown(operation)
     return Found(operation.tag)
 

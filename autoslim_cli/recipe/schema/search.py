@@ -29,7 +29,7 @@ class SearchSettings(Settings):
         default="fixed", description="Score every step on the same `images`, or on others of the holdout at each step"
     )
     batch: Batch = Field(
-        default=2048, description="Most images in one forward: BN takes its batch statistics from them"
+        default=2048, ge=2, description="Most images in one forward: BN takes its batch statistics from them"
     )
     memory: Annotated[float, Field(gt=0), AtMost(2**16, _MEMORY)] = Field(
         default=4.0,
