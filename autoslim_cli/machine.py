@@ -27,8 +27,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        if device.type == "cuda" and device.index is not None and (processes := launched().local_size) > 1:
-            raise RuntimeError(f"{processes} processes on this machine cannot share one; cuda gives each its own")
+        named = device.type == "cuda" and device.index is not None and torch.cuda.device_count() > 1
+        if named and (processes := launched().local_size) > 1:
+            raise RuntimeError(f"{processes} processes on this machine would share one; cuda shares out all GPUs")
         if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("not one of cpu, cuda and mps")
         device = _own_gpu() if device == torch.device("cuda") else device

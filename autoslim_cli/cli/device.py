@@ -127,7 +127,10 @@ def export(
         Path | None, typer.Option(metavar="DIR", help="Where the recipe's layer shapes go, a small file each.")
     ] = None,
     networks: Annotated[
-        int, typer.Option(min=4, help="Whole networks of a suite: half correct predictions, half check them.")
+        int,
+        typer.Option(
+            min=4, help="Whole networks of a suite: half correct predictions, half check them; a verdict takes 16."
+        ),
     ] = 20,
     batch: Annotated[
         int | None, typer.Option(min=1, max=2**20, help="Images in one forward; a network takes any number by default.")

@@ -16,6 +16,10 @@ GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less whole numbers, are as far apart as they can be: no two units nearby get one ratio."""
 
 
+_LIBRARIES = ("torch", "_operator", "operator", "builtins", "math", "None")
+"""Modules of functions that a graph calls, and that view nothing as the user's own may."""
+
+
 def rehearse(reading: Reading, *images: torch.Tensor) -> None:
     """Run the network at half and at one and a half times its channels, and at others for every unit.
 
@@ -29,13 +33,20 @@ def rehearse(reading: Reading, *images: torch.Tensor) -> None:
 
 
 def rehearse_order(reading: Reading, *images: torch.Tensor) -> None:
-    """Run the base network on two images as it is kept here, channels-last, where its code views tensors.
+    """Run the base network on two images as it is kept here, channels-last, where its code may view tensors.
 
     Raises UsageError naming a view that asks for the usual order in memory.
     """
-    if any(node.op == "call_method" and node.target == "view" for node in reading.graph.nodes):
+    if any(map(_may_view, reading.graph.nodes)):
         network = on_device(copy.deepcopy(reading.module), torch.device("cpu"))
         _InOrder(network, reading.graph).run_on(*images)
+
+
+def _may_view(node: fx.Node) -> bool:
+    """Tell whether an operation views a tensor, or is a function of the user's own, which may."""
+    if node.op == "call_method":
+        return node.target in ("view", "view_as")
+    return node.op == "call_function" and not str(getattr(node.target, "__module__", "")).startswith(_LIBRARIES)
 
 
 def in_order(images: torch.Tensor) -> torch.Tensor:
@@ -62,8 +73,8 @@ def _near(unit: Unit, ratio: float) -> int:
     return max(1, round(ratio * unit.base / unit.granule)) * unit.granule
 
 
-def rebuilt(reading: Reading, channels: Channels) -> nn.Module:
-    """Return the network at other channels, without weights."""
+def rebuilt(reading: Reading, channels: Channels, *, buffers: bool = False) -> nn.Module:
+    """Return the network at other channels, without weights; `buffers` that channels do not size keep their values."""
 
     def sized(row: LayerRow) -> dict[str, torch.Tensor]:
         return {
@@ -71,7 +82,7 @@ def rebuilt(reading: Reading, channels: Channels) -> nn.Module:
             for name, tensor in row_tensors(reading.module, row).items()
         }
 
-    return assemble(on_meta(reading.module), reading.table, channels, sized)
+    return assemble(on_meta(reading.module, buffers=buffers), reading.table, channels, sized)
 
 
 def _rehearse(reading: Reading, channels: Channels, *images: torch.Tensor) -> None:
@@ -121,13 +132,12 @@ class _InOrder(fx.Interpreter):
         """Run the whole graph; a view that the order does not allow is refused."""
         try:
             self.run(*(in_order(image) for image in images))
-        except RuntimeError:
-            if self.at is None or self.at.target != "view":
-                raise
-            raise UsageError(
-                f"{self.at.name} views a tensor in the usual order in memory{line_of(self.at)}, and networks are kept "
-                "channels-last here, several times faster: write .reshape instead of .view, or .flatten(1)"
-            ) from None
+        except Exception as error:  # whatever the user's operations raise on an image of zeros
+            if "view size is not compatible" in str(error) and self.at is not None:
+                raise UsageError(
+                    f"{self.at.name} views a tensor in the usual order in memory{line_of(self.at)}, and networks are "
+                    "kept channels-last here, several times faster: write .reshape instead of .view, or .flatten(1)"
+                ) from None
 
     def run_node(self, n: fx.Node) -> object:
         """Compute one node."""
@@ -135,13 +145,13 @@ class _InOrder(fx.Interpreter):
         return super().run_node(n)
 
 
-def on_meta(module: nn.Module) -> nn.Module:
-    """Return a copy of a module whose tensors have shapes but no values.
+def on_meta(module: nn.Module, *, buffers: bool = False) -> nn.Module:
+    """Return a copy of a module whose tensors, its `buffers` perhaps left out, have shapes but no values.
 
     Raises UsageError if it holds tensors that are computed from its parameters: they cannot be copied.
     """
     memo: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
-    memo |= {id(b): b.to("meta") for b in module.buffers()}
+    memo |= {} if buffers else {id(b): b.to("meta") for b in module.buffers()}
     try:
         return copy.deepcopy(module, memo)
     except RuntimeError as error:

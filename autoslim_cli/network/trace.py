@@ -55,6 +55,7 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
                 raise UsageError(f"the network gives no tensor in eval mode: {type(walk.outputs).__name__}")
             _refuse_unreached(module, graph, part)
             reading = walk.reading(module, graph)
+            _refuse_shared(reading)
             rehearse(reading, *images)
             _refuse_other_code(reading, as_written)
             if not part:
@@ -64,12 +65,28 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
         module.train(was_training)
 
 
+def _refuse_shared(reading: Reading) -> None:
+    """Refuse a parameter that two layers of the table hold: rebuilt, each would have its own."""
+    owners: dict[int, str] = {}
+    for row in reading.table.rows:
+        place, only = row.place
+        for name, parameter in reading.module.get_submodule(place).named_parameters(recurse=False):
+            if only not in (None, name):
+                continue
+            where = f"{place}.{name}".lstrip(".")
+            if (first := owners.setdefault(id(parameter), where)) != where:
+                raise UsageError(
+                    f"{first} and {where} are one parameter of two layers, which would become two: call one layer "
+                    "twice, or give each a weight of its own"
+                )
+
+
 def _refuse_other_code(reading: Reading, as_written: dict[fx.Node, str]) -> None:
     """Refuse code that does something else at other channels: the graph holds what it did at the base network's."""
-    other = part_of(rebuilt(reading, uneven(reading.table)), reading.part)
-    now = _spelled_out(_traced(other, reading.part)).values()
+    other = part_of(rebuilt(reading, uneven(reading.table), buffers=True), reading.part)
+    now, used = _spelled_out(_traced(other, reading.part)).values(), set(reading.graph.nodes)
     for (node, then), written in zip(as_written.items(), now, strict=False):
-        if then != written:
+        if then != written and node in used:
             raise UsageError(
                 f"{node.name} depends on how many channels a layer has{line_of(node)}, by a number that the code reads "
                 "from the layer or keeps itself: read it from a tensor's shape"
@@ -160,18 +177,10 @@ def _trace(module: nn.Module) -> fx.Graph:
 def _refuse_fixed_weights(module: nn.Module, part: str) -> None:
     """Refuse weights that are computed from others, or are no weights: their sizes are not their layer's to set.
 
-    So are weights that two layers share, and statistics that are not measured for each sub-network.
+    So are statistics that are not measured for each sub-network.
     """
-    owners: dict[nn.Parameter, str] = {}
     for name, layer in module.named_modules():
         where = f"{part}.{name}".strip(".")
-        for key, parameter in layer.named_parameters(recurse=False):
-            if first := owners.get(parameter):
-                raise UsageError(
-                    f"{first} and {where}.{key} are one parameter of two layers, which would become two: call one "
-                    "layer twice, or give each a weight of its own"
-                )
-            owners[parameter] = f"{where}.{key}"
         if (kind := type(layer).__name__) in ("FrozenBatchNorm2d", "SyncBatchNorm"):  # of torchvision, and of others
             why = "whose statistics no sub-network could measure"
             if kind == "SyncBatchNorm":

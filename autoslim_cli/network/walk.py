@@ -32,6 +32,7 @@ class Walk(fx.Interpreter):
         self.order = {node: place for place, node in enumerate(graph.nodes)}
         self.fixed_groups = rules.fixed_groups(graph)
         self.values: dict[fx.Node, Value] = {}
+        self.of_images: set[fx.Node] = set()
         self.tensors = _Tensors()
         self.table = OpenTable()
         self.at = ""
@@ -52,6 +53,8 @@ class Walk(fx.Interpreter):
     def run_node(self, n: fx.Node) -> object:
         """Compute one node's shape, then find its output's layout by the rule for its operation."""
         self.at = line_of(n)
+        if n.op == "placeholder" or not self.of_images.isdisjoint(n.all_input_nodes):
+            self.of_images.add(n)
         value = super().run_node(n)
         self.tensors.see(n, value)
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else None
@@ -69,7 +72,8 @@ class Walk(fx.Interpreter):
     def _understood(self, node: fx.Node, output: Value) -> Value:
         """Return what a rule says of a node's value, and enter the facts that it found."""
         inputs = {source: self._now(source) for source in node.all_input_nodes}
-        operation = Operation(node, self.order[node], self._layer(node), inputs, output, self.fixed_groups)
+        of_images = node in self.of_images
+        operation = Operation(node, self.order[node], self._layer(node), inputs, output, self.fixed_groups, of_images)
         tag, facts = rules.find(operation)(operation)
         parts: tuple[Tagged, ...] = ()
         for fact in facts:

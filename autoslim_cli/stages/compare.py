@@ -1,5 +1,6 @@
 """Set networks side by side: what they cost, what was measured of them, and the units in which they differ."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: 
     times = read_table(latency_table) if latency_table else None
     if latency_table and times:
         refuse_incomplete(latency_table, times)
-    models: dict[str, Model] = {}
+    models: dict[tuple[object, ...], Model] = {}
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Metric] = {}
     for path in paths:
@@ -50,11 +51,13 @@ def compare(paths: Sequence[Path], latency_table: Path | None = None, *, trust: 
         refuse_untrusted(path, config.model, trusted)
         if latency_table and times:
             refuse_other_model(latency_table, times, config.model)
-        if model not in models:
+        tie = times.tie if times else steering.tie
+        if (key := (model, tie)) not in models:
             built = build_named_by(path, config.model, trusted)
-            models[model] = Model.of(built, config, times.tie if times else steering.tie, times, str(latency_table))
-            rows.append({"name": BASE, "kind": "base", "model": model, **models[model].row(models[model].base)})
-        one = models[model]
+            models[key] = one = Model.of(built, config, tie, times, str(latency_table))
+            if not any(row["model"] == model for row in rows):
+                rows.append({"name": BASE, "kind": "base", "model": model, **one.row(one.base)})
+        one = models[key]
         if latency_table and times:
             refuse_other_model(latency_table, times, config.model, one.digest)
         channels = one.space.check(config.channels, str(path), bounded=False)
@@ -81,7 +84,7 @@ def _title(model: ModelSettings, directory: Path) -> str:
     """Name a model by what sets it apart; code of its own by its file, since two recipes may each have a `./net.py`."""
     place, _, factory = model.name.rpartition(":")
     if place.endswith(".py"):
-        model = model.model_copy(update={"name": f"{directory / place}:{factory}"})
+        model = model.model_copy(update={"name": f"{os.path.relpath((directory / place).resolve())}:{factory}"})
     return describe(model)
 
 

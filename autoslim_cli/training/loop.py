@@ -43,8 +43,8 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
     settings, network, device = job.settings, training.network, training.images.device
     per_epoch = training.images.steps(settings.batch)
     total = settings.epochs * per_epoch
+    _say_memory(job, training, reporter, ranks)  # of which the state takes its part
     state = _state(settings, training, total)
-    _say_memory(job, training, reporter, ranks)
     done = _begin(job, training, state, reporter, ranks, resume=resume)
     network.train()
     sums = GradientSums(ranks, network)

@@ -24,9 +24,11 @@ def optimizer_of(network: nn.Module, settings: TrainSettings, *, fused: bool | N
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
+    seen = set[int]()  # modules may share one
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
                 (decayed if name == "weight" and _is_dense(module) else spared).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": settings.weight_decay},
@@ -40,20 +42,20 @@ def optimizer_of(network: nn.Module, settings: TrainSettings, *, fused: bool | N
         return torch.optim.AdamW(groups, lr=settings.lr, fused=fused or None)
     nesterov = settings.nesterov and settings.momentum > 0
     sgd = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=fused or None)
-    if fused and settings.momentum > 0:
-        _remember_nothing(sgd)
+    remember_nothing(sgd)
     return sgd
 
 
-def _remember_nothing(sgd: torch.optim.SGD) -> None:
-    """Give a fused SGD momentum of zeros, from which its first step is the same.
+def remember_nothing(optimizer: torch.optim.Optimizer) -> None:
+    """Give a fused SGD momentum of zeros where it has none, from which its first step is the same.
 
     It would take memory as it lies there else, which stays where the gradients of fp16 overflow at the first step; and
     it fails where a weight has no gradient at the first step, and one later.
     """
-    for group in sgd.param_groups:
-        for parameter in group["params"]:
-            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+        for parameter in group["params"] if group["fused"] and group["momentum"] > 0 else ():
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _is_dense(module: nn.Module) -> bool:

@@ -104,7 +104,7 @@ def _refuse_moments(
     for key, value in mapping_of(entry, MOMENTS[type(optimizer)], name).items():
         if key == "step":
             refuse_tensor(value, torch.zeros(()), f"{name}.step")
-            if float(value) not in steps:
+            if not steps.start <= float(value) < steps.stop:
                 raise ValueError(f"{name}.step is {float(value):g} after {steps.stop - 1} steps")
             continue
         if value is None and not optimizer.defaults.get("momentum", 1):  # SGD without momentum keeps none

@@ -17,6 +17,7 @@ from autoslim_cli.errors import ArtifactError, is_out_of_memory
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import decisive_difference
 from autoslim_cli.training.job import Job
+from autoslim_cli.training.optimiser import remember_nothing
 from autoslim_cli.training.saved import (
     mapping_of,
     refuse_optimizer,
@@ -185,6 +186,7 @@ class State:
         groups = self.optimizer.state_dict()["param_groups"]  # of the settings, but for the rates
         groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
+        remember_nothing(self.optimizer)
         place = {"last_epoch": done, "_step_count": done + 1, "_last_lr": rates}
         self.scheduler.load_state_dict({**self.scheduler.state_dict(), **place})
         self.scaler.load_state_dict(state["scaler"])

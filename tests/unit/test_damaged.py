@@ -283,6 +283,18 @@ def test_where_steps_overflow_none_may_be_taken_yet(tmp_path):
     assert state.restore(job) == 3
 
 
+def test_a_fused_optimizer_goes_on_from_what_a_plain_one_saved(tmp_path):
+    """A plain one remembers nothing of a weight that had no gradient yet; a fused one failed at its first."""
+    state = after_three_steps(torch.optim.SGD, momentum=0.9, fused=True)
+    job = saved(state, tmp_path)
+    values = load_state(job.state)
+    del values["optimizer"]["state"][1]
+    save_state(job.state, values)
+    assert state.restore(job) == 3
+    assert bool((state.optimizer.state[state.network.bias]["momentum_buffer"] == 0).all())
+    state.step(None)
+
+
 def test_settings_in_a_state_do_not_count(tmp_path):
     """What the recipe says is not taken from a file: momentum, and whether a kernel of a device is used."""
     state = after_three_steps(torch.optim.SGD, momentum=0.9)

@@ -11,7 +11,9 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import uneven
 from autoslim_cli.network.trace import read
+from autoslim_cli.recipe.schema import TrainSettings
 from autoslim_cli.slimming.trained_weights import changed_by_widening
+from autoslim_cli.training.optimiser import optimizer_of
 
 SHAPE = (3, 8, 8)
 
@@ -39,6 +41,11 @@ def tied():
     return layers
 
 
+@torch.fx.wrap
+def rows(x):
+    return x.view(x.size(0), -1)
+
+
 def halves(self, x):
     """The second layer has twice the channels of the first."""
     x = self.a(x)
@@ -51,6 +58,11 @@ REFUSED = {
         {"a": nn.Conv2d(3, 4, 3, padding=1), "out": nn.Linear(256, 4)},
         lambda self, x: self.out(self.a(x).view(x.size(0), -1)),
         r"^view views a tensor in the usual order .*test_network_code\.py:\d+\).*write \.reshape",
+    ),
+    "a view in a function": (
+        {"a": nn.Conv2d(3, 4, 3, padding=1), "out": nn.Linear(256, 4)},
+        lambda self, x: self.out(rows(self.a(x))),
+        r"^rows views a tensor in the usual order",
     ),
     "a layer's count as a number": (
         wide(norm=nn.BatchNorm2d(16)),
@@ -126,6 +138,63 @@ COUNTED = {
         64 * 3 * 8 * 9 + 4 * 36 * 2 * 12 * 9 + 12 * 4,
     ),
 }
+
+
+class Read(nn.Module):
+    """A network that asks what its buffer holds, computes what it does not use, and shares a gain."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+        self.register_buffer("limit", torch.tensor(3.0))
+        self.one, self.two = Gain(), Gain()
+        self.two.gain = self.one.gain
+
+    def forward(self, x):
+        x = self.one(self.a(x)).clamp(0, float(self.limit))
+        x * self.a.out_channels  # nobody reads it
+        return self.out(self.two(self.b(x)).mean([2, 3]))
+
+
+class Gain(nn.Module):
+    """One gain for all channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.gain
+
+
+def test_what_does_not_depend_on_channels_is_read():
+    network = Read()
+    reading = read(network, SHAPE)
+    assert [unit.name for unit in reading.table.free] == ["a", "b"]
+    channels = uneven(reading.table)
+    rebuilt = fresh(network, reading.table, channels)
+    agree(rebuilt, reading, channels)
+    assert rebuilt.one.gain is rebuilt.two.gain
+    groups = optimizer_of(rebuilt, TrainSettings(epochs=1)).param_groups
+    assert sum(parameter is rebuilt.one.gain for group in groups for parameter in group["params"]) == 1
+
+
+class Prompted(nn.Module):
+    """A linear layer computes with a parameter of two rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(6, 8), nn.Linear(8, 4)
+        self.prompt = nn.Parameter(torch.ones(2, 6))
+
+    def forward(self, x):
+        return self.out(self.a(x).mean([2, 3]) + self.b(self.prompt).mean(0))
+
+
+def test_what_does_not_come_of_the_images_counts_once():
+    network = Prompted()
+    reading = read(network, SHAPE)
+    assert agree(network, reading, reading.table.base) == 64 * 3 * 8 * 9 + 2 * 6 * 8 + 8 * 4
 
 
 @pytest.mark.parametrize(("code", "layers", "wanted"), COUNTED.values(), ids=COUNTED)

@@ -27,7 +27,7 @@ def convolution(operation: Operation) -> Found:
         inputs=inputs,
         outputs=(),
         kernel=math.prod(module.kernel_size),
-        positions=_positions(operation.before if transposed else operation.after, 1),
+        positions=_positions(operation, operation.before if transposed else operation.after, 1),
         bias=module.bias is not None,
         extra=_extra(module),
     )
@@ -86,20 +86,21 @@ def linear(operation: Operation) -> Found:
         kind="linear",
         inputs=inputs,
         outputs=operation.open(module.out_features, operation.where),
-        positions=_positions(operation.after, last),
+        positions=_positions(operation, operation.after, last),
         bias=module.bias is not None,
         extra=_extra(module),
     )
     return Found(Tagged(last, row.outputs), (*facts, Mixes(), Enter(row)))
 
 
-def _positions(shape: tuple[int, ...], channels: int) -> int:
+def _positions(operation: Operation, shape: tuple[int, ...], channels: int) -> int:
     """Return the positions of one image in a tensor of two, whose channels lie in one dimension.
 
-    Code may put them anywhere: images joined one behind the other, or folded with groups or rows into the first.
+    Code may put them anywhere: images joined one behind the other, or folded with groups or rows into the first. What
+    does not depend on images counts as it is.
     """
     whole = math.prod(shape[:channels]) * math.prod(shape[channels + 1 :])
-    return whole // 2 if whole % 2 == 0 else whole  # odd where it does not come of the images
+    return whole // 2 if operation.of_images else whole
 
 
 def _extra(module: nn.Module) -> int:

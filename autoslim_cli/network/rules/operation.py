@@ -28,7 +28,8 @@ class Operation:
     """What a rule sees of a node: the values of its inputs, in the units that stand now, and its output's shape.
 
     `order` is its place in the graph. `layer` is the module that it calls, or that holds the tensor that it fetches.
-    `fixed_groups` are the numbers of parts that the code cuts channels into.
+    `fixed_groups` are the numbers of parts that the code cuts channels into. `of_images`: whether it depends on the
+    images, of which there are two.
     """
 
     node: fx.Node
@@ -37,6 +38,7 @@ class Operation:
     inputs: Mapping[fx.Node, Value]
     output: Value
     fixed_groups: frozenset[int]
+    of_images: bool = True
 
     @property
     def source(self) -> fx.Node:
