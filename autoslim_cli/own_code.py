@@ -34,7 +34,12 @@ def load_factory(name: str, directory: Path, key: str) -> Callable[..., Any]:
     except UsageError:
         raise
     except Exception as error:  # the module's own code may fail in any way
-        raise UsageError(f"{key}: {name} cannot be imported: {type(error).__name__}: {error}") from None
+        advice = "; a file that is named in a recipe stands alone: put what it imports into it, or into a package"
+        missing = str(error.name) if isinstance(error, ModuleNotFoundError) and place.endswith(".py") else ""
+        beside = (directory / place).with_name(f"{missing.partition('.')[0]}.py").is_file()
+        raise UsageError(
+            f"{key}: {name} cannot be imported: {type(error).__name__}: {error}{advice if beside else ''}"
+        ) from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
         factories = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]

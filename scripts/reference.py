@@ -114,7 +114,7 @@ def values(field: Mapping[str, Any]) -> str:
         return ", ".join(f"`{c if isinstance(c, str) else json.dumps(c)}`" for c in choices)
     if "$ref" in field:
         name = field["$ref"].split("/")[-1]
-        return f"[{name}](#{name.lower()})" if name in MODELS else MODEL_SECTION
+        return f"[{name}](#{name.lower()})" if name in MODELS else ELSEWHERE[name]
     kind = field.get("type")
     if kind == "array":
         if "prefixItems" in field:
@@ -127,7 +127,11 @@ def values(field: Mapping[str, Any]) -> str:
     return {"string": "text", "boolean": "`true`, `false`"}.get(str(kind), bounded(field))
 
 
-MODEL_SECTION = "as [`model`](recipe-keys.md#model) in a recipe"
+ELSEWHERE = {
+    "ModelSettings": "as [`model`](recipe-keys.md#model) in a recipe",
+    "Metric": "mapping of `name`, `label`, `unit` and `higher_is_better`",
+}
+"""What is said of fields whose keys another page has, or nobody writes."""
 
 
 def bounded(field: Mapping[str, Any]) -> str:

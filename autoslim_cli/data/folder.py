@@ -4,7 +4,7 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, overload
@@ -226,13 +226,25 @@ def _only(others: Counter[str]) -> str:
     return f", but files that are not read: {_by_suffix(others)}" if others else ""
 
 
+def _walk(directory: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the directories anywhere below one, by links, too, and their files; none that is hidden, and none twice."""
+    seen = set[str]()
+    for place, below, files in os.walk(directory, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = [name for name in below if name[0] != "."]
+        yield place, files
+
+
 def _image_names(directory: Path, name: str, others: Counter[str]) -> list[str]:
     """Return the images anywhere below a directory in this one, sorted; as strings, since there may be a million.
 
     Other files, but hidden ones, are counted in `others` by suffix.
     """
     names = []
-    for place, _, files in os.walk(directory / name):
+    for place, files in _walk(directory / name):
         below = os.path.relpath(place, directory)
         below = "" if below == "." else f"{below}/"
         found = [file for file in files if file.lower().endswith(SUFFIXES) and file[0] != "."]

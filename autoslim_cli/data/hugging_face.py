@@ -1,6 +1,7 @@
 """Read images and classes from a data set of Hugging Face's `datasets`: from its hub, or a directory."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def list_hub(path: str | None, args: dict[str, Any], part: Part, directory: Path
     if path is None:
         raise UsageError("data.path: hugging-face wants the name of a data set on the hub, or a directory")
     _refuse_args(args)
+    path = os.path.expandvars(path)
     local = directory / Path(path).expanduser()
     given = {name: value for name, value in args.items() if name not in OWN}
     try:

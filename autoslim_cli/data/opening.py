@@ -70,6 +70,8 @@ def open_source(
         masks = None
         if isinstance(files, ImageFiles) and files.masks:
             masks = Masks(files, model.classes or 0, task.ignored)
+            if why := masks.doubtful():
+                warn(f"data.path: {why}")
         source = FileSource(files, shape, data.workers, masks=masks, at_own_scale=task.enlarges > 1)
         check_classes(source.labels, model, task)
         fits = len(source) * math.prod(shape) <= data.memory * 2**30

@@ -89,11 +89,15 @@ class OwnSource(Dataset[Any]):
     def __getitem__(self, key: tuple[int, int | None]) -> Any:
         """Return an item, varied by a seed if there is one. Raises AutoslimError if the data set fails."""
         index, seed = self.chosen[key[0]], key[1]
+        if seed is None:
+            return self.item(self.plain, index)
+        with _drawing(seed):
+            return self.item(self.varied, index)
+
+    def item(self, items: Any, index: int) -> Any:
+        """Return an item of the whole data set. Raises AutoslimError if that fails."""
         try:
-            if seed is None:
-                return _pair(self.plain[index])
-            with _drawing(seed):
-                return _pair(self.varied[index])
+            return _pair(items[index])
         except AutoslimError:
             raise
         except Exception as error:
@@ -149,8 +153,12 @@ def open_own(
         hashed = hashlib.sha256(source_of(data.name, directory))
         hashed.update(repr((sorted(data.args.items()), len(plain), part)).encode())
         for place in sorted({round(n * (len(plain) - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
-            for tensor in tensors(collate([_pair(plain[place])])):
-                hashed.update(as_plain(tensor).contiguous().numpy().tobytes())
+            hashed.update(held := _bytes(source, place))
+        if held != _bytes(source, place):
+            raise UsageError(
+                f"data.name: item {place} of {data.name} differs from one reading to the next: those of "
+                f"{'plain' if part == 'train' else part} must not vary at random"
+            )
         return f"sha256:{hashed.hexdigest()}"
 
     source = OwnSource(
@@ -158,6 +166,12 @@ def open_own(
     )
     _check(source, inputs, any_size=of_boxes)
     return source
+
+
+def _bytes(source: OwnSource, place: int) -> bytes:
+    """Return what an item of the whole data set holds, not varied. Raises AutoslimError if the data set fails."""
+    item = source.collate([source.item(source.plain, place)])
+    return b"".join(as_plain(one).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for one in tensors(item))
 
 
 def images_and_boxes(items: Sequence[tuple[Any, Any]]) -> tuple[Tree, Each]:

@@ -123,6 +123,10 @@ def _parts(augment: AugmentSettings, seed: int, places: Sequence[int]) -> list[R
     return [RandomPart(seed_from(seed, n), augment, is_it) for n, is_it in zip(places, mirrored, strict=True)]
 
 
+LOOKED_AT = 8
+"""Masks that are looked at when they are opened."""
+
+
 @dataclass(frozen=True)
 class Masks:
     """The files that have them, and what their values may be: below `classes`, or `ignored`."""
@@ -130,6 +134,21 @@ class Masks:
     files: ImageFiles
     classes: int
     ignored: int
+
+    def doubtful(self) -> str:
+        """Say so if some of the masks hold one class and nothing else but what is ignored; nothing if they are sound.
+
+        Of masks of 0 and 255, where 255 is ignored, a network that gives 0 everywhere would be perfect.
+        """
+        places = sorted({round(n * (len(self.files) - 1) / (LOOKED_AT - 1)) for n in range(LOOKED_AT)})
+        values = {value for place in places for value in set(self.files.mask(place)[0].flatten().tolist())}
+        if self.classes < 2 or self.ignored not in values or len(values) != 2:
+            return ""
+        (only,) = values - {self.ignored}
+        return (
+            f"of {len(places)} masks all pixels are of class {only} or {self.ignored}, which task.ignore_index leaves "
+            f"out of every score: if {self.ignored} is a class, write it below {self.classes}, or set task.ignore_index"
+        )
 
 
 class Encoded(Protocol):

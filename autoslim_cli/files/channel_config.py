@@ -10,7 +10,7 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.atomic import sha256, write_json
+from autoslim_cli.files.atomic import file_name, sha256, write_json
 from autoslim_cli.files.document import read_json, refuse_format
 from autoslim_cli.files.making import making_config
 from autoslim_cli.files.metric import TOP1, Metric
@@ -115,10 +115,11 @@ def read_config(path: Path) -> ChannelConfig:
 def by_name(configs: Iterable[Path]) -> dict[str, Path]:
     """Return configs by their names. Raises UsageError for two of one name, which would be made into one file."""
     named: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in configs:
         name = config_name(path)
-        if name in named:
-            raise UsageError(f"{named[name]} and {path}: both are called {name}, and so would their files; rename one")
+        if (other := files.setdefault(file_name(name), path)) is not path:
+            raise UsageError(f"{other} and {path}: both are called {name}, and so would their files; rename one")
         named[name] = path
     return named
 

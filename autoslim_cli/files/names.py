@@ -34,8 +34,11 @@ def config_name(path: Path) -> str:
 
 
 def model_stem(name: str) -> str:
-    """Name a network that is retrained, and all files of its training: `model-300M`."""
-    return f"model-{file_name(name)}"
+    """Name a network that is retrained, and all files of its training: `model-300M`.
+
+    What is made from a config that was kept, `arch-300M.old-1.json`, was not kept itself: `model-300M-old-1`.
+    """
+    return f"model-{file_name(name.replace(_ASIDE, _ASIDE.replace('.', '-')))}"
 
 
 def model_file(name: str) -> str:

@@ -49,6 +49,8 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[in
     known[id(node)] = None
     if node.tag not in _TAGS:
         raise yaml.YAMLError(f"{node.tag.rpartition(':')[2]} values have no use here: write text in quotes")
+    if isinstance(node, yaml.MappingNode):
+        _refuse_twice(node)
     if isinstance(node, yaml.ScalarNode):
         if len(node.value) > LONGEST_NUMBER and node.tag.endswith((":int", ":float")):
             raise ValueError(f"a number of {len(node.value):,} characters")
@@ -61,3 +63,16 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[in
         1 + max((levels for _, levels in sizes), default=0),
     )
     return size
+
+
+def _refuse_twice(node: yaml.MappingNode) -> None:
+    """Raise yaml.YAMLError for a key that a mapping has twice: YAML would take the last, and say nothing."""
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise yaml.YAMLError(
+                    f"{key.value} is there twice (lines {seen[key.value]} and {line}): make one of them"
+                )
+            seen[key.value] = line

@@ -27,7 +27,8 @@ class Network:
 
     `costs` are by name, latency among them as `ms on DEVICE`. `scores` are by the images that it was measured on.
     `outputs`, `flops` and `params` are by layer, `ms` by device and then by layer. `channels_by`: what chose its
-    channels, `searched`, `one width` or `random`. `budget`: what a search was given, and `limits` that by cost.
+    channels, `searched`, `one width` or `random`. `trained` says how it was, in a few words, `training` is all that it
+    depended on but the `seed`. `budget`: what a search was given, and `limits` that by cost.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Network:
     scores: Mapping[str, float] = field(default_factory=dict)
     channels_by: str = ""
     trained: str = ""
+    training: str = ""
+    seed: int = 0
     budget: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
 

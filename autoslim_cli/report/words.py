@@ -24,12 +24,15 @@ def said_of(step: Mapping[str, object], metric: Metric) -> str:
 
 
 def alike(networks: Iterable[Network]) -> list[Sequence[Network]]:
-    """Return networks by what they have in common: channels, what chose them, and how they were trained."""
-    groups: dict[tuple[object, ...], list[Network]] = {}
+    """Return networks by what they have in common but the seed: channels, what chose them, all of their training.
+
+    Of one seed there is one: a second is a copy of it.
+    """
+    groups: dict[tuple[object, ...], dict[int, Network]] = {}
     for network in networks:
-        key = (tuple(network.channels.items()), network.channels_by, network.trained)
-        groups.setdefault(key, []).append(network)
-    return list(groups.values())
+        key = (tuple(network.channels.items()), network.channels_by, network.trained, network.training)
+        groups.setdefault(key, {}).setdefault(network.seed, network)
+    return [list(group.values()) for group in groups.values()]
 
 
 def spread(scores: Sequence[float], metric: Metric) -> str:

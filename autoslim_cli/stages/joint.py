@@ -98,7 +98,7 @@ def _training(
     configs = {name: config_of(network, costs, channels) for name, channels in switches.items()}
     images = training_images(project)
     project.images.check_test()  # before any work
-    task = task_of(recipe, project.directory, recipe.retrain)
+    task = task_of(recipe, project.directory, recipe.retrain, project.task)
     (first, *others), distill = switches, recipe.retrain.distill
     if distill and not task.teaches:
         raise UsageError(f"retrain.distill: in {task.name} networks learn from the targets alone; leave it out")

@@ -46,6 +46,8 @@ class Project:
     images: ImageSets
     costs: Costs
     task: Task
+    task_code: Mapping[str, str]
+    """The digest of the task's code, where that is the user's own, as it was loaded."""
     reporter: Reporter
     ranks: Ranks
     """The processes that share the work."""
@@ -69,7 +71,7 @@ def open_project(
     ranks.agreed(shared_settings(recipe), "recipes")
     device = choose_device(recipe.device)
     ranks.agreed(device.type, "kinds of device")
-    task = task_of(recipe, directory)
+    task, code = task_of(recipe, directory), task_digest(recipe.task, directory)
     network = BaseNetwork.of(recipe, directory, device)
     if not recipe.model.trace:  # a part's outputs are not the network's
         task.check_outputs(network.reading.outputs, recipe.model.input)
@@ -84,7 +86,7 @@ def open_project(
     costs = Costs.closed_form(network.reading.table)
     trusted = Trust(recipe.model, directory, anything=trust)
     commands = Commands(directory, tuple(overrides))
-    return Project(recipe, directory, device, network, images, costs, task, reporter, ranks, trusted, commands)
+    return Project(recipe, directory, device, network, images, costs, task, code, reporter, ranks, trusted, commands)
 
 
 def shared_settings(recipe: Recipe) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def origin(
     images: `weights` to start from, `test images`; `named` is what further names stand for.
     """
     contents = {"network": project.network.digest, "images": project.images.digest, **(named or {})}
-    contents |= task_digest(project.recipe.task, project.directory)
+    contents |= project.task_code
     if "test images" in also:
         contents["test images"] = project.images.test.source.digest
     if "weights" in also and project.recipe.model.weights:

@@ -1,5 +1,6 @@
 """Show what lies in a recipe's directory: one HTML page, and its figures as SVG files."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -36,6 +37,7 @@ from autoslim_cli.files.names import (
     trained_in,
     width_of,
 )
+from autoslim_cli.files.provenance import decisive
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
@@ -115,6 +117,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             config, facts = _opened(path)
             if config is None:
                 if path.name == SUPERNET_FILE:
+                    _refuse_other_supernet(path, facts, project)
                     supernet = _scores(path, ChannelConfig(model=recipe.model, channels={}), facts, project.task.metric)
                 continue
             if config.model != recipe.model.architecture:
@@ -138,13 +141,12 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             by = _chosen_by(facts)
         else:
             by = "one width" if _at_one_width(path, channels, space) else "searched"
-        trained = _training(facts) if kind == "retrained" else ""
-        others.append(network(path.stem, kind, channels, scores=scores, channels_by=by, trained=trained))
+        trained = {"trained": _training(facts), **_depends_on(facts)} if kind == "retrained" else {}
+        others.append(network(path.stem, kind, channels, scores=scores, channels_by=by, **trained))
     # 2. The search.
     steps, search = list[dict[str, Any]](), ""
     try:
-        steps = read_steps(directory / LOG_FILE)
-        search = _search(directory)
+        steps, search = _last_search(project)
     except AutoslimError as error:
         notes.append(str(error))
     found.sort(key=lambda one: -one.costs["flops"])
@@ -167,6 +169,25 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         version=__version__,
     )
+
+
+def _refuse_other_supernet(path: Path, facts: Mapping[str, Any], project: Project) -> None:
+    """Raise ArtifactError if a supernet is of another network, or of another width, than the recipe says now."""
+    network = project.network
+    if facts.get("model") != network.architecture or facts.get("channels") != network.full:
+        raise ArtifactError(f"{path}: of another network or other channels than the recipe's supernet has now")
+
+
+def _last_search(project: Project) -> tuple[list[dict[str, Any]], str]:
+    """Return the steps of the last search, and what it was. Raises ArtifactError if its log is of another network."""
+    path = project.directory / LOG_FILE
+    header, *_ = read_log(path) or [{}]
+    largest, contents = header.get("largest"), header.get("contents")
+    channels = largest.get("channels") if isinstance(largest, dict) else None
+    network = contents.get("network") if isinstance(contents, dict) else None
+    if channels not in (None, project.network.full) or network not in (None, project.network.digest):
+        raise ArtifactError(f"{path}: of another network or other channels than the recipe's supernet has now")
+    return read_steps(path), _search(project.directory)
 
 
 def _scores(path: Path, config: ChannelConfig, facts: dict[str, Any], metric: Metric) -> dict[str, float]:
@@ -248,6 +269,17 @@ def _training(facts: dict[str, Any]) -> str:
     return f"{settings['epochs']} epochs from {start}" if "epochs" in settings else ""
 
 
+def _depends_on(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a training depended on, but for its seed, and the seed. Images that a seed draws are as many."""
+    origin = decisive(dict(facts.get("made_from", {})))
+    recipe, contents = dict(origin.get("recipe", {})), dict(origin.get("contents", {}))
+    seed = recipe.pop("seed", 0)
+    if recipe.get("data", {}).get("limit"):
+        contents = {name: digest for name, digest in contents.items() if name not in ("images", "test images")}
+    text = json.dumps({**origin, "recipe": recipe, "contents": contents}, sort_keys=True, default=str)
+    return {"training": text, "seed": seed if type(seed) is int else 0}
+
+
 def _search(directory: Path) -> str:
     """Say what the last search of a directory was."""
     rows = read_log(directory / LOG_FILE) or []
@@ -301,11 +333,10 @@ def _artifact(path: Path) -> Artifact:
 
 
 def _parent(directory: Path, name: str, before: str) -> Parent:
-    """Tell whether what an artifact was made from is still there as it was."""
-    path = directory / name
-    if not path.is_file():
-        return Parent(name, before, "missing")
-    with suppress(AutoslimError):
-        now = config_sha256(path) if path.suffix == ".json" else sha256(path)
-        return Parent(name, before, "same" if now == before else "changed")
-    return Parent(name, before, "changed")
+    """Tell whether what an artifact was made from is still there as it was, in a directory or right below it."""
+    there = [path for path in (directory / name, *sorted(directory.glob(f"*/{Path(name).name}"))) if path.is_file()]
+    for path in there:
+        with suppress(AutoslimError):
+            if (config_sha256(path) if path.suffix == ".json" else sha256(path)) == before:
+                return Parent(name, before, "same")
+    return Parent(name, before, "changed" if directory / name in there else "missing")

@@ -96,7 +96,7 @@ def refuse_retraining(project: Project) -> None:
     """
     recipe = project.recipe
     start.refuse_missing(project)
-    task = task_of(recipe, project.directory, recipe.retrain)
+    task = task_of(recipe, project.directory, recipe.retrain, project.task)
     _refuse_lessons(task, recipe.retrain, taught=recipe.retrain.teacher != "none")
     blocks_computed_anew(project.network.reading, recipe.retrain)
 
@@ -241,7 +241,7 @@ def _training(project: Project, name: str, channels: dict[str, int], path: Path,
     config = config_of(project.network, project.costs, channels, built=network)
     images = training_images(project)
     project.images.check_test()  # before any work
-    task = task_of(recipe, project.directory, recipe.retrain)
+    task = task_of(recipe, project.directory, recipe.retrain, project.task)
     flops, params = cost["flops"] / 1e6, cost["params"] / 1e6
     words = "" if recipe.retrain.start == "scratch" else f", from {start.title(project)}"
     words += "" if taught_by is None else f", taught by {recipe.retrain.teacher}"

@@ -38,20 +38,23 @@ def started(project: Project, channels: Channels) -> nn.Module:
     if start == "scratch":
         return network.fresh(channels)
     if start == "weights":
-        _check_weights(project)
+        _check_weights(project, same_holdout=project.recipe.retrain.validates)
         sort, key = project.recipe.supernet.sort, weights_key(project)
         if _comes_first(project):
             warn_of_seen_holdout(project, project.directory / str(project.recipe.model.weights))
         return network.trained(channels, project.directory, project.reporter.say, sort=sort, key=key)
     if start == "supernet":
         refuse_missing_channels(project, channels)
-        return _extracted(project, load_supernet(project, same_holdout=False), channels)
+        same = project.recipe.retrain.validates  # else nothing is scored on the holdout
+        return _extracted(project, load_supernet(project, same_holdout=same), channels)
     built = network.fresh(channels)
     path = _file(project, "start", start)
     given = load_weights(path, "retrain.start", _without_counts(built))
     if given.done:
         project.reporter.say("; ".join([f"starting from {path}", *given.done]))
     _warn_of_other_classes(project, path)
+    if project.recipe.retrain.validates and not _comes_first(project):
+        warn_of_seen_holdout(project, path, _key(project, "start"))
     checkpoint.fill(built, _with_counts(given.tensors, built), path)
     return built
 
@@ -78,7 +81,7 @@ def teacher(project: Project) -> nn.Module | None:
         supernet = load_supernet(project, same_holdout=False)
         network = _extracted(project, supernet, next(iter(supernet.switches.values()), supernet.full))
     elif name == "weights":
-        _check_weights(project)
+        _check_weights(project, same_holdout=False)
         network, done = load_trained(project.network.reading, model, project.directory, whole=True)
         project.reporter.say("; ".join([f"taught by {model.weights}", *done]))
     elif named := _library_teacher(project):
@@ -132,11 +135,11 @@ def _library_teacher(project: Project) -> tuple[ModelSettings, str] | None:
     return None
 
 
-def _check_weights(project: Project) -> None:
+def _check_weights(project: Project, *, same_holdout: bool) -> None:
     """Warn of the recipe's weights where they are for other images; a base network must be the one that it makes."""
     warn_of_weights(project)
     if project.recipe.base and not _comes_first(project):
-        refuse_unfit_base(project, same_holdout=False)
+        refuse_unfit_base(project, same_holdout=same_holdout)
 
 
 def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:

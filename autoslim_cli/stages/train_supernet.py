@@ -79,7 +79,7 @@ def refuse_supernet(project: Project, *, force: bool = False) -> None:
     other settings is there, finished or stopped.
     """
     recipe, path, state = project.recipe, project.directory / SUPERNET_FILE, project.directory / STATE_FILE
-    task_of(recipe, project.directory, recipe.train)
+    task_of(recipe, project.directory, recipe.train, project.task)
     blocks_computed_anew(project.network.reading, recipe.train)
     if force:
         return
@@ -162,7 +162,7 @@ def _training(project: Project, widths: dict[str, dict[str, int]]) -> Training:
         facts |= learned_from(project)
         return {project.directory / SUPERNET_FILE: Result(supernet.kept.state_dict(), facts)}
 
-    task = task_of(recipe, project.directory, recipe.train)
+    task = task_of(recipe, project.directory, recipe.train, project.task)
     step = supernet_step(supernet, network.space, recipe.supernet, costs["flops"], task, recipe.seed, ranks.rank)
     statistics = running_averages(supernet.private)
     step, needs = with_memory(step, supernet.body, network.reading, recipe.train)

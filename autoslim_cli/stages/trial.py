@@ -26,7 +26,7 @@ def trial(project: Project, channels: Channels) -> Score:
     UsageError for a step that does not fit into memory.
     """
     project, recipe = _starting(project), project.recipe
-    network, task = start.started(project, channels), task_of(recipe, project.directory, recipe.retrain)
+    network, task = start.started(project, channels), task_of(recipe, project.directory, recipe.retrain, project.task)
     settings = recipe.retrain.model_copy(
         update={"epochs": recipe.search.trial_epochs, "ema": None, "keep": "last", "patience": None}
     )

@@ -7,17 +7,23 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from autoslim_cli.data.batch import shapes
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
+from autoslim_cli.files.metric import Metric
 from autoslim_cli.own_code import load_factory, source_of
+from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import Recipe, TaskSettings, TrainSettings
 from autoslim_cli.training.detection import detection
 from autoslim_cli.training.task import Task
 from autoslim_cli.training.tasks import classification, multi_label, segmentation, super_resolution
 
 
-def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = None) -> Task:
+def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = None, loaded: Task | None = None) -> Task:
     """Return a recipe's task; `training` are the settings of a training, which may smooth labels.
+
+    The user's own is the one that was `loaded`, if it was: its code may have changed since.
 
     Raises UsageError naming the recipe key for what does not fit together.
     """
@@ -25,6 +31,8 @@ def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = No
     smoothing = training.label_smoothing if training else 0.0
     if smoothing and settings.name not in ("classification", "segmentation"):
         raise UsageError(f"label_smoothing: of classification and segmentation, not of {settings.name}; leave it out")
+    if settings.is_own and loaded is not None:
+        return loaded
     if settings.is_own:
         return _guarded(replace(_own(settings, directory), name=settings.name), "task.name: its")
     if settings.name != "super-resolution" and classes is None:
@@ -47,7 +55,6 @@ def task_digest(settings: TaskSettings, directory: Path) -> dict[str, str]:
     """Return `sha256:...` of the code of the user's own task, by its name among what an artifact is made from."""
     if not settings.is_own:
         return {}
-    load_factory(settings.name, directory, "task.name")
     return {"task": f"sha256:{hashlib.sha256(source_of(settings.name, directory)).hexdigest()}"}
 
 
@@ -56,6 +63,8 @@ def _own(settings: TaskSettings, directory: Path) -> Task:
     factory = load_factory(settings.name, directory, "task.name")
     try:
         task = factory(**settings.args)
+    except ValidationError as error:
+        raise UsageError(f"task.args: {settings.name} cannot be built: {explain(error, Metric)}") from None
     except Exception as error:
         raise UsageError(f"task.args: {settings.name} cannot be built: {_said(error)}") from None
     if not isinstance(task, Task):

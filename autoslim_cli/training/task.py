@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoslim_cli.data.batch import Tree, forward, images_in, mapped, shapes, tensors
+from autoslim_cli.data.batch import Each, Tree, forward, images_in, mapped, shapes, split, tensors
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.network.text import first_line
@@ -38,6 +38,12 @@ def l1(outputs: object, target: object) -> Tensor:
     """Return the mean absolute difference of outputs and a target of the same shapes, added up over tensors: ()."""
     pairs = zip(tensors(outputs), tensors(target), strict=True)
     return torch.stack([F.l1_loss(one.float(), other) for one, other in pairs]).sum()
+
+
+SUMS = "they must add up over batches: sum over the images, or set adds_up=False"
+
+ROUNDING = 1e-6
+"""By which a fraction may be beyond 0 or 1."""
 
 
 @dataclass(frozen=True)
@@ -137,26 +143,69 @@ class Task:
         if self.losses is None:
             losses = self._one_number(self.loss(given, targets)).detach() * images_in(targets)
         else:
-            losses = self.losses(given, targets)
+            losses = self._one_each(self.losses(given, targets), images_in(targets))
         double = torch.float32 if losses.device.type == "mps" else torch.float64
-        added = torch.as_tensor(self.statistics(found, targets)).detach().to(double).to(losses.device)
+        added = self._added(found, targets).detach().to(double).to(losses.device)
         return torch.cat([losses.to(double).sum().reshape(1), added.reshape(-1)])
 
     def together(self, parts: Sequence[Sequence[float]]) -> list[float]:
         """Return what `sums` says of some batches, of all of them."""
         if self.adds_up:
+            if len(sizes := {len(part) - 1 for part in parts}) > 1:
+                raise self._refused(f"its statistics are {min(sizes)} numbers or {max(sizes)}: {SUMS}")
             return [sum(column) for column in zip(*parts, strict=True)]
         return [sum(part[0] for part in parts), *(value for part in parts for value in part[1:])]
 
     def scored(self, sums: Sequence[float], images: int) -> Score:
-        """Return the score that what is kept of some images comes to. Raises UsageError for one that is no number."""
-        loss, value = sums[0] / images, float(self.score(sums[1:], images))
+        """Return the score that what is kept of some images comes to. Raises UsageError for one that cannot be."""
+        loss, given = sums[0] / images, self.score(sums[1:], images)
+        try:
+            value = float(given)
+        except (TypeError, ValueError, RuntimeError):
+            raise self._refused(f"its score is {shapes(given)}, where a number was expected: return one") from None
+        if self.metric.unit == "%" and not (math.isnan(value) or -ROUNDING <= value <= 1 + ROUNDING):
+            raise self._refused(
+                f"{self.metric.title} of {images} images is {value:g}, and of the unit % a score is a fraction from 0 "
+                "to 1: return 0.93 for 93 %"
+            )
         if math.isfinite(loss) and not math.isfinite(value):
             raise UsageError(
                 f"task {self.name}: {self.metric.title} of {images} images is {value}, where a number was expected: "
                 "its statistics must be finite, and its score must not divide by zero"
             )
         return Score(loss, value, self.metric)
+
+    def _refused(self, what: str) -> UsageError:
+        """Return the error of a task that gives something else than was expected."""
+        return UsageError(f"task {self.name}: {what}")
+
+    def _one_each(self, losses: object, images: int) -> Tensor:
+        """Return the losses of each image. Raises UsageError if they are anything else."""
+        if not isinstance(losses, Tensor) or losses.shape != (images,):
+            raise self._refused(
+                f"its losses are {shapes(losses)} of {images} images, where one of each was expected, of shape "
+                "(images,)"
+            )
+        return losses
+
+    def _added(self, outputs: Any, targets: Tree) -> Tensor:
+        """Return the statistics of a batch. Raises UsageError if they are no numbers, or do not add up over batches."""
+
+        def of(some: object, theirs: object) -> Tensor:
+            found = self.statistics(some, theirs)
+            try:
+                return torch.as_tensor(found)
+            except (TypeError, ValueError, RuntimeError):
+                what = f"its statistics are {shapes(found)}, where numbers were expected: return a tensor"
+                raise self._refused(what) from None
+
+        added, images = of(outputs, targets), images_in(targets)
+        if self.adds_up and added.numel() == images > 1 and not isinstance(outputs, Each | list):
+            # As many as there are images: one each that were not summed, or a chance.
+            some, theirs = (next(iter(split(one, images))) for one in (outputs, targets))
+            if (fewer := of(some, theirs).numel()) != images:
+                raise self._refused(f"its statistics are {images} numbers of {images} images, {fewer} of one: {SUMS}")
+        return added
 
     def _one_number(self, loss: object) -> Tensor:
         """Return a loss. Raises UsageError if it is not one number that depends on the outputs."""

@@ -108,6 +108,17 @@ def test_a_network_starts_from_the_base_networks_weights(autoslim_json, autoslim
     autoslim("retrain", "--width", "0.5", "--from", "weights", "-r", worked, code=2)
 
 
+def test_a_holdout_that_decides_is_not_one_that_the_supernet_learned(autoslim, refuse, worked):
+    """The recipe's own with another seed holds images that the supernet was trained on."""
+    settings = ("retrain", "--width", "0.5", "-r", worked, "--from", "supernet", "retrain.epochs=1", "data.holdout=100")
+    assert "the holdout would hold images that it was trained on" in refuse(4, *settings, "retrain.keep=best")
+    autoslim(*settings)  # nothing is scored on it
+    file = ("retrain", "--width", "0.5", "-r", worked, "--from", "model-width-0.5-from-supernet.safetensors")
+    said = autoslim(*file, "--name", "again", "retrain.epochs=1", "retrain.keep=best").stderr
+    assert "retrain.start: " in said
+    assert "learned from images of the holdout" in said
+
+
 def test_channels_that_the_supernet_lacks_are_refused(autoslim, worked):
     wide = json.loads((worked / "arch-60pct.json").read_text())
     wide = {key: wide[key] for key in ("format", "model", "channels")}

@@ -9,6 +9,11 @@ import pytest
 import yaml
 from test_torchrun import torchrun
 
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.stages.project import open_project, origin
+from autoslim_cli.training.opening import task_of
+
 README = Path(__file__).parents[2] / "README.md"
 
 NET = """
@@ -81,6 +86,9 @@ TASK = """
 
     def none():
         return None
+
+    def label():
+        return means(of="Top-1")
 """
 
 
@@ -174,9 +182,24 @@ def test_what_is_made_from_other_code_or_data_is_stale(measuring, autoslim):
         assert re.search(r"stale: (task|images) was sha256", said)
 
 
+def test_code_that_changes_while_it_is_used_does_not_count(measuring):
+    """Scores of the old code were recorded as those of the new."""
+    project = open_project(load_recipe(measuring), measuring, Reporter())
+    before = origin(project)["contents"]["task"]
+    path = measuring / "task.py"
+    path.write_text(path.read_text().replace("2 * images", "4 * images"))
+    assert origin(project)["contents"]["task"] == before
+    training = task_of(project.recipe, measuring, project.recipe.train, project.task)
+    assert training.scored([1.0, 8.0], 1).value == project.task.scored([1.0, 8.0], 1).value == 4
+    now = open_project(load_recipe(measuring), measuring, Reporter())
+    assert origin(now)["contents"]["task"] != before
+    assert now.task.scored([1.0, 8.0], 1).value == 2
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [
+        ("./task.py:label", "task.args: ./task.py:label cannot be built: name: "),
         ("./task.py:each", "a loss is one number, a tensor of shape (), but it gives (16, 2)"),
         ("./task.py:nothing", "error of 32 images is nan, where a number was expected"),
         ("./task.py:crash", "its loss failed on (16, 2) and (16, 2): RuntimeError"),

@@ -1,6 +1,7 @@
 """What users get wrong: one line that says what to do, the right exit code, no half-written file."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -74,6 +75,14 @@ def test_wrong_settings(refuse, recipe, command, words):
     line = refuse(2, *command, "-r", recipe)
     assert all(word in line for word in words), line
     assert files(recipe) == ["recipe.yaml"]
+
+
+def test_a_section_that_is_there_twice(refuse, recipe):
+    """YAML takes the last, and what the first said was back at its default in silence."""
+    path = recipe / "recipe.yaml"
+    path.write_text(path.read_text() + "train: {epochs: 3}\n")
+    said = refuse(2, "units", "-r", recipe)
+    assert re.search(r"train is there twice \(lines \d+ and \d+\): make one of them", said)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,41 @@ def test_accuracy_says_what_chose_the_channels_and_how_far_trainings_differ(work
     assert {"model-random-1 and 2 more", "3 trainings of 1 epochs from scratch"} <= set(words)
 
 
+def test_other_trainings_do_not_share_a_row(worked, autoslim):
+    """Only those that differ in their seed do; a copy is none."""
+    for name, more in (("one", ()), ("two", ("retrain.lr=0.2",)), ("three", ("seed=1",))):
+        autoslim("retrain", worked / "arch-30pct.json", "--name", name, "retrain.epochs=1", *more)
+    shutil.copy(worked / "model-one.safetensors", worked / "model-copy.safetensors")
+    autoslim("report", "-r", worked)
+    words = page_of(worked).words
+    assert "2 trainings of 1 epochs from scratch" in words
+    assert not any(word.startswith(("3 trainings", "4 trainings")) for word in words)
+
+
+def test_a_supernet_and_a_search_of_another_network_are_left_out(worked, autoslim_json):
+    """Their scores were shown at the costs of the recipe as it is now."""
+    left = autoslim_json("report", "-r", worked, "supernet.width=1.0")["left_out"]
+    assert {note.partition(":")[0].rpartition("/")[2] for note in left} == {"supernet.safetensors", "search.jsonl"}
+    assert all("than the recipe's supernet has now" in note for note in left)
+
+
+def test_what_lies_in_a_directory_below_is_there(worked, autoslim):
+    """As the channel lists that come with a recipe do."""
+    (worked / "published").mkdir()
+    (worked / "arch-30pct.json").rename(worked / "published/arch-listed.json")
+    autoslim("retrain", worked / "published/arch-listed.json", "retrain.epochs=1")
+    autoslim("report", "-r", worked)
+    assert "arch-listed.json (missing)" not in " ".join(page_of(worked).words)
+
+
+def test_a_network_of_a_config_that_was_kept_is_shown(worked, autoslim):
+    (worked / "arch-30pct.json").rename(worked / "arch-30pct.old-1.json")
+    autoslim("retrain", worked / "arch-30pct.old-1.json", "retrain.epochs=1")
+    assert (worked / "model-30pct-old-1.safetensors").exists()
+    autoslim("report", "-r", worked)
+    assert "model-30pct-old-1" in " ".join(page_of(worked).words)
+
+
 def test_every_step_is_seen_and_says_its_channels(worked, autoslim):
     """Draws and filled budgets are rings, and not of the ground's colour all through."""
     autoslim("search", "--flops", "30%", "-r", worked, "search.strategy=random", "search.draws=3")

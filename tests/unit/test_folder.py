@@ -50,6 +50,19 @@ def test_files_that_are_not_read_are_counted(folder):
     ]
 
 
+def test_links_are_followed_and_hidden_directories_are_not_read(folder, tmp_path):
+    before = len(list_images(folder, "train"))
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "elsewhere" / "0.png")
+    (folder / "train/b/linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "train/b/loop").symlink_to(folder / "train/b")
+    (folder / "train/b/.thumbnails").mkdir()
+    Image.new("L", (8, 8)).save(folder / "train/b/.thumbnails/0.png")
+    names = list(list_images(folder, "train").names)
+    assert len(names) == before + 1
+    assert "b/linked/0.png" in names
+
+
 def test_names_that_are_no_text_count_as_they_are(folder):
     """A name that is not UTF-8 ended every training in a traceback."""
     before = list_images(folder, "train").digest()

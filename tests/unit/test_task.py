@@ -183,7 +183,8 @@ def own(**changes):
         "statistics": lambda outputs, targets: (outputs - targets).abs().sum(),
         "score": lambda sums, images: sums[0] / images,
     }
-    return Task(name="own", metric=Metric(name="error", higher_is_better=False), **{**parts, **changes})
+    metric = Metric(name="error", higher_is_better=False)
+    return Task(**{"name": "own", "metric": metric, **parts, **changes})
 
 
 def test_a_task_needs_no_more_than_a_loss_and_a_score():
@@ -201,12 +202,34 @@ def test_a_task_needs_no_more_than_a_loss_and_a_score():
         ({"loss": lambda outputs, targets: 3.0}, "but it gives float"),
         ({"score": lambda sums, images: math.nan}, "error of 7 images is nan, where a number was expected"),
         ({"statistics": lambda outputs, targets: outputs.sum() / 0}, "where a number was expected"),
+        ({"score": lambda sums, images: None}, "its score is NoneType, where a number was expected"),
+        ({"score": lambda sums, images: torch.ones(3)}, "its score is (3,), where a number was expected"),
+        ({"statistics": lambda outputs, targets: None}, "its statistics are NoneType, where numbers were expected"),
+        (
+            {"statistics": lambda outputs, targets: outputs.mean(1)},
+            "are 7 numbers of 7 images, 1 of one: they must add up",
+        ),
+        ({"losses": lambda outputs, targets: outputs.mean()}, "its losses are () of 7 images, where one of each"),
+        ({"losses": lambda outputs, targets: outputs}, "its losses are (7, 3) of 7 images"),
+        (
+            {"metric": Metric(name="error", unit="%"), "score": lambda sums, images: 93.0},
+            "error of 7 images is 93, and of the unit % a score is a fraction from 0 to 1",
+        ),
     ],
 )
 def test_a_loss_that_is_not_one_number_and_a_score_that_is_none_are_refused(changes, words):
     with pytest.raises(UsageError) as error:
         scored(own(**changes), torch.ones(7, 3), torch.zeros(7, 3))
     assert words in str(error.value)
+
+
+def test_statistics_of_batches_of_several_sizes_that_do_not_add_up_are_refused():
+    """It ended in a traceback; those of a fixed number of sums may be as many as there are images."""
+    each = own(statistics=lambda outputs, targets: outputs.mean(1))
+    with pytest.raises(UsageError, match="its statistics are 1 numbers or 3: they must add up over batches"):
+        each.together([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0]])
+    three = own(statistics=lambda outputs, targets: outputs.sum(0), score=lambda sums, images: sum(sums) / images)
+    assert scored(three, torch.ones(3, 3), torch.zeros(3, 3)).value == 3
 
 
 def test_what_losses_of_own_tasks_come_to_is_not_known():

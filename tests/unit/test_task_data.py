@@ -133,6 +133,23 @@ def test_wrong_masks_are_named(tmp_path):
         opened("train", settings, model, SEGMENTATION, tmp_path)
 
 
+def test_masks_of_one_class_and_what_is_ignored_are_doubted(tmp_path):
+    """Of masks of 0 and 255 a network that sees nothing anywhere was perfect."""
+    for part in ("train", "val"):
+        for kind, values in (("images", (9, 90)), ("masks", (0, 255))):
+            (tmp_path / part / kind).mkdir(parents=True)
+            for number in range(3):
+                pixels = np.full((8, 8), values[0], np.uint8)
+                pixels[:, number:5] = values[1]
+                Image.fromarray(pixels).save(tmp_path / part / kind / f"{number}.png")
+    model = model_of(1, 8, 8, classes=2)
+    for task, doubted in ((SEGMENTATION, True), (TaskSettings(name="segmentation", ignore_index=254), False)):
+        warned = []
+        open_source("train", of_masks(tmp_path), model, 0, tmp_path, CPU, task, warned.append)
+        said = "all pixels are of class 0 or 255, which task.ignore_index leaves out of every score"
+        assert [said in line for line in warned] == [True] * doubted
+
+
 def test_a_digest_tells_of_masks(tmp_path):
     write_masked(tmp_path, [(24, 24)])
     settings, model = of_masks(tmp_path), model_of(1, 24, 24, classes=6)
@@ -301,6 +318,18 @@ def test_wrong_data_of_ones_own_are_refused_at_once(tmp_path, broken, words):
     with pytest.raises(UsageError, match=words) as error:
         own(tmp_path, broken=broken)
     assert "data.name" in str(error.value)
+
+
+def test_a_digest_that_cannot_be_is_one_line(tmp_path):
+    """A wrong length ended in a traceback, and items that vary in data that were never recognised again."""
+    short = OWN.replace("first = torch.full", "list(range(19))[index]\n            first = torch.full")
+    with pytest.raises(AutoslimError, match=r"data\.name: item 19 of \./data\.py:Noise: IndexError"):
+        own(tmp_path, code=short).source.digest  # noqa: B018
+    varies = OWN.replace('if self.part == "train"', 'if self.part != "test"')
+    with pytest.raises(
+        UsageError, match=r"item 19 .* differs from one reading to the next: those of plain must not vary"
+    ):
+        own(tmp_path, code=varies).source.digest  # noqa: B018
 
 
 @pytest.mark.parametrize(
