@@ -234,7 +234,8 @@ def _walk(directory: Path) -> Iterator[tuple[str, list[str]]]:
             below.clear()
             continue
         seen.add(real)
-        below[:] = [name for name in below if name[0] != "."]
+        shown = [name for name in below if name[0] != "."]
+        below[:] = sorted(shown, key=lambda name: (os.path.islink(f"{place}/{name}"), name))  # noqa: PTH114
         yield place, files
 
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files import checkpoint
-from autoslim_cli.files.atomic import file_name, sha256, write_json
+from autoslim_cli.files.atomic import sha256, write_json
 from autoslim_cli.files.document import read_json, refuse_format
 from autoslim_cli.files.making import making_config
 from autoslim_cli.files.metric import TOP1, Metric
-from autoslim_cli.files.names import config_name
+from autoslim_cli.files.names import config_name, model_stem
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import ModelSettings, Positive, Settings
 
@@ -118,8 +118,8 @@ def by_name(configs: Iterable[Path]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in configs:
         name = config_name(path)
-        if (other := files.setdefault(file_name(name), path)) is not path:
-            raise UsageError(f"{other} and {path}: both are called {name}, and so would their files; rename one")
+        if (other := files.setdefault(model_stem(name), path)) is not path:
+            raise UsageError(f"{other} and {path}: both are called {name}, or would be in a file's name; rename one")
         named[name] = path
     return named
 

@@ -66,17 +66,18 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
 
 
 def _refuse_shared(reading: Reading) -> None:
-    """Refuse a parameter that two layers of the table hold: rebuilt, each would have its own."""
+    """Refuse a parameter of a layer of the table that something else holds, too: rebuilt, each would have its own."""
     owners: dict[int, str] = {}
     for row in reading.table.rows:
         place, only = row.place
-        for name, parameter in reading.module.get_submodule(place).named_parameters(recurse=False):
-            if only not in (None, name):
-                continue
-            where = f"{place}.{name}".lstrip(".")
-            if (first := owners.setdefault(id(parameter), where)) != where:
+        for name, parameter in reading.module.get_submodule(place).named_parameters(place, recurse=False):
+            if only is None or name == f"{place}.{only}".lstrip("."):
+                owners.setdefault(id(parameter), name)
+    for place, module in reading.module.named_modules():
+        for name, parameter in module.named_parameters(place, recurse=False):
+            if (first := owners.get(id(parameter), name)) != name:
                 raise UsageError(
-                    f"{first} and {where} are one parameter of two layers, which would become two: call one layer "
+                    f"{first} and {name} are one parameter in two places, which would become two: call one layer "
                     "twice, or give each a weight of its own"
                 )
 

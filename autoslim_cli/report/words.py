@@ -26,12 +26,12 @@ def said_of(step: Mapping[str, object], metric: Metric) -> str:
 def alike(networks: Iterable[Network]) -> list[Sequence[Network]]:
     """Return networks by what they have in common but the seed: channels, what chose them, all of their training.
 
-    Of one seed there is one: a second is a copy of it.
+    Of one seed and the same scores there is one: a second is a copy of it.
     """
-    groups: dict[tuple[object, ...], dict[int, Network]] = {}
+    groups: dict[tuple[object, ...], dict[tuple[object, ...], Network]] = {}
     for network in networks:
         key = (tuple(network.channels.items()), network.channels_by, network.trained, network.training)
-        groups.setdefault(key, {}).setdefault(network.seed, network)
+        groups.setdefault(key, {}).setdefault((network.seed, *sorted(network.scores.items())), network)
     return [list(group.values()) for group in groups.values()]
 
 

@@ -37,7 +37,7 @@ from autoslim_cli.files.names import (
     trained_in,
     width_of,
 )
-from autoslim_cli.files.provenance import decisive
+from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
@@ -173,8 +173,9 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
 
 def _refuse_other_supernet(path: Path, facts: Mapping[str, Any], project: Project) -> None:
     """Raise ArtifactError if a supernet is of another network, or of another width, than the recipe says now."""
-    network = project.network
-    if facts.get("model") != network.architecture or facts.get("channels") != network.full:
+    network, contents = project.network, facts.get("made_from", {}).get("contents", {})
+    then = {"model": facts.get("model"), "channels": facts.get("channels"), "network": contents.get("network")}
+    if difference(then, {"model": network.architecture, "channels": network.full, "network": network.digest}):
         raise ArtifactError(f"{path}: of another network or other channels than the recipe's supernet has now")
 
 

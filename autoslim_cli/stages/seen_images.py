@@ -39,10 +39,15 @@ def refuse_unfit_base(project: Project, *, same_holdout: bool = True) -> None:
         project.reporter.say(f"{path} was trained with other settings, and is taken as it is: {why}")
 
 
-def warn_of_seen_holdout(project: Project, path: Path, key: str | None = None) -> None:
+SEARCHED = "so what a search scores on them flatters; a recipe's section `base` trains a base network without them"
+KEPT = "so which epoch is best is judged on images that the network knows"
+"""What comes of a holdout that was seen."""
+
+
+def warn_of_seen_holdout(project: Project, path: Path, key: str | None = None, so: str = SEARCHED) -> None:
     """Warn of a network of autoslim's that has learned from images of the holdout; of others nothing is known.
 
-    `key` is the recipe's that names it: by default that of the weights to start from.
+    `key` is the recipe's that names it: by default that of the weights to start from. `so`: what comes of it.
     """
     if what_is(path) != NETWORK:
         return
@@ -51,10 +56,7 @@ def warn_of_seen_holdout(project: Project, path: Path, key: str | None = None) -
     if origin.get("contents", {}).get("images") != project.images.digest:
         return
     if not _spared(origin.get("recipe", {})) or difference_of_holdouts(facts, project.recipe):
-        project.reporter.warn(
-            f"{key or weights_key(project)}: {path} learned from images of the holdout, so what a search scores on "
-            "them flatters; a recipe's section `base` trains a base network without them"
-        )
+        project.reporter.warn(f"{key or weights_key(project)}: {path} learned from images of the holdout, {so}")
 
 
 def _spared(recipe: dict[str, object]) -> bool:

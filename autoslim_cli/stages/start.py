@@ -23,7 +23,7 @@ from autoslim_cli.slimming.trained_weights import load_trained
 from autoslim_cli.stages.evaluate import trained_model
 from autoslim_cli.stages.expected_images import warn_of_normalisation, warn_of_weights
 from autoslim_cli.stages.project import Project, images_now, load_supernet, weights_key
-from autoslim_cli.stages.seen_images import refuse_unfit_base, warn_of_seen_holdout
+from autoslim_cli.stages.seen_images import KEPT, refuse_unfit_base, warn_of_seen_holdout
 from autoslim_cli.training.measure import calibrate, calibration_batches
 
 
@@ -54,7 +54,7 @@ def started(project: Project, channels: Channels) -> nn.Module:
         project.reporter.say("; ".join([f"starting from {path}", *given.done]))
     _warn_of_other_classes(project, path)
     if project.recipe.retrain.validates and not _comes_first(project):
-        warn_of_seen_holdout(project, path, _key(project, "start"))
+        warn_of_seen_holdout(project, path, _key(project, "start"), KEPT)
     checkpoint.fill(built, _with_counts(given.tensors, built), path)
     return built
 
@@ -140,6 +140,8 @@ def _check_weights(project: Project, *, same_holdout: bool) -> None:
     warn_of_weights(project)
     if project.recipe.base and not _comes_first(project):
         refuse_unfit_base(project, same_holdout=same_holdout)
+    elif same_holdout and not _comes_first(project):
+        warn_of_seen_holdout(project, project.directory / str(project.recipe.model.weights), "model.weights", KEPT)
 
 
 def _of_library(project: Project, model: ModelSettings, name: str) -> nn.Module:

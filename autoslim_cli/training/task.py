@@ -5,6 +5,7 @@ The built-in tasks are in `tasks.py` and `detection.py`.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoslim_cli.data.batch import Each, Tree, forward, images_in, mapped, shapes, split, tensors
+from autoslim_cli.data.batch import Tree, forward, images_in, mapped, shapes, split, tensors
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.network.text import first_line
@@ -163,16 +164,18 @@ class Task:
             value = float(given)
         except (TypeError, ValueError, RuntimeError):
             raise self._refused(f"its score is {shapes(given)}, where a number was expected: return one") from None
-        if self.metric.unit == "%" and not (math.isnan(value) or -ROUNDING <= value <= 1 + ROUNDING):
-            raise self._refused(
-                f"{self.metric.title} of {images} images is {value:g}, and of the unit % a score is a fraction from 0 "
-                "to 1: return 0.93 for 93 %"
-            )
         if math.isfinite(loss) and not math.isfinite(value):
             raise UsageError(
                 f"task {self.name}: {self.metric.title} of {images} images is {value}, where a number was expected: "
                 "its statistics must be finite, and its score must not divide by zero"
             )
+        if self.metric.unit == "%" and math.isfinite(loss):
+            if self.metric.higher_is_better and value > 1 + ROUNDING:
+                raise self._refused(
+                    f"{self.metric.title} of {images} images is {value:g}, and of the unit % a score is a fraction "
+                    "from 0 to 1: return 0.93 for 93 %"
+                )
+            value = 1.0 if 1 < value <= 1 + ROUNDING else 0.0 if -ROUNDING <= value < 0 else value
         return Score(loss, value, self.metric)
 
     def _refused(self, what: str) -> UsageError:
@@ -200,10 +203,14 @@ class Task:
                 raise self._refused(what) from None
 
         added, images = of(outputs, targets), images_in(targets)
-        if self.adds_up and added.numel() == images > 1 and not isinstance(outputs, Each | list):
-            # As many as there are images: one each that were not summed, or a chance.
-            some, theirs = (next(iter(split(one, images))) for one in (outputs, targets))
-            if (fewer := of(some, theirs).numel()) != images:
+        if self.adds_up and added.numel() == images > 1:
+            # As many as there are images: one each that were not summed, or a chance. One image tells, where one can be
+            # cut out.
+            fewer = images
+            with suppress(Exception):
+                some, theirs = (next(iter(split(one, images))) for one in (outputs, targets))
+                fewer = of(some, theirs).numel()
+            if fewer != images:
                 raise self._refused(f"its statistics are {images} numbers of {images} images, {fewer} of one: {SUMS}")
         return added
 

@@ -41,6 +41,11 @@ def tied():
     return layers
 
 
+def kept():
+    layers = wide(b=nn.Conv2d(16, 16, 3, padding=1))
+    return {**layers, "w": layers["b"].weight}
+
+
 @torch.fx.wrap
 def rows(x):
     return x.view(x.size(0), -1)
@@ -82,7 +87,12 @@ REFUSED = {
     "one parameter of two layers": (
         tied(),
         lambda self, x: self.out(self.c(self.b(self.a(x))).mean([2, 3])),
-        r"b\.weight and c\.weight are one parameter of two layers",
+        r"b\.weight and c\.weight are one parameter in two places",
+    ),
+    "a parameter of a layer and of the code": (
+        kept(),
+        lambda self, x: self.out(self.b(self.a(x)).mean([2, 3]) + self.w.sum()),
+        r"b\.weight and w are one parameter in two places|w and b\.weight are",
     ),
     "BN of a job": (
         wide(norm=nn.SyncBatchNorm(16)),
@@ -177,6 +187,19 @@ def test_what_does_not_depend_on_channels_is_read():
     assert rebuilt.one.gain is rebuilt.two.gain
     groups = optimizer_of(rebuilt, TrainSettings(epochs=1)).param_groups
     assert sum(parameter is rebuilt.one.gain for group in groups for parameter in group["params"]) == 1
+
+
+def test_what_a_batch_has_once_counts_once():
+    """A gate by the mean over the images, or over positions of an odd image, was counted by half."""
+
+    def code(self, x):
+        x = self.a(x)
+        gate = self.b(x.mean([2, 3]).mean(0, keepdim=True))
+        return self.out((x * gate[:, :, None, None]).mean([2, 3]))
+
+    network = Net(code, a=nn.Conv2d(3, 8, 3, padding=1), b=nn.Linear(8, 8), out=nn.Linear(8, 4))
+    reading = read(network, SHAPE)
+    assert agree(network, reading, reading.table.base) == 64 * 3 * 8 * 9 + 8 * 8 + 8 * 4
 
 
 class Prompted(nn.Module):

@@ -230,6 +230,14 @@ def test_statistics_of_batches_of_several_sizes_that_do_not_add_up_are_refused()
         each.together([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0]])
     three = own(statistics=lambda outputs, targets: outputs.sum(0), score=lambda sums, images: sum(sums) / images)
     assert scored(three, torch.ones(3, 3), torch.zeros(3, 3)).value == 3
+    # What cannot be asked of one image alone is taken as it is.
+    squeezed = own(statistics=lambda outputs, targets: [len(outputs), *outputs.squeeze()[0][:1]])
+    assert squeezed.sums(torch.ones(2, 3), torch.zeros(2, 3)).tolist()[1:] == [2, 1]
+
+
+def test_a_rate_of_errors_may_be_above_one():
+    rate = own(metric=Metric(name="error", unit="%", higher_is_better=False), score=lambda sums, images: 1.2)
+    assert scored(rate, torch.ones(7, 3), torch.zeros(7, 3)).value == 1.2
 
 
 def test_what_losses_of_own_tasks_come_to_is_not_known():

@@ -97,10 +97,10 @@ def _positions(operation: Operation, shape: tuple[int, ...], channels: int) -> i
     """Return the positions of one image in a tensor of two, whose channels lie in one dimension.
 
     Code may put them anywhere: images joined one behind the other, or folded with groups or rows into the first. What
-    does not depend on images counts as it is.
+    does not depend on images counts as it is; so does an odd number, of a mean over the images, or of their sizes.
     """
     whole = math.prod(shape[:channels]) * math.prod(shape[channels + 1 :])
-    return whole // 2 if operation.of_images else whole
+    return whole // 2 if operation.of_images and whole % 2 == 0 else whole
 
 
 def _extra(module: nn.Module) -> int:
