@@ -41,7 +41,7 @@ LINES_OF_A_RECIPE = {
     "bytes": ("about: !!binary aGVsbG8=", "binary values have no use here"),
     "a long key": (f"? {LONG[:70_000]}\n: 1", "unknown key xxxx"),
     "a key of control characters": (json.dumps(CONTROL) + ": 1", r"unknown key \x1b[31m\x07\u202e"),
-    "a text of control characters": (f"train: {json.dumps(CONTROL)}", r"\x1b[31m\x07\u202e"),
+    "a text of control characters": (f"evaluate: {json.dumps(CONTROL)}", r"\x1b[31m\x07\u202e"),
 }
 """Lines that end a recipe; they cannot be read, or have values that no recipe has."""
 

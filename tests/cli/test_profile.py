@@ -21,6 +21,7 @@ from autoslim_cli.files.making import making_config
 from autoslim_cli.latency import measuring, table_choice, timing
 from autoslim_cli.latency import suite as suite_files
 from autoslim_cli.latency.local_device import is_local, local_device
+from autoslim_cli.latency.summary import FEWEST
 from autoslim_cli.latency.table import Correction, read_table, table_name
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.stages import answers, profile
@@ -302,7 +303,9 @@ def test_the_next_command_s_latency_is_in_reach():
     assert share_in_reach(0.934, 1.01) == "96%"
 
 
-def test_profile_ends_in_a_verdict(worked, quick, autoslim, autoslim_json):
+def test_profile_ends_in_a_verdict(worked, quick, autoslim, autoslim_json, monkeypatch):
+    for module in (measuring, profile):
+        monkeypatch.setattr(module, "CHECKED", FEWEST)
     result = autoslim("profile", "-r", worked)
     told = autoslim_json("profile", "-r", worked, "--resume")["verdict"]
     assert ("search --flops" in result.stderr) == told.startswith("predicts badly: ")

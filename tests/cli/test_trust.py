@@ -117,7 +117,7 @@ def test_commands_that_build_from_the_recipe_alone_run_nothing(autoslim, refuse,
         assert "trained for another model" in refuse(4, *command, "-r", worked)
     assert "a config for " in refuse(4, "retrain", worked / ARCH)
     said = autoslim("report", "-r", worked).stderr
-    assert said.count("left out: ") == 2
+    assert said.count("left out: ") == 3
     switchable = ("supernet.bn=switchable", "supernet.widths=[0.5, 1.0]")
     for command in (["extract", "--width", "0.5"], ["evaluate", worked / SUPERNET, "--width", "0.5"]):
         assert "trained for another model" in refuse(4, *command, "-r", worked, *switchable)
