@@ -15,7 +15,6 @@ from autoslim_cli.network.text import first_line
 GOLDEN = (5**0.5 - 1) / 2
 """Its multiples, less whole numbers, are as far apart as they can be: no two units nearby get one ratio."""
 
-
 _LIBRARIES = ("torch", "_operator", "operator", "builtins", "math", "None")
 """Modules of functions that a graph calls, and that view nothing as the user's own may."""
 
@@ -49,7 +48,7 @@ def _may_view(node: fx.Node) -> bool:
     return node.op == "call_function" and not str(getattr(node.target, "__module__", "")).startswith(_LIBRARIES)
 
 
-def in_order(images: torch.Tensor) -> torch.Tensor:
+def _in_order(images: torch.Tensor) -> torch.Tensor:
     """Return images in the order in memory that networks are kept in."""
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
@@ -131,7 +130,7 @@ class _InOrder(fx.Interpreter):
     def run_on(self, *images: torch.Tensor) -> None:
         """Run the whole graph; a view that the order does not allow is refused."""
         try:
-            self.run(*(in_order(image) for image in images))
+            self.run(*(_in_order(image) for image in images))
         except Exception as error:  # whatever the user's operations raise on an image of zeros
             if "view size is not compatible" in str(error) and self.at is not None:
                 raise UsageError(
