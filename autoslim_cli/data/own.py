@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,28 +28,59 @@ SAMPLED = 16
 """Items that a digest looks at: reading all of them could take hours."""
 
 
+@dataclass(frozen=True)
+class OwnItems:
+    """What the user's factory gave for one part: its items as they are, and varied at random.
+
+    Another process is sent what they were made of, and makes them anew: they may hold what cannot be sent.
+    """
+
+    data: DataSettings
+    part: Part
+    directory: Path
+    plain: Any
+    varied: Any
+
+    @classmethod
+    def made(cls, data: DataSettings, part: Part, directory: Path) -> "OwnItems":
+        """Call the factory with `train` and `plain`, or `test`. Raises UsageError naming data.name if it fails."""
+        factory = load_factory(data.name, directory, "data.name")
+        plain = _called(factory, "plain" if part == "train" else "test", data)
+        return cls(data, part, directory, plain, _called(factory, "train", data) if part == "train" else plain)
+
+    def __reduce__(self) -> tuple[Callable[..., "OwnItems"], tuple[DataSettings, Part, Path]]:
+        """Leave the items out."""
+        return OwnItems.made, (self.data, self.part, self.directory)
+
+
+def _called(factory: Callable[..., Any], which: str, data: DataSettings) -> Any:
+    """Return what the user's factory gives. Raises UsageError naming data.name if that is no data set."""
+    try:
+        items = factory(which, **data.args)
+        count = len(items)
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise UsageError(
+            f"data.name: {data.name} gives no data set for {which!r}: {type(error).__name__}: {said}; it is called "
+            "with train, plain or test, and returns what has a length and items"
+        ) from None
+    if not count:
+        raise UsageError(f"data.name: {data.name} has no items for {which!r}")
+    return items
+
+
 class OwnSource(Dataset[Any]):
     """A map-style data set of (input, target) pairs, and another of the same items that varies them at random.
 
     Inputs and targets are tensors, or tuples and dictionaries of them. What an item draws from torch, numpy or Python
-    depends on the recipe's seed, the step and its place in the batch alone. `chosen` are the items in use; `collate`
-    makes batches of them.
+    depends on the recipe's seed, the step and its place in the batch alone. `chosen` are the items in use; `code` is
+    what made them; `collate` makes batches of them.
     """
 
-    def __init__(
-        self,
-        name: str,
-        plain: Any,
-        varied: Any,
-        *,
-        digest: Callable[[], str],
-        chosen: Tensor,
-        workers: int,
-        collate: Collate = default_collate,
-    ) -> None:
-        self.name, self.plain, self.varied, self.collate = name, plain, varied, collate
-        self.chosen, self._digest = chosen.tolist(), digest
-        self.workers = Workers(copy(self), workers, collate)
+    def __init__(self, items: OwnItems, *, code: bytes, chosen: Tensor, collate: Collate = default_collate) -> None:
+        self.items, self.name, self.code, self.collate = items, items.data.name, code, collate
+        self.chosen = chosen.tolist()
+        self.workers = Workers(copy(self), items.data.workers, collate)
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -56,12 +88,25 @@ class OwnSource(Dataset[Any]):
     @cached_property
     def digest(self) -> str:
         """Return `sha256:...`: the data set's own `digest` if it has one, or of its code and some of its items."""
-        return self._digest()
+        items = self.items.plain
+        if isinstance(given := getattr(items, "digest", None), str):
+            return f"sha256:{hashlib.sha256(given.encode()).hexdigest()}"
+        count, part = len(items), self.items.part
+        hashed = hashlib.sha256(self.code)
+        hashed.update(repr((sorted(self.items.data.args.items()), count, part)).encode())
+        for place in sorted({round(n * (count - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
+            hashed.update(held := self._bytes(place))
+        if held != self._bytes(place):
+            raise UsageError(
+                f"data.name: item {place} of {self.name} differs from one reading to the next: those of "
+                f"{'plain' if part == 'train' else part} must not vary at random"
+            )
+        return f"sha256:{hashed.hexdigest()}"
 
     @property
     def class_names(self) -> Sequence[str]:
         """Return what the data set says in `classes`, as torchvision's do, if that is a list of names."""
-        said = getattr(self.plain, "classes", ())
+        said = getattr(self.items.plain, "classes", ())
         return said if isinstance(said, list | tuple) and all(isinstance(name, str) for name in said) else ()
 
     @cached_property
@@ -90,11 +135,17 @@ class OwnSource(Dataset[Any]):
         """Return an item, varied by a seed if there is one. Raises AutoslimError if the data set fails."""
         index, seed = self.chosen[key[0]], key[1]
         if seed is None:
-            return self.item(self.plain, index)
+            return self._item(self.items.plain, index)
         with _drawing(seed):
-            return self.item(self.varied, index)
+            return self._item(self.items.varied, index)
 
-    def item(self, items: Any, index: int) -> Any:
+    def _bytes(self, place: int) -> bytes:
+        """Return what an item of the whole data set holds, not varied. Raises AutoslimError if the data set fails."""
+        item = self.collate([self._item(self.items.plain, place)])
+        plain = [as_plain(tensor) for tensor in tensors(item)]
+        return b"".join(one.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for one in plain)
+
+    def _item(self, items: Any, index: int) -> Any:
         """Return an item of the whole data set. Raises AutoslimError if that fails."""
         try:
             return _pair(items[index])
@@ -122,56 +173,18 @@ def open_own(
     `chosen` gives the items in use of so many. `of_boxes`: items are those of torchvision's detectors, images of any
     size and dictionaries of any number of boxes. Raises UsageError naming data.name for what does not do.
     """
-    collate = images_and_boxes if of_boxes else default_collate
-    factory = load_factory(data.name, directory, "data.name")
-
-    def made(which: str) -> Any:
-        try:
-            items = factory(which, **data.args)
-            count = len(items)
-        except Exception as error:
-            said = (str(error).strip().splitlines() or [""])[0]
-            raise UsageError(
-                f"data.name: {data.name} gives no data set for {which!r}: {type(error).__name__}: {said}; it is called "
-                "with train, plain or test, and returns what has a length and items"
-            ) from None
-        if not count:
-            raise UsageError(f"data.name: {data.name} has no items for {which!r}")
-        return items
-
-    plain = made("plain" if part == "train" else "test")
-    varied = made("train") if part == "train" else plain
-    if len(varied) != len(plain):
+    items = OwnItems.made(data, part, directory)
+    code = source_of(data.name, directory)
+    count = len(items.plain)
+    if len(items.varied) != count:
         raise UsageError(
-            f"data.name: {data.name} has {len(varied)} items for train and {len(plain)} for plain: they must be the "
+            f"data.name: {data.name} has {len(items.varied)} items for train and {count} for plain: they must be the "
             "same, those of plain not varied at random"
         )
-
-    def digest() -> str:
-        if isinstance(given := getattr(plain, "digest", None), str):
-            return f"sha256:{hashlib.sha256(given.encode()).hexdigest()}"
-        hashed = hashlib.sha256(source_of(data.name, directory))
-        hashed.update(repr((sorted(data.args.items()), len(plain), part)).encode())
-        for place in sorted({round(n * (len(plain) - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
-            hashed.update(held := _bytes(source, place))
-        if held != _bytes(source, place):
-            raise UsageError(
-                f"data.name: item {place} of {data.name} differs from one reading to the next: those of "
-                f"{'plain' if part == 'train' else part} must not vary at random"
-            )
-        return f"sha256:{hashed.hexdigest()}"
-
-    source = OwnSource(
-        data.name, plain, varied, digest=digest, chosen=chosen(len(plain)), workers=data.workers, collate=collate
-    )
+    collate = images_and_boxes if of_boxes else default_collate
+    source = OwnSource(items, code=code, chosen=chosen(count), collate=collate)
     _check(source, inputs, any_size=of_boxes)
     return source
-
-
-def _bytes(source: OwnSource, place: int) -> bytes:
-    """Return what an item of the whole data set holds, not varied. Raises AutoslimError if the data set fails."""
-    item = source.collate([source.item(source.plain, place)])
-    return b"".join(as_plain(one).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for one in tensors(item))
 
 
 def images_and_boxes(items: Sequence[tuple[Any, Any]]) -> tuple[Tree, Each]:

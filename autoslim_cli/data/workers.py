@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,10 @@ _ASK_PARENT = set(SIGNALS) if hasattr(signal, "pthread_sigmask") else set[signal
 """Signals that workers leave to their parent."""
 if not hasattr(signal, "sigwaitinfo"):  # there a worker could not tell who ends it
     _ASK_PARENT -= {signal.SIGTERM}
+
+HOW = "fork" if sys.platform == "linux" else None
+"""How workers start on Linux, which newer Pythons do otherwise: they share the list of files, and what a data set holds
+need not be sent to them. Elsewhere as Python does."""
 
 Keys = Iterable[Sequence[Any]]
 """For each batch the keys of its items."""
@@ -85,6 +90,7 @@ class Workers:
             pin_memory=torch.cuda.is_available(),
             collate_fn=partial(_collated, self.collate),
             worker_init_fn=_begin_worker,
+            multiprocessing_context=HOW if count > 0 else None,
         )
         return loader, asked
 

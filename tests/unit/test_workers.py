@@ -12,10 +12,11 @@ from torch.utils.data import Dataset
 
 from autoslim_cli.data import workers as module
 from autoslim_cli.data.folder import ImageFiles, Names
-from autoslim_cli.data.own import OwnSource
+from autoslim_cli.data.own import OwnItems, OwnSource
 from autoslim_cli.data.sources import FileSource
 from autoslim_cli.data.workers import Workers
 from autoslim_cli.errors import AutoslimError
+from autoslim_cli.recipe.schema import DataSettings
 
 # Two workers are asked for whatever the machine: torch warns of more than there are cores.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -96,7 +97,8 @@ def test_sources_hold_no_circle_through_which_workers_would_not_be_told_to_end()
     files = ImageFiles(Path(), Names(["a.jpg"]), torch.zeros(1, dtype=torch.int64))
     gone = weakref.ref(FileSource(files, (3, 8, 8), 2).workers)
     assert gone() is None  # without the garbage collector
-    own = OwnSource("own", [], [], digest=str, chosen=torch.arange(1), workers=2)
+    items = OwnItems(DataSettings(name="./data.py:make", holdout=1, workers=2), "train", Path(), [], [])
+    own = OwnSource(items, code=b"", chosen=torch.arange(1))
     gone = weakref.ref(own.workers)
     del own
     assert gone() is None
