@@ -6,10 +6,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.launch import launched
+
+with suppress(ImportError):  # not on every system
+    import resource
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -49,18 +53,14 @@ def _own_gpu() -> torch.device:
 def free_memory(device: torch.device) -> int:
     """Return the bytes that this process may take of a device's free memory: a job's processes share it.
 
-    Of a CPU's memory it is what Linux calls available, within the control group's limit; 4 GiB where nothing tells.
+    Of a CPU's memory it is what the system calls available, on Linux within the control group's limit.
     What an earlier stage of this process has freed counts as free, though the process keeps it for the next.
     """
     local = launched().local_size
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return kept + torch.cuda.mem_get_info(device)[0] // -(-local // torch.cuda.device_count())
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))) * 1024
-    except (OSError, StopIteration):
-        free = 4 * 2**30
+    free = psutil.virtual_memory().available
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
@@ -91,12 +91,19 @@ def _handed_back() -> int:
     return max(0, before - _resident())
 
 
+def memory_used(device: torch.device) -> int:
+    """Return the most bytes that tensors took on a GPU so far; on a CPU, that the process took."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if "resource" in globals():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    now = psutil.Process().memory_info()
+    return int(getattr(now, "peak_wset", now.rss))
+
+
 def _resident() -> int:
-    """Return the bytes of memory that this process has; 0 where nothing tells."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
+    """Return the bytes of memory that this process has."""
+    return psutil.Process().memory_info().rss
 
 
 def _in_glibc(*calls: tuple[str, *tuple[int, ...]]) -> None:

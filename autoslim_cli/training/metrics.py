@@ -2,8 +2,6 @@
 
 import json
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from autoslim_cli.files.atomic import write_text
+from autoslim_cli.machine import memory_used
 from autoslim_cli.training.job import Losses
 from autoslim_cli.training.trackers import Log, flat
 
@@ -119,10 +118,3 @@ class Stretch:
 def all_finite(losses: dict[str, float]) -> bool:
     """Tell whether mean losses are numbers: one that is not makes a mean that is not."""
     return all(map(math.isfinite, losses.values()))
-
-
-def memory_used(device: torch.device) -> int:
-    """Return the most bytes that tensors took on a GPU so far; on a CPU, that the process took."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
