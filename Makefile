@@ -11,7 +11,7 @@ BUDGET ?= 7%
 # Tests run side by side, with one thread each.
 WORKERS ?= 2
 
-.PHONY: help setup lint format types test quick docs docs-links demo smoke smoke-tasks clean
+.PHONY: help setup lint format types test quick lowest docs docs-links demo smoke smoke-tasks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,14 @@ test: lint ## check style and types, then run the tests
 
 quick: lint ## the same without slow tests: processes, kills, whole jobs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+lowest: ## run the quick tests with the oldest versions that pyproject.toml admits (torch: a download of GB)
+	$(PYTHON) -m venv build/lowest
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+	  | sed 's/>=/==/' > build/lowest/constraints.txt
+	build/lowest/bin/pip install --quiet --constraint build/lowest/constraints.txt --editable . \
+	  hypothesis pytest pytest-xdist scipy
+	OMP_NUM_THREADS=1 build/lowest/bin/pytest -n $(WORKERS) --dist worksteal -m "not slow" --ignore tests/docs
 
 docs: $(SETUP) ## build the site into build/site; any warning or broken link within it is an error
 	rm -rf build/site

@@ -123,6 +123,8 @@ class _InertList(_Inert):
 
 _NAMED = re.compile(r"GLOBAL ([\w.]+) was not an allowed global")
 _FILLED = re.compile(r"Can only (SETITEM|append|extend).* but got <class '([\w.]+)'>")
+_FILLED_BY_OLDER = re.compile(r"'(\w+)' object does not support item assignment")
+"""How older releases of torch say that they fill a class of dictionaries: by the last part of its name alone."""
 
 
 def _unpickled(path: Path, key: str) -> object:
@@ -158,6 +160,10 @@ def _unpickled(path: Path, key: str) -> object:
         except Exception as error:  # of damaged bytes the unpickler makes errors of any kind
             if is_out_of_memory(error):
                 raise
+            filled = _FILLED_BY_OLDER.search(str(error))
+            alike = [name for name in stand_ins if filled and name.rpartition(".")[2] == filled[1]]
+            if any(add(name, _InertDict) for name in alike):
+                continue
             what = "is a TorchScript archive" if "TorchScript" in str(error) else "is neither weights nor a checkpoint"
             raise ArtifactError(f"{key}: {path} {what}; {_SAVE}") from None
     raise ArtifactError(f"{key}: {path} names more than {_MOST_CLASSES} classes; {_SAVE}")

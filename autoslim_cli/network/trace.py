@@ -48,7 +48,9 @@ def read(module: nn.Module, *inputs: Shape, part: str = "") -> Reading:
             make_out_of_place(without_values, graph, *(image.clone() for image in images))
             # Not an fx.GraphModule, which has attributes of its own, as `meta`: modules may have any names.
             graph.owning_module = without_values  # type: ignore[assignment]
-            graph.eliminate_dead_code()
+            with warnings.catch_warnings():  # older releases of torch tell of tensors that are written into the code
+                warnings.filterwarnings("ignore", message="Node .* does not reference an nn.Module")
+                graph.eliminate_dead_code()
             walk = Walk(without_values, graph, part)
             walk.run_on(*images)
             if not any(True for _ in tensors_in(walk.outputs)):

@@ -206,6 +206,7 @@ def test_a_dozen_and_a_half_of_trainings_are_told_apart():
 
 
 def test_figures_as_png(worked, autoslim, refuse, monkeypatch):
+    pytest.importorskip("matplotlib")
     autoslim("report", "-r", worked, "--png")
     files = sorted(worked.glob("report-*.svg"))
     assert [path.with_suffix(".png") for path in files] == sorted(worked.glob("report-*.png"))

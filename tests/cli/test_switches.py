@@ -227,6 +227,7 @@ def test_the_spectrum_of_widths(autoslim_json, worked):
     assert rows[2]["uncalibrated_top1"] < rows[2]["top1"]
     assert rows[-1]["uncalibrated_top1"] == rows[-1]["top1"]
     assert json.loads((worked / "spectrum.json").read_text())["subnetworks"] == rows
+    pytest.importorskip("matplotlib")
     with Image.open(result["plot"]) as picture:
         assert picture.format == "PNG"
 

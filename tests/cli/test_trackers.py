@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from autoslim_cli.files.checkpoint import load_state
 from autoslim_cli.training.metrics import Metrics
 from autoslim_cli.training.trackers import Watched, flat, tracked
+
+with_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="TensorBoard is not installed")
 
 SHORT = ("train.epochs=1", "train.batch=15")  # 30 steps
 
@@ -27,6 +30,7 @@ def events_of(directory):
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+@with_tensorboard
 def test_tensorboard_has_every_number_of_the_metrics(autoslim, recipe):
     autoslim("train-supernet", "-r", recipe, "track=[tensorboard]", *SHORT)
     written = events_of(recipe / "runs" / "supernet")
@@ -37,6 +41,7 @@ def test_tensorboard_has_every_number_of_the_metrics(autoslim, recipe):
     assert {"rate", "images_per_second", "waiting", "memory", "holdout/loss"} <= set(written)
 
 
+@with_tensorboard
 def test_what_tensorboard_is_told_is_on_the_disk_at_once(tmp_path):
     with tracked(["tensorboard"], Watched(tmp_path, "supernet"), print) as log:
         log({"loss": 0.5}, 20)
@@ -60,6 +65,7 @@ def cut_short(autoslim, *command):
         autoslim(*command, code=130)
 
 
+@with_tensorboard
 def test_tensorboard_goes_on_in_the_same_run_without_the_steps_that_were_lost(autoslim, recipe):
     command = ("train-supernet", "-r", recipe, "track=[tensorboard]", *LONGER)
     cut_short(autoslim, *command)
@@ -72,6 +78,7 @@ def test_tensorboard_goes_on_in_the_same_run_without_the_steps_that_were_lost(au
     assert [step for step, _ in written["holdout/loss"]] == [30, 60]
 
 
+@with_tensorboard
 def test_another_training_of_the_same_name_is_another_run_of_tensorboard(autoslim, recipe):
     command = ("train-supernet", "-r", recipe, "track=[tensorboard]")
     autoslim(*command, *SHORT)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors
 import torch
 import yaml
 from artifacts import rewritten
@@ -389,9 +390,11 @@ def test_weights_of_another_kind(worked, tmp_path):
     path = worked / "model-60pct.safetensors"
     tensors, facts = checkpoint.load(path, checkpoint.MODEL, "")
     form = facts.pop("format")
+    knows_complex = tuple(map(int, safetensors.__version__.split(".")[:2])) >= (0, 7)
+    kind = torch.complex64 if knows_complex else torch.bool
     for name, change, words in (
         ("conv1.weight", lambda tensor: tensor.long(), "is of torch.int64"),
-        ("conv1.weight", lambda tensor: tensor.to(torch.complex64), "is of torch.complex64"),
+        ("conv1.weight", lambda tensor: tensor.to(kind), f"is of {kind}"),
         ("conv1.weight", lambda tensor: tensor.to(torch.float8_e5m2), "too coarse"),
         ("bn1.running_var", lambda tensor: -tensor, "negative variances"),
     ):
