@@ -157,7 +157,7 @@ class SearchLog:
         """Add one line and flush it to disk."""
         if not self.writing:
             return
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -172,7 +172,7 @@ def read_log(path: Path) -> list[dict[str, Any]] | None:
         return None
     rows = []
     try:
-        lines = path.read_text(errors="replace").split("\n")
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
         raise LogError(f"{path}: cannot be read ({error.strerror}); move it away, and search again") from None
     for place, line in enumerate(lines[:-1], 1):  # the last piece has no newline: empty, or cut short

@@ -151,10 +151,16 @@ def join_ranks() -> Ranks:
     return Ranks(launch.rank, launch.size)
 
 
+_LEFT: list[Any] = []
+"""Groups of processes that were left, kept: Python takes one apart under its lock, and waits for gloo's threads, which
+may wait for that lock (seen with torch 2.6)."""
+
+
 def leave_ranks() -> None:
     """Leave the job, if this process joined one, once no process needs another."""
     if dist.is_initialized():
         _gathered(None, "the end of the command")
+        _LEFT.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
