@@ -91,7 +91,6 @@ class ImageSets:
 
     def check_test(self) -> None:
         """Raise UsageError if there are no test images, or their classes are not those of the training images."""
-        assert len(self.test)
         if why := difference_of_classes(self.class_names, self.test_class_names):
             raise UsageError(
                 f"data: the test images have other classes than the training images ({why}): labels would say "
