@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return kept + torch.cuda.mem_get_info(device)[0] // -(-local // torch.cuda.device_count())
-    free = psutil.virtual_memory().available
+    free = _available(device)
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
@@ -69,6 +70,17 @@ def free_memory(device: torch.device) -> int:
     except (OSError, ValueError, KeyError):  # no such group (version 2), or no limit
         pass
     return free // local + _handed_back()
+
+
+def _available(device: torch.device) -> int:
+    """Return the bytes of main memory that are free, of which MPS takes a part at most; 4 GiB where nothing tells."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of figures beside this one
+            free = psutil.virtual_memory().available
+    except (OSError, psutil.Error):
+        free = 4 * 2**30
+    return min(free, torch.mps.recommended_max_memory()) if device.type == "mps" else free
 
 
 def available_cores() -> int:

@@ -20,7 +20,7 @@ from autoslim_cli.data.folder import Part
 from autoslim_cli.data.sources import Drawn
 from autoslim_cli.data.workers import Collate, Workers
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
-from autoslim_cli.own_code import load_factory, source_of
+from autoslim_cli.own_code import code_digest, load_factory
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings
 from autoslim_cli.seeds import drawing_by, seed_from
 
@@ -50,13 +50,33 @@ class OwnItems:
 
     def __reduce__(self) -> tuple[Callable[..., "OwnItems"], tuple[DataSettings, Part, Path]]:
         """Leave the items out."""
-        return OwnItems.made, (self.data, self.part, self.directory)
+        return _made_anew, (self.data, self.part, self.directory)
+
+
+class _Failing:
+    """Items of which each says why the factory failed: a process that fails while it starts could not say it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __getitem__(self, _: int) -> object:
+        raise AutoslimError(self.reason)
+
+
+def _made_anew(data: DataSettings, part: Part, directory: Path) -> OwnItems:
+    """Return what the factory gives in another process."""
+    try:
+        return OwnItems.made(data, part, directory)
+    except AutoslimError as error:
+        failing = _Failing(str(error))
+        return OwnItems(data, part, directory, failing, failing)
 
 
 def _called(factory: Callable[..., Any], which: str, data: DataSettings) -> Any:
     """Return what the user's factory gives. Raises UsageError naming data.name if that is no data set."""
     try:
-        items = factory(which, **data.args)
+        with _drawing(0):  # of what is drawn once, as a split, all processes and commands draw the same
+            items = factory(which, **data.args)
         count = len(items)
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
@@ -74,10 +94,10 @@ class OwnSource(Dataset[Any]):
 
     Inputs and targets are tensors, or tuples and dictionaries of them. What an item draws from torch, numpy or Python
     depends on the recipe's seed, the step and its place in the batch alone. `chosen` are the items in use; `code` is
-    what made them; `collate` makes batches of them.
+    the digest of what made them; `collate` makes batches of them.
     """
 
-    def __init__(self, items: OwnItems, *, code: bytes, chosen: Tensor, collate: Collate = default_collate) -> None:
+    def __init__(self, items: OwnItems, *, code: str, chosen: Tensor, collate: Collate = default_collate) -> None:
         self.items, self.name, self.code, self.collate = items, items.data.name, code, collate
         self.chosen = chosen.tolist()
         self.workers = Workers(copy(self), items.data.workers, collate)
@@ -92,8 +112,7 @@ class OwnSource(Dataset[Any]):
         if isinstance(given := getattr(items, "digest", None), str):
             return f"sha256:{hashlib.sha256(given.encode()).hexdigest()}"
         count, part = len(items), self.items.part
-        hashed = hashlib.sha256(self.code)
-        hashed.update(repr((sorted(self.items.data.args.items()), count, part)).encode())
+        hashed = hashlib.sha256(repr((self.code, sorted(self.items.data.args.items()), count, part)).encode())
         for place in sorted({round(n * (count - 1) / (SAMPLED - 1)) for n in range(SAMPLED)}):
             hashed.update(held := self._bytes(place))
         if held != self._bytes(place):
@@ -174,7 +193,7 @@ def open_own(
     size and dictionaries of any number of boxes. Raises UsageError naming data.name for what does not do.
     """
     items = OwnItems.made(data, part, directory)
-    code = source_of(data.name, directory)
+    code = code_digest(data.name, directory)
     count = len(items.plain)
     if len(items.varied) != count:
         raise UsageError(

@@ -1,7 +1,6 @@
 """Open a recipe's task: a built-in one, or the user's own."""
 
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from autoslim_cli.data.batch import shapes
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
 from autoslim_cli.files.metric import Metric
-from autoslim_cli.own_code import load_factory, source_of
+from autoslim_cli.own_code import code_digest, load_factory
 from autoslim_cli.recipe.errors import explain
 from autoslim_cli.recipe.schema import Recipe, TaskSettings, TrainSettings
 from autoslim_cli.training.detection import detection
@@ -53,9 +52,7 @@ def task_of(recipe: Recipe, directory: Path, training: TrainSettings | None = No
 
 def task_digest(settings: TaskSettings, directory: Path) -> dict[str, str]:
     """Return `sha256:...` of the code of the user's own task, by its name among what an artifact is made from."""
-    if not settings.is_own:
-        return {}
-    return {"task": f"sha256:{hashlib.sha256(source_of(settings.name, directory)).hexdigest()}"}
+    return {"task": code_digest(settings.name, directory)} if settings.is_own else {}
 
 
 def _own(settings: TaskSettings, directory: Path) -> Task:

@@ -98,7 +98,7 @@ def test_sources_hold_no_circle_through_which_workers_would_not_be_told_to_end()
     gone = weakref.ref(FileSource(files, (3, 8, 8), 2).workers)
     assert gone() is None  # without the garbage collector
     items = OwnItems(DataSettings(name="./data.py:make", holdout=1, workers=2), "train", Path(), [], [])
-    own = OwnSource(items, code=b"", chosen=torch.arange(1))
+    own = OwnSource(items, code="", chosen=torch.arange(1))
     gone = weakref.ref(own.workers)
     del own
     assert gone() is None
