@@ -34,7 +34,6 @@ def directory(tmp_path):
     """A directory of files; what is imported from it is forgotten in the end."""
     yield written(tmp_path / "first")
     _OWN._make_way()
-    _OWN.recipe = None
 
 
 def written(directory):
