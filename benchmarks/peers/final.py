@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import accounting
 from commands import autoslim
-from plan import DEAREST, Arm, Chosen, Row, add_row, find, rows_of, write_recipe
+from plan import DEAREST, Arm, Chosen, Row, add_row, config_text, find, rows_of, write_recipe
 
 
 class Job(NamedTuple):
@@ -58,7 +58,7 @@ def train(chosen: Chosen, job: Job, found: Row) -> Row:
     if not recipe.joinpath("recipe.yaml").exists():  # no arm so far needed that supernet
         write_recipe(chosen, job.seed, recipe.name, train={"epochs": base.supernet_epochs})
     made = autoslim(
-        *("retrain", found["arch"], "-r", recipe, "--name", f"{arm.name}-{job.share}", "--resume"),
+        *("retrain", arch_of(found, recipe), "-r", recipe, "--name", f"{arm.name}-{job.share}", "--resume"),
         *("--from", Path(found["weights"]).resolve() if arm.start == "pruned" else arm.start),
         f"retrain.epochs={epochs}",
     )
@@ -72,6 +72,16 @@ def train(chosen: Chosen, job: Job, found: Row) -> Row:
         **{"params": made["params"], "top1": made["top1"], "loss": made["loss"], "seconds": made["wall"]},
         **{"multiply_adds": accounting.total(parts), "parts": parts},
     }
+
+
+def arch_of(found: Row, recipe: Path) -> Path:
+    """Return the config of an arm's channels; where it is gone, as on another machine, it is written from the row."""
+    path = Path(found["arch"])
+    if not path.exists():
+        model = autoslim("units", "-r", recipe)["model"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(config_text(model, found["channels"], found["source"]))
+    return path
 
 
 def spent_before(job: Job, found: Row, trained: Sequence[Row]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plan import config_text
 from torch import Tensor, nn
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -120,8 +121,7 @@ def hand_back(
     channels = channels_of(network, units)
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     save_file(tensors, given.out / f"weights-{budget}.safetensors")
-    config = {"format": "autoslim.channels/1", "model": model, "channels": channels, "source": given.out.name}
-    (given.out / f"arch-{budget}.json").write_text(json.dumps(config, indent=2) + "\n")
+    (given.out / f"arch-{budget}.json").write_text(config_text(model, channels, given.out.name))
     spent = flops(network, torch.zeros(1, *model["input"]))
     return {"budget": budget, "flops": spent, "fill": spent / budget, "channels": channels}
 

@@ -234,6 +234,12 @@ def find(rows: list[Row], **wanted: Any) -> Row | None:
     return next((row for row in rows if all(row.get(key) == value for key, value in wanted.items())), None)
 
 
+def config_text(model: Row, channels: dict[str, int], source: str) -> str:
+    """Return a channel config of a network's model section, its counts, and where they come from."""
+    config = {"format": "autoslim.channels/1", "model": model, "channels": channels, "source": source}
+    return json.dumps(config, indent=2) + "\n"
+
+
 def write_recipe(chosen: Chosen, seed: int, part: str, **changes: dict[str, Any]) -> Path:
     """Write the recipe of one part of a seed's work; return its directory. `changes`: values by section."""
     base = chosen.base

@@ -1,12 +1,11 @@
 """Train what the arms start from: the base network, a supernet, and a supernet that starts from the base network."""
 
-import json
 import os
 from pathlib import Path
 
 import accounting
 from commands import autoslim
-from plan import Chosen, Row, add_row, find, rows_of, write_recipe
+from plan import Chosen, Row, add_row, config_text, find, rows_of, write_recipe
 
 
 def train(chosen: Chosen) -> None:
@@ -86,6 +85,6 @@ def middle_flops(directory: Path) -> int:
     units = [unit for unit in said["units"] if unit["pinned"] is None]
     channels = {unit["name"]: (unit["min"] + unit["supernet"]) // 2 // unit["step"] * unit["step"] for unit in units}
     config = directory / "middle.json"
-    config.write_text(json.dumps({"format": "autoslim.channels/1", "model": said["model"], "channels": channels}))
+    config.write_text(config_text(said["model"], channels, "middle"))
     flops: int = autoslim("info", config)["flops"]
     return flops

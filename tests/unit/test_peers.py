@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from outside import outside
 
+from autoslim_cli.files.channel_config import read_config
+
 NAMES = ("accounting", "commands", "final", "found", "judged", "networks", "plan", "report")
 
 
@@ -168,6 +170,23 @@ def test_an_arm_spends_its_trainings_and_its_search(peers, tmp_path, monkeypatch
     work = 50_000 * 20
     assert parts("ours-scratch") == {"supernet": 5000, "search": 300, "final": 30 * work}
     assert parts("one-width-scratch") == {"search": 0, "final": 30 * work}
+
+
+def test_channels_that_are_gone_are_written_from_their_row_and_others_left(peers, tmp_path, monkeypatch):
+    asked = []
+
+    def autoslim(*words: object) -> dict:
+        asked.append(words)
+        return {"model": {"name": "autoslim/cifar_resnet", "input": [3, 32, 32], "classes": 10}}
+
+    monkeypatch.setattr(peers.final, "autoslim", autoslim)
+    lost = {"arch": str(tmp_path / "fastnas/arch-10.json"), "source": "fastnas", "channels": {"stem": 8}}
+    path = peers.final.arch_of(lost, tmp_path / "supernet")
+    assert asked == [("units", "-r", tmp_path / "supernet")]
+    config = read_config(path)
+    assert (config.channels, config.source, config.model.name) == ({"stem": 8}, "fastnas", "autoslim/cifar_resnet")
+    path.write_text("as it was found")
+    assert peers.final.arch_of(lost, tmp_path / "supernet").read_text() == "as it was found"
 
 
 def test_links_part_the_images_by_seed(peers, tmp_path, monkeypatch):
