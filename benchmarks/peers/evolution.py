@@ -46,10 +46,8 @@ class Judge:
         """Return what scores channels on some images."""
         from autoslim_cli.searching.scorer import Scorer
         from autoslim_cli.training.distributed import Ranks
-        from autoslim_cli.training.task import task_of
 
-        recipe = self.project.recipe
-        task = task_of(recipe.model)
+        recipe, task = self.project.recipe, self.project.task
         return Scorer(
             self.evaluator, images, recipe.search, task=task, seed=recipe.seed, ranks=Ranks(), most=recipe.search.batch
         )
