@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import fx
+from torch import fx, nn
 
 from autoslim_cli.latency.axes import Axis
 from autoslim_cli.network.reading import Reading
@@ -57,10 +57,23 @@ def _operation(reading: Reading, node: fx.Node) -> str:
     module = reading.module.get_submodule(str(node.target))
     row, kind = reading.row_of(node), type(module).__name__
     if row is None:
-        return f"{kind}({module.extra_repr().replace('inplace=True', '').strip(', ')})"
+        return f"{kind}({', '.join([*_settings(module), *_inside(module)])})"
     names = ("kernel_size", "stride", "padding", "dilation", "output_padding")
     facts = [f"{name}={value}" for name in names if (value := getattr(module, name, None)) is not None]
     facts += [f"padding_mode={mode}"] if (mode := getattr(module, "padding_mode", "zeros")) != "zeros" else []
     facts += [f"group_inputs={row.group_inputs}"] if row.group_inputs else []
     facts += [f"groups={row.groups}"] if row.groups > 1 else []
-    return f"{kind}({', '.join([*facts, *(['bias'] if row.bias and row.multiplies else [])])})"
+    facts += ["bias"] if row.bias and row.multiplies else []
+    return f"{kind}({', '.join([*facts, *_inside(module)])})"
+
+
+def _settings(module: nn.Module) -> list[str]:
+    """Return what a module says of itself, but for whether it works in place."""
+    said = module.extra_repr().replace("inplace=True", "").strip(", ")
+    return [said] if said else []
+
+
+def _inside(module: nn.Module) -> list[str]:
+    """Name the modules in one that is read as a whole, as the activation in a norm layer of timm's: they take time."""
+    inner = [one for one in module.modules() if one is not module]
+    return [f"{type(one).__name__}({', '.join(_settings(one))})" for one in inner]

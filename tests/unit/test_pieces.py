@@ -145,6 +145,30 @@ def test_padding_is_part_of_a_shape():
     assert found["b"].shape.replace(", padding_mode=circular", "") == found["c"].shape
 
 
+class Activated(nn.BatchNorm2d):
+    """A norm that ends in an activation, as timm's."""
+
+    def __init__(self, channels, act):
+        super().__init__(channels)
+        self.act = act
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+def test_what_a_layer_holds_inside_is_part_of_its_shape():
+    def four(self, x, _):
+        for name in "abcd":
+            x = getattr(self, name)(x)
+        return x
+
+    acts = {"a": nn.SiLU(), "b": nn.SiLU(inplace=True), "c": nn.Identity(), "d": nn.Hardtanh(0, 6)}
+    network = Network(four, **{name: nn.Sequential(conv(), Activated(16, act)) for name, act in acts.items()})
+    shape = {piece.name[0]: piece.shape for piece in pieces(read(network, SHAPE))}
+    assert shape["a"] == shape["b"]  # in place or not
+    assert len({shape[name] for name in "acd"}) == 3
+
+
 def test_counts_are_those_that_were_measured():
     """Twins whose channels come in other steps, and layouts that several units share."""
 
