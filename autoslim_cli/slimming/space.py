@@ -192,15 +192,18 @@ class Space:
         """Return the count of a unit some quanta up or down, None beyond its smallest or largest.
 
         From a count between multiples of the quantum, as a base network may have, the first quantum leads to the next
-        multiple; the largest count may lie between them, too.
+        multiple; the smallest and the largest may lie between them, too.
         """
         space, quantum = self.units[unit], self.units[unit].quantum
         below = channels[unit] // quantum * quantum
         count = below + (quanta + (quanta < 0 and below < channels[unit])) * quantum
-        is_out = count < space.smallest or max(count - quantum, channels[unit] if quanta > 0 else 0) >= space.largest
+        if quanta > 0:
+            is_out = max(count - quantum, channels[unit]) >= space.largest
+        else:
+            is_out = min(count + quantum, channels[unit]) <= space.smallest
         if len(space.counts) == 1 or is_out:
             return None
-        return min(count, space.largest)
+        return min(max(count, space.smallest), space.largest)
 
     def check(self, channels: Channels, where: str, *, bounded: bool = True) -> dict[str, int]:
         """Return the channels in the network's order, pinned units filled in, and of tied units one.

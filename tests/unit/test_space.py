@@ -123,6 +123,17 @@ def test_counts_below_a_base_that_is_no_multiple_are_multiples(base, divisor, co
     assert back == [None, *(one["a"] for one in moves[:-1])]
 
 
+def test_steps_down_end_at_a_smallest_count_that_is_no_multiple():
+    space = space_of((Unit("a", ("a",), 20),), width=2.0, min_width=1.0, divisor=8, groups=4)
+    assert space.units["a"].counts == (20, 24, 32, 40)
+    counts = [40]
+    while (count := space.moved({"a": counts[-1]}, "a", -1)) is not None:
+        counts.append(count)
+    assert counts == [40, 32, 24, 20]
+    assert [space.moved({"a": count}, "a", 1) for count in counts] == [None, 40, 32, 24]
+    assert [space.moved({"a": 32}, "a", -quanta) for quanta in (1, 2, 3)] == [24, 20, None]
+
+
 @pytest.mark.parametrize("width", [1.0, 1.01, 1.2])
 def test_a_supernet_of_width_one_or_more_holds_the_base_network(width):
     space = space_of((Unit("a", ("a",), 34), Unit("b", ("b",), 37)), width=width)

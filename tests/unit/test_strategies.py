@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mixed_network import MixedNetwork
+from torch import nn
 
 from autoslim_cli.cost.budget import Bound, Budget, parse_many
 from autoslim_cli.cost.costs import Costs
@@ -491,3 +492,16 @@ def test_batches_are_equal_and_leave_out_next_to_nothing(count, most):
     assert 2 <= parts.batch <= most
     assert len(parts.images) % parts.batch == 0
     assert count - len(parts.images) < -(-count // most)
+
+
+@pytest.mark.parametrize("strategy", ["exact", "lazy", "magnitude", "random", "uniform"])
+def test_a_smallest_count_that_is_no_multiple_is_reached(strategy):
+    """A supernet of no less than the base network, whose counts are no multiples of the divisor."""
+    network = nn.Sequential(nn.Conv2d(3, 20, 3), nn.Conv2d(20, 20, 3), nn.Conv2d(20, 4, 3))
+    table = read(network, (3, 16, 16)).table
+    costs, space = Costs.closed_form(table), Space.of(table, width=1.5, min_width=1.0, divisor=8)
+    budgets = tuple(parse_many({"flops": "100%"}, costs(table.base)))
+    importance = {name: [1 / place for place in range(1, unit.largest + 1)] for name, unit in space.units.items()}
+    problem = Problem(space, costs, budgets, SearchSettings(strategy=strategy, draws=4), importance=importance)
+    answer = list(STRATEGIES[strategy](problem, arbitrary(1)))[-1]
+    assert answer.channels == table.base == space.smallest
