@@ -48,15 +48,14 @@ def list_recipes(as_json: Json = False, verbose: Verbose = None) -> None:
 @app.command(epilog=epilog("recipes show"))
 def show(name: Name, overrides: Overrides = None, as_json: Json = False, verbose: Verbose = None) -> None:
     """Print a recipe with every default filled in."""
-    import yaml
-
     from autoslim_cli.recipe.loading import load_recipe
+    from autoslim_cli.recipe.plain_yaml import to_yaml
 
     values = load_recipe(_directory(name), overrides or ()).model_dump(mode="json")
     if as_json:
         print_json(values)
         return
-    print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+    print(to_yaml(values), end="")
     say_next(reporter_of(verbose), command("units", "-r", name), then="what can be slimmed")
 
 

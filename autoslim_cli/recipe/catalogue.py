@@ -37,7 +37,8 @@ def known() -> list[str]:
 
 def recipe_of(path: Path) -> Path | None:
     """Return the recipe directory that a file lies in, if it lies in one (or in its published/)."""
-    directories = (path.parent, path.parent.parent)
+    inside = path.parent
+    directories = (inside, inside / ".." if inside.name in ("", "..") else inside.parent)  # relative to anywhere
     return next((directory for directory in directories if (directory / RECIPE_FILE).is_file()), None)
 
 

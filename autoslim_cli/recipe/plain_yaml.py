@@ -1,5 +1,6 @@
 """Read the YAML that people write, and nothing that would take memory or time out of all proportion."""
 
+import re
 from typing import Any
 
 import yaml
@@ -16,6 +17,28 @@ LONGEST_NUMBER = 64
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
 
 
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+"""`1e-3` is a number, as in JSON and YAML 1.2; PyYAML's 1.1 wants `1.0e-3`, and reads a text else."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with numbers as people write them."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which quotes what the loader would read as a number."""
+
+
+for _one in (_Loader, _Dumper):
+    _one.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
+def to_yaml(value: Any) -> str:
+    """Write values as YAML that `read_yaml` reads as the same."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def read_yaml(text: str) -> Any:
     """Return the mappings, lists, texts, numbers and truth values that YAML says.
 
@@ -23,7 +46,7 @@ def read_yaml(text: str) -> Any:
     """
     if len(text) > LONGEST:
         raise ValueError(f"more than {LONGEST:,} characters")
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:

@@ -1,9 +1,10 @@
 """Bound what settings may be, with the reason, and forbid what is unknown."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 
@@ -25,6 +26,19 @@ class AtMost:
             raise ValueError(f"{self.most:,} at most ({self.why})")
         return value
 
+
+def _finite(value: Any) -> Any:
+    """Return values of which every number is finite: JSON, which files are written in, has no others."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for one in inner:
+        _finite(one)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} cannot be written into a file: take a finite number")
+    return value
+
+
+Args = Annotated[dict[str, Any], AfterValidator(_finite)]
+"""Keyword arguments of a factory."""
 
 _MEMORY = "no machine has more memory"
 Positive = Annotated[int, Field(gt=0)]

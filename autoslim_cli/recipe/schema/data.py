@@ -1,10 +1,10 @@
 """Say where images come from, and how they are varied."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from autoslim_cli.recipe.schema.bounds import AtMost, Count, Gibibytes, PositiveFloat, Settings, Strength
+from autoslim_cli.recipe.schema.bounds import Args, AtMost, Count, Gibibytes, PositiveFloat, Settings, Strength
 
 
 class AugmentSettings(Settings):
@@ -97,7 +97,7 @@ class DataSettings(Settings):
         "`image-masks`; with several labels each: `image-labels`; or a data set of your own: "
         "`./data.py:factory` (relative to the recipe) or `package.module:factory`"
     )
-    args: dict[str, Any] = Field(
+    args: Args = Field(
         default_factory=dict,
         description="Keyword arguments of your own data set's factory, or of Hugging Face's `load_dataset`; there, "
         "`image`, `label`, `train` and `test` name columns and splits where that is not clear",

@@ -1,10 +1,10 @@
 """Say which network is slimmed."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
-from autoslim_cli.recipe.schema.bounds import LONGEST_SIDE, AtMost, Classes, Settings, Side
+from autoslim_cli.recipe.schema.bounds import LONGEST_SIDE, Args, AtMost, Classes, Settings, Side
 
 
 class ModelSettings(Settings):
@@ -14,7 +14,7 @@ class ModelSettings(Settings):
         description="`torchvision/NAME`, `timm/NAME`, `autoslim/NAME` (built in), `package.module:factory` "
         "or `./net.py:factory` (relative to the recipe)"
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory")
+    args: Args = Field(default_factory=dict, description="Keyword arguments of the factory")
     input: tuple[Side, Side, Side] = Field(description="Channels, height and width of one image")
     classes: Classes | None = Field(
         default=None,

@@ -1,10 +1,10 @@
 """Say what the network is for."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from autoslim_cli.recipe.schema.bounds import AtMost, Settings
+from autoslim_cli.recipe.schema.bounds import Args, AtMost, Settings
 
 TASKS = ("classification", "segmentation", "super-resolution", "multi-label", "detection")
 
@@ -18,7 +18,7 @@ class TaskSettings(Settings):
         "(F1), `detection` (AP of boxes), or your own: `./task.py:factory` (relative to the recipe) or "
         "`package.module:factory`",
     )
-    args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of your own task's factory")
+    args: Args = Field(default_factory=dict, description="Keyword arguments of your own task's factory")
     ignore_index: Annotated[int, Field(ge=0), AtMost(255, "masks have 8 bits")] | None = Field(
         default=None, description="Of `segmentation`: the value of mask pixels that do not count, 255 by default"
     )
