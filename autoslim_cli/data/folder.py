@@ -187,7 +187,7 @@ def list_several(root: Path, part: Part) -> ImageFiles:
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = csv.reader(file)
         heads = next(lines, [])
-        for number, line in enumerate(lines, 2):
+        for number, line in enumerate(_lines(lines, path), 2):
             if len(line) != len(heads) or len(heads) < 2 or not set(line[1:]) <= {"0", "1"}:
                 raise UsageError(f"data.path: {path}, line {number}: not an image and 0 or 1 for each of {heads[1:]}")
             names.append(line[0])
@@ -195,6 +195,19 @@ def list_several(root: Path, part: Part) -> ImageFiles:
     if not names:
         raise UsageError(f"data.path: no images in {path}")
     return ImageFiles(root, names, torch.tensor(rows, dtype=torch.uint8), class_names=heads[1:])
+
+
+def _lines(lines: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
+    """Yield the lines of a table. Raises UsageError where they cannot be told apart."""
+    while True:
+        try:
+            line = next(lines, None)
+        except csv.Error as error:  # a quote that is not closed takes the rest of the file for one value
+            number = getattr(lines, "line_num", 0)
+            raise UsageError(f"data.path: {path}, before line {number + 1}: {error}; is a quote not closed?") from None
+        if line is None:
+            return
+        yield line
 
 
 def _stem(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoslim_cli.data.decode import decode
 from autoslim_cli.data.folder import Part
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.errors import AutoslimError, UsageError, install
 
 OWN = ("image", "label", "train", "test")
 """Of data.args, what names columns and splits; all else is load_dataset's."""
@@ -73,9 +73,7 @@ def list_hub(path: str | None, args: dict[str, Any], part: Part, directory: Path
     try:
         import datasets
     except ImportError:
-        raise UsageError(
-            "data.name: hugging-face needs another package: pip install 'autoslim[hugging-face]'"
-        ) from None
+        raise UsageError(f"data.name: hugging-face needs another package; {install('hugging-face')}") from None
     if path is None:
         raise UsageError("data.path: hugging-face wants the name of a data set on the hub, or a directory")
     _refuse_args(args)

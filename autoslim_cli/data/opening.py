@@ -27,7 +27,7 @@ from autoslim_cli.data.own import open_own
 from autoslim_cli.data.sets import CLASSIFICATION
 from autoslim_cli.data.shards import ImageShards, list_shards
 from autoslim_cli.data.sources import ArraySource, CachedSource, FileSource, Masks, Source
-from autoslim_cli.errors import AutoslimError, UsageError
+from autoslim_cli.errors import AutoslimError, UsageError, install
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
 from autoslim_cli.seeds import generator
 
@@ -63,7 +63,7 @@ def open_source(
     shape = (channels, height * task.enlarges, width * task.enlarges)
     if data.is_encoded:
         files = _listed(part, data, directory)
-        if isinstance(files, ImageFiles) and files.left_out:
+        if isinstance(files, ImageFiles | ImageShards) and files.left_out:
             warn(f"data.path: {files.left_out}")
         check_number(files.labels, files.class_names, part, model, task, warn)
         files = files.select(_some(len(files), limit, seed))
@@ -133,9 +133,7 @@ def _torchvision(part: Part, data: DataSettings, directory: Path) -> tuple[Tenso
         with contextlib.redirect_stdout(sys.stderr):
             dataset = factory(str(root), download=data.download, **options)
     except ImportError as error:
-        raise UsageError(
-            f"data.name: {data.name} needs another package ({error}): pip install 'autoslim[svhn]'"
-        ) from None
+        raise UsageError(f"data.name: {data.name} needs another package ({error}); {install('svhn')}") from None
     except (RuntimeError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AutoslimError(

@@ -239,6 +239,16 @@ def _check(source: OwnSource, inputs: Sequence[tuple[int, ...]], *, any_size: bo
             f"data.name: {source.name} gives inputs of shape {there}, and the model takes {expected}: "
             "(channels, height, width), as model.input says"
         )
+    if odd := [str(tensor.dtype) for tensor in tensors(given) if not _is_image(tensor)]:
+        raise UsageError(
+            f"data.name: {source.name} gives inputs of {odd[0]}: images are uint8, which the recipe's mean and std "
+            "normalise, or floats, which go into the network as they are"
+        )
+
+
+def _is_image(tensor: Tensor) -> bool:
+    """Tell whether a tensor is of a kind that a network takes, or that becomes one."""
+    return tensor.is_floating_point() or tensor.dtype == torch.uint8
 
 
 def _pair(item: object) -> tuple[object, object]:
@@ -249,8 +259,8 @@ def _pair(item: object) -> tuple[object, object]:
 
 
 def as_plain(tensor: Tensor) -> Tensor:
-    """Return an ordinary tensor of what a data set gives; Python's numbers are floats of single precision."""
-    return tensor.as_subclass(Tensor).float() if tensor.dtype == torch.float64 else tensor.as_subclass(Tensor)
+    """Return an ordinary tensor of what a data set gives, floats in single precision: Python's are double."""
+    return tensor.as_subclass(Tensor).float() if tensor.is_floating_point() else tensor.as_subclass(Tensor)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class ImageShards:
     """Images in tar files: for each its name, its class, and where it lies.
 
     `labels` are classes (int64: images); `places` are the shard, the offset and the length in bytes (int64: images, 3).
+    `left_out` says which samples are not read, if there are any.
     """
 
     shards: list[Path]
@@ -36,6 +37,7 @@ class ImageShards:
     labels: Tensor
     places: Tensor
     class_names: Sequence[str] = ()
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,7 +45,8 @@ class ImageShards:
     def select(self, chosen: Tensor) -> "ImageShards":
         """Return some of the images by their places (int64: images)."""
         names = Names(self.names[place] for place in chosen.tolist())
-        return ImageShards(self.shards, names, self.labels[chosen], self.places[chosen], self.class_names)
+        chosen_ones = self.labels[chosen], self.places[chosen]
+        return ImageShards(self.shards, names, *chosen_ones, self.class_names, self.left_out)
 
     def image(self, place: int) -> Tensor:
         """Return an image, uint8 (1 or 3, rows, columns). Raises AutoslimError naming it if it is damaged."""
@@ -71,14 +74,17 @@ def list_shards(root: Path, part: Part) -> ImageShards:
     """
     shards = _shards(root, part)
     names, labels, places = list[str](), list[int](), list[tuple[int, int, int]]()
+    unread = list[str]()
     for number, shard in enumerate(shards):
-        for name, label, offset, length in _samples(shard):
+        for name, label, offset, length in _samples(shard, unread):
             names.append(name)
             labels.append(label)
             places.append((number, offset, length))
     if not names:
         raise UsageError(f"data.path: no images in {shards[0]} and its like")
-    return ImageShards(shards, Names(names), torch.tensor(labels), torch.tensor(places), _class_names(root))
+    samples = f"{len(unread):,} of {len(names) + len(unread):,} samples"
+    left_out = f"{root}: {samples} have no image that is read: {unread[0]}.*, for one" if unread else ""
+    return ImageShards(shards, Names(names), torch.tensor(labels), torch.tensor(places), _class_names(root), left_out)
 
 
 def _class_names(root: Path) -> list[str]:
@@ -104,8 +110,12 @@ def _shards(root: Path, part: Part) -> list[Path]:
     raise UsageError(f"data.path: {root} has no {wanted}; shards are tar files that are not compressed")
 
 
-def _samples(shard: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Yield each image's name, class, offset and length, in the order of the shard."""
+def _samples(shard: Path, unread: list[str]) -> Iterator[tuple[str, int, int, int]]:
+    """Yield each image's name, class, offset and length, in the order of the shard.
+
+    `unread` takes the names of samples without an image that is read. A sample's files share what stands before the
+    first dot: `photo.1.jpg` is no image of `photo`.
+    """
     images: dict[str, tuple[str, int, int]] = {}
     classes: dict[str, int] = {}
     try:
@@ -122,6 +132,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, int, int, int]]:
                     images[key] = member.name, member.offset_data, member.size
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UsageError(f"data.path: {shard} cannot be read as a tar file that is not compressed ({error})") from None
+    unread += [key.lstrip("/") for key in classes if key not in images]
     for key, (name, offset, length) in images.items():
         if key not in classes:
             raise UsageError(f"data.path: {shard}: {name} has no class beside it, {key.lstrip('/')}.cls")

@@ -47,7 +47,8 @@ def fit(images: Tensor, height: int, width: int, *, nearest: bool = False) -> Te
     from torchvision.transforms.v2 import functional
 
     size = covering(rows, columns, *shown_size(height, width))
-    how = InterpolationMode.NEAREST if nearest else InterpolationMode.BILINEAR
+    # NEAREST would take pixels up to half an input's away from those that bilinear means take.
+    how = InterpolationMode.NEAREST_EXACT if nearest else InterpolationMode.BILINEAR
     resized = functional.resize(images, size, interpolation=how, antialias=True)
     fitted: Tensor = functional.center_crop(resized, [height, width])
     return fitted

@@ -158,6 +158,8 @@ def super_resolution(scale: int = 2, distill: str = "l2") -> Task:
                 f"super-resolution expects images (images, channels, height, width) = {shapes(targets)}, but the "
                 f"network gives {shapes(outputs)}; task.scale is by how much it enlarges model.input"
             )
+        if isinstance(targets, Tensor) and not targets.is_floating_point():
+            raise UsageError("super-resolution expects images as floats from 0 to 1 for targets, not whole numbers")
 
     def statistics(outputs: Tensor, images: Tensor) -> Tensor:
         errors = (outputs.float().clamp(0, 1) - images).square().mean((1, 2, 3)).clamp(min=PERFECT)

@@ -118,6 +118,17 @@ def test_a_damaged_image_in_a_shard_is_named(shards, tmp_path):
         contents(opened("train", "image-shards", shards, tmp_path))
 
 
+def test_samples_without_an_image_that_is_read_are_said(shards, tmp_path):
+    image, _ = next(jpegs(0, 1))[1:]
+    samples = {"a.jpg": image, "a.cls": b"1", "b.heic": image, "b.cls": b"1", "c.1.jpg": image, "c.cls": b"0"}
+    rewritten(shards / "train-01.tar", samples)
+    said = []
+    data = DataSettings(name="image-shards", path=str(shards), holdout=2, workers=0, memory=0)
+    source = open_source("train", data, MODEL, 0, tmp_path, CPU, warn=said.append)
+    assert len(source) == 7
+    assert said == [f"data.path: {shards}: 2 of 9 samples have no image that is read: b.*, for one"]
+
+
 def packed(path):
     with tarfile.open(path, "w:gz") as tar:
         add(tar, "a.cls", b"1")
@@ -206,7 +217,7 @@ def test_images_without_a_class_are_refused_before_any_work():
 
 def test_hugging_face_where_it_is_not_installed_or_finds_nothing(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UsageError, match=r"pip install 'autoslim\[hugging-face\]'"):
+    with pytest.raises(UsageError, match=r"pip install '\.\[hugging-face\]'"):
         opened("train", "hugging-face", "any/thing", tmp_path)
 
     def fail(path):

@@ -12,7 +12,7 @@ from autoslim_cli.data.augment import vary, vary_masks
 from autoslim_cli.data.batch import forward, joined, mapped, shapes, split, tensors
 from autoslim_cli.data.opening import open_source
 from autoslim_cli.data.sets import all_images
-from autoslim_cli.data.transforms import random_part, reduced
+from autoslim_cli.data.transforms import fit, random_part, reduced
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings
 
@@ -92,6 +92,14 @@ def test_memory_and_workers_make_the_same_masks(masked):
     for others in batches[1:]:
         for one, other in zip(batches[0], others, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_mask_is_made_smaller_around_the_pixels_that_its_image_is():
+    """Of each 2x2 a class of the middle's right lower pixel: NEAREST took the left upper one, half a pixel away."""
+    places = torch.arange(64, dtype=torch.uint8).reshape(1, 8, 8)
+    assert torch.equal(fit(places, 4, 4, nearest=True), places[:, 1::2, 1::2])
+    threes = torch.arange(81, dtype=torch.uint8).reshape(1, 9, 9)
+    assert torch.equal(fit(threes, 3, 3, nearest=True), threes[:, 1::3, 1::3])  # each cell's centre
 
 
 def test_masks_are_padded_with_what_does_not_count():
@@ -210,6 +218,9 @@ def test_several_labels_come_from_a_table(tmp_path):
         (tmp_path / "val.csv").write_text("\n".join([*lines, wrong]))
         with pytest.raises(UsageError, match=words):
             opened("test", settings, model, MULTI_LABEL, tmp_path)
+    (tmp_path / "val.csv").write_text("\n".join([*lines, '1.png,"0,2', "0.png,1,1\n" * 20_000]))
+    with pytest.raises(UsageError, match=r"val\.csv, before line \d+: .*; is a quote not closed\?"):
+        opened("test", settings, model, MULTI_LABEL, tmp_path)
     (tmp_path / "val.csv").unlink()
     with pytest.raises(UsageError, match=r"no test\.csv or val\.csv"):
         opened("test", settings, model, MULTI_LABEL, tmp_path)
@@ -245,6 +256,9 @@ OWN = """
         def __getitem__(self, index):
             if self.broken == "item" and index > 3:
                 raise KeyError("lost")
+            if self.broken in ("int16", "bool", "float16"):
+                first = torch.zeros(2, 6, 6, dtype=getattr(torch, self.broken))
+                return (first, torch.zeros(1, 3, 3)), {"index": index}
             if self.broken == "pair":
                 return torch.zeros(2, 6, 6)
             first = torch.full((2, 6, 6), index, dtype=torch.uint8)
@@ -312,12 +326,20 @@ def test_a_digest_of_ones_own_data_is_of_code_arguments_and_items(tmp_path):
     [
         ("count", "21 items for train and 20 for plain"),
         ("pair", "an item is a pair of an input and a target, not Tensor"),
+        ("int16", r"gives inputs of torch\.int16: images are uint8"),
+        ("bool", r"gives inputs of torch\.bool: images are uint8"),
     ],
 )
 def test_wrong_data_of_ones_own_are_refused_at_once(tmp_path, broken, words):
     with pytest.raises(UsageError, match=words) as error:
         own(tmp_path, broken=broken)
     assert "data.name" in str(error.value)
+
+
+def test_floats_of_ones_own_are_single(tmp_path):
+    ((first, second), targets), *_ = own(tmp_path, broken="float16").evaluation(2)
+    assert {first.dtype, second.dtype} == {torch.float32}
+    assert targets["index"].dtype == torch.int64
 
 
 def test_a_digest_that_cannot_be_is_one_line(tmp_path):
