@@ -36,11 +36,11 @@ def save(path: Path, format_name: str, tensors: Mapping[str, Tensor], facts: Map
     One metadata key, sorted: the same contents give the same bytes.
     """
     metadata = {_KEY: json.dumps({"format": format_name, **facts}, sort_keys=True)}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in _distinct(tensors).items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in distinct(tensors).items()}
     write_bytes(path, safetensors.torch.save(plain, metadata))
 
 
-def _distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return each tensor under its first name: a layer that goes by two names has its tensors twice."""
     first: dict[tuple[int, torch.Size], str] = {}
     for name, tensor in tensors.items():
@@ -104,8 +104,8 @@ def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], di
 @torch.no_grad()
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy a checkpoint's tensors into a network. Raises ArtifactError naming one that cannot be the network's."""
-    own = _distinct(network.state_dict())
-    tensors = _distinct(tensors)
+    own = distinct(network.state_dict())
+    tensors = distinct(tensors)
     for name in (*own, *tensors):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             here = list(own[name].shape) if name in own else "no such tensor"

@@ -24,7 +24,8 @@ def _is_plain_convolution(layer: nn.Module) -> TypeGuard[Convolution]:
 
 def _is_strided_pointwise(layer: Convolution) -> bool:
     """Tell whether a convolution only looks at every s-th position."""
-    return set(layer.kernel_size) == {1} and max(layer.stride) > 1 and not any(layer.padding)
+    is_padded = layer.padding != "valid" and any(layer.padding)
+    return set(layer.kernel_size) == {1} and max(layer.stride) > 1 and not is_padded
 
 
 @contextmanager

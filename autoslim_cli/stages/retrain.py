@@ -62,6 +62,8 @@ def retrain(
     if path.name == BASE_FILE and recipe.base and recipe.retrain.section != recipe.base.section:
         raise UsageError(f"{path} is what the supernet starts from, and train-base makes it: give another --name")
 
+    start.refuse_no_supernet(project)
+
     def build() -> Training:
         return _training(project, name, channels, path, {"chosen_by": chosen_by(config)} if config else {})
 
@@ -182,7 +184,8 @@ def calibration_look(project: Project) -> dict[str, int]:
 def _ends_in_calibration(project: Project) -> bool:
     """Tell whether statistics are measured at the end of the recipe's retraining."""
     settings = project.recipe.retrain
-    steps = settings.epochs * training_images(project).steps(settings.batch)
+    epochs = 1 if settings.validates else settings.epochs  # the first may end a training, or be what is kept
+    steps = epochs * training_images(project).steps(settings.batch)
     return ends_in_calibration(settings, project.network.reading.module, steps)
 
 
@@ -222,7 +225,12 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
 
 
 def _refuse_lessons(task: Task, settings: RetrainSettings, *, taught: bool) -> None:
-    """Raise UsageError for a temperature or a teacher that means nothing in a task."""
+    """Raise UsageError for a temperature or a teacher that means nothing in a task, or a setting of `--joint`."""
+    if settings.distill:
+        raise UsageError(
+            f"{settings.section}.distill: networks that are retrained --joint teach each other, and this one is alone; "
+            "leave it out"
+        )
     if settings.temperature != 1 and not task.gives_logits:
         raise UsageError(
             f"{settings.section}.temperature: {settings.temperature:g} softens logits, and {task.name} has none; "

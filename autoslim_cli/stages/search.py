@@ -12,7 +12,7 @@ from autoslim_cli.cost.budget import Budget, short
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.lock import locked
-from autoslim_cli.files.names import SUPERNET_FILE
+from autoslim_cli.files.names import SCRATCH, SUPERNET, SUPERNET_FILE, WEIGHTS
 from autoslim_cli.files.provenance import set_aside
 from autoslim_cli.interruption import saying_what_is_kept
 from autoslim_cli.progress import duration
@@ -70,6 +70,8 @@ def refuse_search(project: Project, budgets: list[Budget]) -> None:
         raise UsageError("supernet.bn: switchable has weights for its switches alone; a search needs bn: shared")
     check_reach(project.network.space, project.costs, budgets)
     if project.recipe.search.rivals:
+        if (start := project.recipe.retrain.start) not in (SCRATCH, SUPERNET, WEIGHTS):
+            raise UsageError(f"search.rivals: their networks differ, and cannot all start from {start} (retrain.start)")
         refuse_retraining(project)
 
 

@@ -113,6 +113,13 @@ def refuse_missing(project: Project) -> None:
         teacher(project)
 
 
+def refuse_no_supernet(project: Project) -> None:
+    """Raise ArtifactError where a network is to start, or learn, from a supernet that is not there or is damaged."""
+    if "supernet" in (project.recipe.retrain.start, project.recipe.retrain.teacher):
+        path = project.directory / SUPERNET_FILE
+        checkpoint.read_facts(path, checkpoint.SUPERNET, project.commands("train-supernet"))
+
+
 def contents(project: Project) -> dict[str, str]:
     """Return what names stand for that a retraining is made from, beside its files: a library's weights."""
     named = _library_teacher(project)
@@ -264,7 +271,7 @@ def _file(project: Project, key: str, name: str) -> Path:
 
 def _with_counts(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
     """Return the tensors with BN's counts of batches, which some files leave out."""
-    counted = network.state_dict()
+    counted = checkpoint.distinct(network.state_dict())
     return {**{name: counted[name] for name in counted.keys() - _without_counts(network)}, **tensors}
 
 

@@ -52,6 +52,7 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
     recipe, network = project.recipe, project.network
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
         raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `{project.commands('units')}` says why")
+    _refuse_averages_of_switches(project)
     path = project.directory / SUPERNET_FILE
     job = Job(
         settings=recipe.train,
@@ -80,6 +81,7 @@ def refuse_supernet(project: Project, *, force: bool = False) -> None:
     """
     recipe, path, state = project.recipe, project.directory / SUPERNET_FILE, project.directory / STATE_FILE
     task_of(recipe, project.directory, recipe.train, project.task)
+    _refuse_averages_of_switches(project)
     blocks_computed_anew(project.network.reading, recipe.train)
     if force:
         return
@@ -96,6 +98,15 @@ def refuse_supernet(project: Project, *, force: bool = False) -> None:
     then = decisive(_from_any_weights(then))
     if why := difference({key: then.get(key) for key in now}, now):
         raise UsageError(f"{what} ({why}); restore the settings, or --force makes it anew")
+
+
+def _refuse_averages_of_switches(project: Project) -> None:
+    """Raise UsageError where averaged weights would go with statistics of others: switches are not calibrated."""
+    if project.recipe.train.ema is not None and project.network.switches:
+        raise UsageError(
+            "train.ema: with supernet.bn: switchable each switch would end with averages of statistics, not with those "
+            "of the averaged weights; leave it out"
+        )
 
 
 def _from_any_weights(origin: Mapping[str, Any], weights: str | None = None) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def conditions(project: Project) -> str:
     """Return a digest of what a trial's score depends on beside the channels."""
     project = _starting(project)
     sections = ("data", "retrain", "calibrate", *start.keys(project))
-    made = origin(project, *sections, parents=start.parents(project), also=["weights"])
+    named = start.contents(project)
+    made = origin(project, *sections, parents=start.parents(project), also=start.also(project), named=named)
     text = json.dumps([decisive(made), project.recipe.search.trial_epochs], sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from autoslim_cli.errors import ArtifactError, is_out_of_memory
+from autoslim_cli.errors import ArtifactError, AutoslimError, is_out_of_memory
 from autoslim_cli.files.checkpoint import fill, load_state, save_state
 from autoslim_cli.files.provenance import decisive_difference
 from autoslim_cli.training.job import Job
@@ -122,6 +122,12 @@ class State:
         """Write the state that `--resume` continues from, if the job has a file for it."""
         if job.state is None:
             return
+        floats = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
+        if floats and not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+            raise AutoslimError(
+                f"weights are not finite after step {done}, and were not saved; lower {job.section}.lr, or set "
+                f"{job.section}.warmup=0.05 or {job.section}.clip=1"
+            )
         state = {
             "decisive": job.decisive,
             "done": done,

@@ -10,6 +10,7 @@ from autoslim_cli.data.folder import list_images
 from autoslim_cli.files import atomic
 from autoslim_cli.seeds import generator
 from autoslim_cli.training.score import Score
+from autoslim_cli.training.state import State
 
 
 def files(directory):
@@ -144,6 +145,29 @@ def test_a_budget_out_of_reach_gives_the_range(refuse, worked, flops, words):
 
 def test_a_uniform_budget_out_of_reach(refuse, recipe):
     assert "the smallest has" in refuse(3, "retrain", "--uniform-flops", "1%", "-r", recipe)
+
+
+@pytest.mark.parametrize("words", [["--from", "supernet"], ["retrain.teacher=supernet"]])
+def test_a_supernet_that_is_not_there_yet_is_named(refuse, recipe, words):
+    line = refuse(4, "retrain", "--width", "1", "-r", recipe, *words)
+    assert f"{recipe / 'supernet.safetensors'}: no such checkpoint" in line
+    assert "train-supernet" in line
+
+
+def test_settings_of_networks_that_train_together_are_refused_of_one(refuse, recipe):
+    assert "retrain.distill: networks that are retrained --joint" in refuse(
+        2, "retrain", "--width", "1", "-r", recipe, "retrain.distill=true"
+    )
+    switches = ["supernet.bn=switchable", "supernet.widths=[0.5, 1.0]", "supernet.distill=false"]
+    assert "train.ema: with supernet.bn: switchable" in refuse(
+        2, "train-supernet", "-r", recipe, *switches, "train.ema=0.9"
+    )
+
+
+def test_rivals_cannot_start_from_one_network(refuse, worked):
+    words = ["search.rivals=[magnitude]", "retrain.start=model-60pct.safetensors"]
+    line = refuse(2, "search", "--flops", "50%", "-r", worked, *words)
+    assert "search.rivals: their networks differ, and cannot all start from model-60pct.safetensors" in line
 
 
 def test_stages_before_their_parents(refuse, recipe):
@@ -353,6 +377,25 @@ def test_a_loss_that_is_not_finite(refuse, recipe):
     assert "loss is not finite" in line
     assert "train.lr" in line
     assert files(recipe) == ["recipe.yaml", "supernet.metrics.jsonl"]  # which says how it came to that
+
+
+def test_weights_that_a_last_step_broke_are_not_saved(refuse, recipe, monkeypatch):
+    """The losses of an epoch are those before its last step; a state of weights that are no numbers helps nobody."""
+    step, taken = State.step, []
+
+    def broken(state, clip):
+        step(state, clip)
+        taken.append(None)
+        if len(taken) == 14:  # the last of the second epoch
+            with torch.no_grad():
+                next(state.network.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(State, "step", broken)
+    line = refuse(1, "train-supernet", "-r", recipe)
+    assert "weights are not finite after step 14, and were not saved; lower train.lr" in line
+    saved = torch.load(recipe / "supernet.resume.pt", weights_only=True)
+    assert saved["done"] == 7
+    assert all(tensor.isfinite().all() for tensor in saved["network"].values())
 
 
 def test_a_full_disk(refuse, recipe, monkeypatch):

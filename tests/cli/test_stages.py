@@ -361,13 +361,22 @@ def test_a_user_s_own_network_with_a_layer_under_two_names(autoslim_json, recipe
         "        super().__init__()\n"
         "        self.a = nn.Conv2d(1, 8, 3, padding=1)\n"
         "        self.b = nn.Conv2d(8, 8, 3, padding=1)\n"
-        "        self.again = self.b\n"
+        "        self.again, self.norm = self.b, nn.BatchNorm2d(8)\n"
+        "        self.both = nn.Sequential(self.a, self.norm)\n"
         "        self.fc = nn.Linear(8, num_classes)\n"
         "    def forward(self, x):\n"
-        "        return self.fc(self.again(self.b(self.a(x)).relu()).mean(axis=(2, 3)))\n"
+        "        return self.fc(self.again(self.b(self.both(x)).relu()).mean(axis=(2, 3)))\n"
+    )
+    (recipe / "recipe.yaml").write_text(
+        (recipe / "recipe.yaml").read_text() + "base: {epochs: 1, batch: 64, lr: 0.01}\n"
     )
     own = ("-r", recipe, "model.name=./net.py:Net", "model.args={}", "train.epochs=1", "train.lr=0.01")
+    own += ("supernet.width=1.0",)
+    base = autoslim_json("train-base", *own)["path"]
     autoslim_json("train-supernet", *own)
+    assert (
+        autoslim_json("retrain", "--width", "1", "--from", base, *own, "retrain.epochs=1")["start"] == Path(base).name
+    )
     (row,) = autoslim_json("calibrate-bn", "--widths", "0.5", *own)["subnetworks"]
     assert autoslim_cli.load_model(row["path"], recipe, trust=True)[0](torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -15,6 +16,10 @@ from autoslim_cli import Task, retrain
 from autoslim_cli.cli.app import app
 from autoslim_cli.files.checkpoint import MODEL, load_state, read_facts
 from autoslim_cli.files.metric import Metric
+from autoslim_cli.progress import Reporter
+from autoslim_cli.recipe.loading import load_recipe
+from autoslim_cli.stages.project import open_project
+from autoslim_cli.stages.retrain import _ends_in_calibration
 from autoslim_cli.training.gradient_sums import GradientSums
 from autoslim_cli.training.state import State
 
@@ -354,3 +359,23 @@ def test_the_best_epoch_needs_a_holdout(autoslim, recipe):
     said = autoslim(*both, "retrain.keep=best", "--name", "best").stderr
     assert "holdout top-1" in said
     assert "kept the weights of epoch 1" in said
+
+
+@pytest.mark.parametrize(("more", "measured"), [({}, False), ({"patience": 3}, True), ({"keep": "best"}, True)])
+def test_statistics_are_measured_where_a_training_may_end_with_initial_ones(recipe, more, measured):
+    """A momentum that 1,000 epochs outlast, and one does not."""
+    text = (recipe / "recipe.yaml").read_text()
+    (recipe / "recipe.yaml").write_text(text.replace("autoslim/cifar_resnet", "./net.py:slow"))
+    (recipe / "net.py").write_text(
+        "from autoslim_cli.models.built_in import FACTORIES\n"
+        "def slow(**settings):\n"
+        "    network = FACTORIES['cifar_resnet'](**settings)\n"
+        "    for module in network.modules():\n"
+        "        if hasattr(module, 'momentum'):\n"
+        "            module.momentum = 0.01\n"
+        "    return network\n"
+    )
+    project = open_project(load_recipe(recipe), recipe, Reporter())
+    retrain = project.recipe.retrain.model_copy(update={"epochs": 1000, **more})
+    project = replace(project, recipe=project.recipe.model_copy(update={"retrain": retrain}))
+    assert _ends_in_calibration(project) is measured
