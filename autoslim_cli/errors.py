@@ -68,6 +68,11 @@ def expected(what: str, given: object, kind: type[Any] | tuple[type[Any], ...], 
         raise UsageError(f"{what}: {named} was expected, not {type(given).__name__}{hint}")
 
 
+def install(extra: str) -> str:
+    """Say how what an extra needs is installed."""
+    return f"in autoslim's checkout: pip install '.[{extra}]'"
+
+
 _MEMORY_RAN_OUT = (
     "out of memory",
     "can't allocate memory",

@@ -59,7 +59,7 @@ def _steady(stream: TextIO, lost: frozenset[int] | None) -> TextIO:
     steady = SteadyText(
         io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace",  # a name in letters that its reader's encoding lacks ends no command
         newline="\n",
         line_buffering=stream is sys.stderr or stream.isatty(),
     )

@@ -8,7 +8,7 @@ stopped it.
 
     python benchmarks/sweep.py [--only PATTERN] [--json] [--markdown]
 
-timm's networks need `pip install 'autoslim[timm]'`. All of them take about five minutes on two CPU cores.
+timm's networks need `pip install '.[timm]'`. All of them take about five minutes on two CPU cores.
 """
 
 import argparse

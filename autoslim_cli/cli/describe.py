@@ -95,7 +95,7 @@ def info(
             "else what the file or the recipe says.",
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(help="Number of classes, for a model name.")] = 1000,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, for a model name; 1000 by default.")] = None,
     arg: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the model's factory; may be repeated.")
     ] = None,
@@ -289,7 +289,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _model(
-    what: str, shape: tuple[int, int, int], classes: int, args: list[str], trace: str
+    what: str, shape: tuple[int, int, int], classes: int | None, args: list[str], trace: str
 ) -> "tuple[ModelSettings | None, Path | None]":
     """Return the model settings that a model name or a recipe asks for, and a recipe's directory; none for a file."""
     from pydantic import ValidationError
@@ -300,15 +300,14 @@ def _model(
     from autoslim_cli.recipe.overrides import value_of
     from autoslim_cli.recipe.schema import ModelSettings
 
-    if what.endswith((".json", ".safetensors")) or os.path.isfile(what):  # noqa: PTH113  False for what is no path
-        return None, None
-    if not (what.startswith(("torchvision/", "timm/", "autoslim/")) or ":" in what):
-        directory = catalogue.here(what) or catalogue.shipped().get(what)
-        if directory is None:
-            return None, None
-        if args or trace:
-            raise UsageError(f"--arg and --trace are for a model name: the recipe {directory} says both")
-        return load_recipe(directory).model, directory
+    is_file = what.endswith((".json", ".safetensors")) or os.path.isfile(what)  # noqa: PTH113  False for no path
+    is_named = what.startswith(("torchvision/", "timm/", "autoslim/"))
+    directory = None if is_file or is_named else catalogue.here(what) or catalogue.shipped().get(what)
+    if is_file or directory or not (is_named or ":" in what):
+        if args or trace or classes is not None:
+            raise UsageError(f"--arg, --trace and --classes are for a model name: {what} says what they are")
+        return (load_recipe(directory).model, directory) if directory else (None, None)
+    classes = 1000 if classes is None else classes
     if classes < 1:
         raise UsageError(f"--classes {classes} must be positive")
     pairs = {}

@@ -1,6 +1,5 @@
 """Define the options that several commands share, and open the recipe that they name."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoslim_cli.cli import completion
+from autoslim_cli.cli.printing import json_alone
 from autoslim_cli.errors import UsageError
+from autoslim_cli.files.names import relative
 from autoslim_cli.launch import launched
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Recipe values to override, as train.epochs=2.", show_default=False),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--json",
+        callback=json_alone,
+        help="Print one JSON object on stdout and nothing else.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Verbose = Annotated[
     bool | None,
@@ -139,7 +146,7 @@ def starting_from(project: "Project", start: str | None) -> "Project":
     if start is None:
         return project
     if Path(start).is_file():
-        start = os.path.relpath(Path(start).resolve(), project.directory.resolve())  # either may lie behind a link
+        start = relative(Path(start).resolve(), project.directory.resolve())  # either may lie behind a link
     retrain = project.recipe.retrain.model_copy(update={"start": start})
     return replace(project, recipe=project.recipe.model_copy(update={"retrain": retrain}))
 

@@ -4,16 +4,45 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
 
 if TYPE_CHECKING:
     from autoslim_cli.files.metric import Metric
 
 
+_KEPT: list[TextIO] = []
+"""Stdout, while what else is printed goes to stderr."""
+
+
+def json_alone(context: typer.Context, wanted: bool) -> bool:
+    """Keep stdout for the JSON of a command that was asked for it: what a recipe's own code prints goes to stderr."""
+    if wanted:
+        context.with_resource(_json_alone())
+    return wanted
+
+
+@contextmanager
+def _json_alone() -> Iterator[None]:
+    _KEPT.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _KEPT.pop()
+
+
 def print_json(value: object) -> None:
-    """Print one JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False))
+    """Print one JSON object on stdout, letters that stdout cannot write escaped."""
+    stream, text = _KEPT[-1] if _KEPT else sys.stdout, json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    print(text, file=stream)
 
 
 def print_table(

@@ -55,7 +55,8 @@ def search(
     if as_json:
         print_json(result)
         return
-    extra = [name for name in ("activation_memory", "latency", "measured_latency") if name in result["configs"][0]]
+    bounded = ("activation_memory", "latency", "measured_latency")
+    extra = [name for name in bounded if any(name in row for row in result["configs"])]
     heads = {"activation_memory": "activations", "latency": "predicted", "measured_latency": "measured"}
     print_table(
         ["channel config", "budget", "used", "FLOPs", "params", *(heads[name] for name in extra), "loss", metric.title],
@@ -119,11 +120,11 @@ def run(
 
 
 def _found_row(row: dict[str, Any], extra: list[str], metric: "Metric") -> tuple[str, ...]:
-    """Write what was found, with the costs that were bounded."""
+    """Write what was found, with the costs that were bounded; the search may have gone on where nothing is measured."""
     from autoslim_cli.files.measures import MEASURES
 
     flops, params, *scores = figures(row, metric)
-    costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) for name in extra)
+    costs = (MEASURES[name.removeprefix("measured_")].show(row[name]) if name in row else "" for name in extra)
     return (row["path"], *_spent(row), flops, params, *costs, *scores)
 
 

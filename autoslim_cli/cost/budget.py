@@ -4,6 +4,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.measures import MEASURES, option, written
@@ -103,8 +104,8 @@ def parse(measure: str, text: str, base: float) -> Bound:
             f"{option(measure)} {text!r} is not a budget: write {kind.example} or 50% (of the base network)"
         )
     number, unit = read
-    limit = base * float(number) / 100 if unit == "%" else float(number) * kind.units[unit]
-    return Bound(measure, written(number, unit), limit if measure == "latency" else int(limit))
+    exact = Decimal(str(base)) * number / 100 if unit == "%" else number * Decimal(str(kind.units[unit]))
+    return Bound(measure, written(number, unit), float(exact) if measure == "latency" else int(exact))
 
 
 def parse_many(texts: Mapping[str, str], base: Cost) -> list[Budget]:

@@ -40,7 +40,7 @@ def read_channels(path: Path, network: BaseNetwork, costs: Costs, *, bounded: bo
     Raises ArtifactError for a config of another model, or one whose cost does not recompute.
     """
     config = read_config(path)
-    if config.model != network.model.architecture:
+    if config.model.architecture != network.model.architecture:
         raise ArtifactError(
             f"{path}: a config for {describe(config.model)}, but the recipe in use has {describe(network.model)}; take "
             "the recipe that it was made for, or, if it is the same network, write the recipe's model into the config"

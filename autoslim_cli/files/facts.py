@@ -73,7 +73,7 @@ class ModelFacts(_Facts):
     metric: Metric = Field(default=TOP1, description="What the score is")
     chosen_by: str | None = Field(
         default=None,
-        description="Of a network that was retrained from a channel config: the strategy that found it, or `by hand`",
+        description="Of a network that was made from a channel config: the strategy that found it, or `by hand`",
     )
 
     @model_validator(mode="after")

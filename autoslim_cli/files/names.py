@@ -1,5 +1,6 @@
 """Name the files in a recipe's directory, and read from a name what it says: `model-width-0.5-from-supernet`."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,14 @@ SCRATCH, WEIGHTS = "scratch", "weights"
 
 _JOINT, _FROM, _METRICS, _STATE, _ASIDE = "-joint", "-from-", ".metrics.jsonl", ".resume.pt", ".old-"
 _PER_CENT = "pct"
+
+
+def relative(path: Path, directory: Path) -> str:
+    """Return a path as seen from a directory; on another of Windows' drives, to which none leads, the path itself."""
+    try:
+        return os.path.relpath(path, directory)
+    except ValueError:
+        return str(path)
 
 
 # 1. Files.

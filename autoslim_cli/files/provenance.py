@@ -12,7 +12,7 @@ from autoslim_cli.errors import ArtifactError, UsageError
 from autoslim_cli.files.atomic import sha256
 from autoslim_cli.files.channel_config import config_sha256
 from autoslim_cli.files.checkpoint import read_facts, versions
-from autoslim_cli.files.names import aside
+from autoslim_cli.files.names import aside, relative
 from autoslim_cli.recipe.schema import Recipe
 
 
@@ -44,7 +44,7 @@ def _named(paths: Sequence[Path], directory: Path) -> dict[str, Path]:
     names = Counter(path.name for path in paths)
 
     def name(path: Path) -> str:
-        return path.name if names[path.name] == 1 else Path(os.path.relpath(path, directory)).as_posix()
+        return path.name if names[path.name] == 1 else Path(relative(path, directory)).as_posix()
 
     return {name(path): path for path in paths}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory
+from autoslim_cli.errors import AutoslimError, UsageError, install, is_out_of_memory
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -22,7 +22,7 @@ def onnxruntime() -> ModuleType:
         import onnx  # noqa: F401  the exporter needs it
         import onnxruntime as library
     except ImportError:
-        raise UsageError("ONNX needs its libraries: pip install 'autoslim[onnx]'") from None
+        raise UsageError(f"ONNX needs its libraries; {install('onnx')}") from None
     module: ModuleType = library
     return module
 

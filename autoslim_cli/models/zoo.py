@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, install
 from autoslim_cli.near import hint
 from autoslim_cli.own_code import load_factory
 from autoslim_cli.recipe.schema import ModelSettings
@@ -94,7 +94,7 @@ def timm_module(name: str) -> Any:
     try:
         import timm
     except ImportError:
-        raise UsageError(f"model.name: {name} needs timm: pip install 'autoslim[timm]'") from None
+        raise UsageError(f"model.name: {name} needs timm; {install('timm')}") from None
     return timm
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, install
 from autoslim_cli.report.strokes import STYLE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def png(drawing: Element) -> bytes:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UsageError("--png needs matplotlib: pip install 'autoslim[plot]'") from None
+        raise UsageError(f"--png needs matplotlib; {install('plot')}") from None
     *_, width, height = map(float, drawing.attrib["viewBox"].split())
     # A unit is a point, so that letters have the size that the style gives them.
     figure = Figure(figsize=(width / 72, height / 72), facecolor=_rules()[1]["--ground"])

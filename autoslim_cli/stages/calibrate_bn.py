@@ -9,7 +9,7 @@ from torch import nn
 
 from autoslim_cli.cost.configs import config_of, read_channels
 from autoslim_cli.errors import UsageError
-from autoslim_cli.files.channel_config import by_name, save_model
+from autoslim_cli.files.channel_config import by_name, chosen_by, save_model
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.files.metric import Metric
 from autoslim_cli.files.names import SUPERNET_FILE, subnet_file, width_name
@@ -67,6 +67,7 @@ def calibrate_bn(
         cut = project.commands("extract", "--width", f"{recipe.supernet.widths[0]:g}")
         raise UsageError(f"supernet.bn: switchable has measured its BN; `{cut}` cuts a switch out")
     wanted = {width_name(width): network.space.at_width(width) for width in widths}
+    chosen = {name: {"chosen_by": chosen_by(path)} for name, path in by_name(configs).items()}
     for name, path in by_name(configs).items():
         if name in wanted:
             raise UsageError(f"{path}: called {name}, as one of --widths is; rename it")
@@ -101,7 +102,8 @@ def calibrate_bn(
                 plain = supernet.extract(channels)
                 before = {uncalibrated: score(plain).value} if compare else {}
                 calibrated(plain)
-                facts = {"made_from": made_from, **measured("holdout", score(plain), before), **learned_from(project)}
+                facts = {"made_from": made_from, **chosen.get(name, {})}
+                facts |= {**measured("holdout", score(plain), before), **learned_from(project)}
                 config = config_of(network, costs, channels, built=plain)
                 if ranks.first:
                     with keeping_the_old(path, say):

@@ -1,6 +1,5 @@
 """Set networks side by side: what they cost, what was measured of them, and the units in which they differ."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from autoslim_cli.cost.costs import Costs
 from autoslim_cli.files.channel_config import ChannelConfig, describe
 from autoslim_cli.files.checkpoint import MODEL
 from autoslim_cli.files.metric import TOP1, Metric
+from autoslim_cli.files.names import relative
 from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.table import LatencyTable, read_table, refuse_incomplete, refuse_other_model
@@ -84,7 +84,7 @@ def _title(model: ModelSettings, directory: Path) -> str:
     """Name a model by what sets it apart; code of its own by its file, since two recipes may each have a `./net.py`."""
     place, _, factory = model.name.rpartition(":")
     if place.endswith(".py"):
-        model = model.model_copy(update={"name": f"{os.path.relpath((directory / place).resolve())}:{factory}"})
+        model = model.model_copy(update={"name": f"{relative((directory / place).resolve(), Path.cwd())}:{factory}"})
     return describe(model)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autoslim_cli.cost.closed_form import flops, params
 from autoslim_cli.cost.fvcore_count import Flat
-from autoslim_cli.errors import AutoslimError, UsageError, advice_on_memory, is_out_of_memory
+from autoslim_cli.errors import AutoslimError, UsageError, advice_on_memory, install, is_out_of_memory
 from autoslim_cli.files.atomic import write_bytes
 from autoslim_cli.files.checkpoint import read_any
 from autoslim_cli.latency.onnx_file import onnx_outputs, onnxruntime
@@ -133,10 +133,11 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
 
 
 def _names(outputs: object) -> list[str]:
-    """Return what outputs are called in ONNX files, in their order."""
+    """Return what outputs are called in ONNX files, in their order; of None or a number beside tensors nothing is."""
     if isinstance(outputs, Tensor):
         return [LOGITS]
-    assert isinstance(outputs, Mapping | Sequence)
+    if not isinstance(outputs, Mapping | Sequence) or isinstance(outputs, str):
+        return []
     parts = outputs.items() if isinstance(outputs, Mapping) else enumerate(outputs)
     nested = [(str(name), _names(part)) for name, part in parts]
     return [name if inner == [LOGITS] else f"{name}.{one}" for name, inner in nested for one in inner]
@@ -188,7 +189,7 @@ def _onnx(
     try:
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError:
-        raise UsageError("ONNX needs its libraries: pip install 'autoslim[onnx]'") from None
+        raise UsageError(f"ONNX needs its libraries; {install('onnx')}") from None
     names: dict[str, Any] = {"input_names": input_names(len(images)), "output_names": list(outputs)}
     program: Any = torch.onnx.export(
         Flat(network),

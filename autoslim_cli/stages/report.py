@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from autoslim_cli import __version__
 from autoslim_cli.cost.budget import parse
 from autoslim_cli.cost.configs import check_cost
@@ -42,6 +40,7 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import Latency, predictor
 from autoslim_cli.latency.table import read_table, refuse_incomplete, refuse_other_model
 from autoslim_cli.network.table import Channels, LayerRow, features
+from autoslim_cli.recipe.plain_yaml import to_yaml
 from autoslim_cli.report.charts import figures
 from autoslim_cli.report.facts import Artifact, Facts, Kind, Layer, Network, Parent
 from autoslim_cli.report.markup import svg_file
@@ -120,11 +119,12 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
                     _refuse_other_supernet(path, facts, project)
                     supernet = _scores(path, ChannelConfig(model=recipe.model, channels={}), facts, project.task.metric)
                 continue
-            if config.model != recipe.model.architecture:
+            if config.model.architecture != recipe.model.architecture:
                 raise AutoslimError(f"{path}: of {describe(config.model)}, which is not the recipe's model")
             channels = space.check(config.channels, str(path), bounded=False)
-            if latencies and any(channels[unit] > count for unit, count in space.ends[1].items()):
-                raise AutoslimError(f"{path}: more channels than the supernet's, for which no latency was measured")
+            least, most = space.ends
+            if latencies and any(not least[unit] <= count <= most[unit] for unit, count in channels.items()):
+                raise AutoslimError(f"{path}: channels beyond the supernet's, for which no latency was measured")
             check_cost(path, config, project.costs, channels)
             scores = _scores(path, config, facts, project.task.metric)
         except AutoslimError as error:
@@ -137,10 +137,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
             found.append(network(name, "found", channels, scores=scores, budget=budget, limits=limits))
             continue
         kind: Kind = "retrained" if kind_of(facts) == "retrained" else "subnet"
-        if kind == "retrained":
-            by = _chosen_by(facts)
-        else:
-            by = "one width" if _at_one_width(path, channels, space) else "searched"
+        by = "one width" if kind == "subnet" and _at_one_width(path, channels, space) else _chosen_by(facts)
         trained = {"trained": _training(facts), **_depends_on(facts)} if kind == "retrained" else {}
         others.append(network(path.stem, kind, channels, scores=scores, channels_by=by, **trained))
     # 2. The search.
@@ -166,7 +163,7 @@ def gathered(project: Project, latency_table: Path | None = None) -> Facts:
         search=search,
         artifacts=artifacts,
         notes=notes,
-        recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        recipe=to_yaml(recipe.model_dump(mode="json")),
         version=__version__,
     )
 
@@ -250,10 +247,11 @@ def _limits(budget: str, base: Mapping[str, float]) -> Iterator[tuple[str, float
 
 
 def _chosen_by(facts: Mapping[str, Any]) -> str:
-    """Say what chose a retrained network's channels: without a config one width."""
+    """Say what chose a network's channels: of one that was retrained without a config one width."""
+    is_retrained = kind_of(facts) == "retrained"
     from_config = any(name.endswith(".json") for name in facts.get("made_from", {}).get("parents", {}))
-    names = {"uniform": "one width", "random": "random", BY_HAND: BY_HAND}
-    return names.get(facts.get("chosen_by") or "", "searched") if from_config else "one width"
+    names = {"uniform": "one width", "random": "random", "magnitude": "magnitude", BY_HAND: BY_HAND}
+    return "one width" if is_retrained and not from_config else names.get(facts.get("chosen_by") or "", "searched")
 
 
 def _at_one_width(path: Path, channels: Channels, space: Space) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, install
 
 Log = Callable[[Mapping[str, float], int], None]
 """Take some values, by name, as they are after a step."""
@@ -103,7 +103,7 @@ TRACKERS: dict[str, Callable[[Watched, str | None], AbstractContextManager[tuple
 ADVICE = {
     "tensorboard": "",
     "wandb": "`wandb login`, or WANDB_MODE=offline, or ",
-    "mlflow": "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which autoslim[mlflow] can write) or the "
+    "mlflow": "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which the extra mlflow can write) or the "
     "address of a server; set it, or ",
 }
 """What to do where one cannot begin, beside leaving it out."""
@@ -125,7 +125,7 @@ def tracked(names: Sequence[str], training: Watched, say: Callable[[str], None])
                 begun = TRACKERS[name](training, training.runs.get(name))
                 training.runs[name], logs[name] = open_ones.enter_context(begun)
             except ImportError:
-                raise UsageError(f"track: {name} is not installed: pip install 'autoslim[{name}]'") from None
+                raise UsageError(f"track: {name} is not installed; {install(name)}") from None
             except Exception as error:  # whatever it raises: no login, no server, a store that it no longer takes
                 raise UsageError(
                     f"track: {name} cannot begin: {_first_line(error)}; {ADVICE[name]}leave it out of track"

@@ -263,3 +263,10 @@ def test_what_is_no_network_is_refused(worked, refuse, tmp_path):
     assert "leave --recipe" in refuse(2, "export", "--onnx", model, "-r", worked)
     assert "--networks is for" in refuse(2, "export", "--onnx", model, "--networks", "4")
     assert "--fold-bn is for" in refuse(2, "export", "--latency-suite", tmp_path / "suite", "--fold-bn", "-r", worked)
+
+
+def test_outputs_beside_which_nothing_stands_have_names():
+    x = torch.zeros(1)
+    assert export._names(x) == ["logits"]
+    assert export._names((x, None, 3)) == ["0"]
+    assert export._names({"out": (x, x), "aux": None}) == ["out.0", "out.1"]

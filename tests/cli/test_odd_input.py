@@ -229,6 +229,12 @@ def test_names_that_leave_no_room_for_files_beside_them(refused, worked, length)
     assert sorted(worked.iterdir()) == before
 
 
+def test_an_override_longer_than_a_name_is_no_file(refused, worked):
+    line = refused(2, "retrain", worked / "arch-60pct.json", f"space.pinned={'x' * 300}")
+    assert "space.pinned" in line
+    assert "longer than a name" not in line
+
+
 def test_the_longest_name_works(autoslim, worked):
     autoslim("retrain", worked / "arch-60pct.json", "--name", "x" * 182, "retrain.epochs=1", "retrain.keep_states=12")
     assert (worked / f"model-{'x' * 182}.safetensors").exists()

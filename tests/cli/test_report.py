@@ -5,16 +5,19 @@ import re
 import shutil
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
+from autoslim_cli.files import checkpoint
 from autoslim_cli.files.channel_config import read_config
 from autoslim_cli.report.charts import training
 from autoslim_cli.report.png import _style
 from autoslim_cli.report.strokes import Axis
+from autoslim_cli.stages.report import _chosen_by
 
 HOSTILE = "\"><svg onload=alert(1)><img src=x onerror='alert(2)'>&amp;\x07"
 ELEMENTS = {
@@ -219,7 +222,7 @@ def test_figures_as_png(worked, autoslim, refuse, monkeypatch):
         assert {(255, 255, 255), (0x66, 0x70, 0x85)} < colours  # the ground, and letters beside an axis
         assert ((0xC2, 0x41, 0x0C) in colours) == ("c1" in path.read_text().partition("</style>")[2])
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert "pip install 'autoslim[plot]'" in refuse(2, "report", "-r", worked, "--png")
+    assert "pip install '.[plot]'" in refuse(2, "report", "-r", worked, "--png")
 
 
 def test_nothing_in_a_name_or_a_text_runs(worked, autoslim):
@@ -263,3 +266,28 @@ def test_ticks_lie_on_the_axis(values):
     ticks = axis.ticks()
     assert 1 <= len(ticks) <= 12
     assert all(10 <= axis(tick) <= 90 for tick in (*ticks, *values))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [("magnitude", "magnitude"), ("uniform", "one width"), ("lazy", "searched"), (None, "searched")],
+)
+def test_what_chose_channels_is_said_of_sub_networks_too(strategy, name):
+    of_config = {"parents": {"supernet.safetensors": "", "arch-60pct.json": ""}}
+    facts = {"format": checkpoint.MODEL, "chosen_by": strategy}
+    assert _chosen_by({**facts, "made_from": {"parents": {"supernet.safetensors": ""}}}) == name
+    assert _chosen_by({**facts, "test": {}, "made_from": of_config}) == name
+    assert _chosen_by({**facts, "test": {}, "made_from": {}}) == "one width"
+
+
+def test_a_sub_network_records_what_chose_its_channels(worked, autoslim_json):
+    by_hand = worked / "arch-mine.json"
+    config = json.loads((worked / "arch-60pct.json").read_text())
+    config["model"]["weights"] = "trained.safetensors"  # as in a recipe: what it started from sets no network apart
+    by_hand.write_text(json.dumps({key: config[key] for key in ("format", "model", "channels")}))
+    rows = autoslim_json(
+        "calibrate-bn", "--widths", "0.5", "--channels", worked / "arch-60pct.json", "--channels", by_hand
+    )
+    facts = [checkpoint.read_any(Path(row["path"])) for row in rows["subnetworks"]]
+    assert [one.get("chosen_by") for one in facts] == [None, "lazy", "by hand"]
+    assert autoslim_json("report", "-r", worked)["left_out"] == []

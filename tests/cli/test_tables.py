@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from autoslim_cli.cli import device, tables
+from autoslim_cli.cli.searching import _found_row
 from autoslim_cli.cli.tables import laid_out
+from autoslim_cli.files.metric import TOP1
 
 pytestmark = pytest.mark.slow
 
@@ -148,3 +150,12 @@ def on_terminal(width, *arguments):
     os.close(ours)
     assert running.wait() == 0
     return written.decode().replace("\r\n", "\n")
+
+
+def test_a_search_that_went_on_where_latency_is_not_measured_has_its_table():
+    rows = [{"path": "arch-12ms.json", "flops": 1, "params": 1, "loss": 1.0, "top1": 0.5, "latency": 11.0}]
+    rows = [{**rows[0], "measured_latency": 12.0}, rows[0]]
+    assert [_found_row(row, ["latency", "measured_latency"], TOP1)[5:7] for row in rows] == [
+        ("11ms", "12ms"),
+        ("11ms", ""),
+    ]

@@ -1,5 +1,6 @@
 """What a person meets in a terminal: help, completion, hints, how much is told, colours, and work before torch."""
 
+import io
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from autoslim_cli.cli.app import app
 from autoslim_cli.cli.examples import EXAMPLES
+from autoslim_cli.cli.printing import print_json
 
 pytestmark = pytest.mark.slow
 
@@ -238,9 +240,44 @@ def test_info_takes_a_recipe_and_sizes_as_people_write_them(recipe, autoslim_jso
     text = (recipe / "recipe.yaml").read_text()
     (recipe / "recipe.yaml").write_text(text.replace("autoslim/cifar_resnet", "./net.py:net"))
     assert autoslim_json("info", recipe)["flops"] == told["flops"]  # a network of the recipe's own directory, too
+    (tmp_path / "a:b").symlink_to(recipe)
     monkeypatch.chdir(tmp_path)
+    assert autoslim_json("info", "a:b")["flops"] == told["flops"]  # a directory before a factory
     assert autoslim_json("info", "digits")["flops"] > 0  # a shipped one is not copied for that
     assert not (tmp_path / "recipes").exists()
+
+
+@pytest.mark.parametrize("option", ["--arg=width_mult=2", "--trace=body", "--classes=10"])
+def test_info_refuses_what_a_recipe_or_a_file_says_itself(worked, refuse, option):
+    for what in (worked, worked / "arch-60pct.json"):
+        assert f"--arg, --trace and --classes are for a model name: {what} says" in refuse(2, "info", what, option)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_names_in_letters_that_stdout_lacks_end_no_command(encoding, monkeypatch):
+    written = io.BytesIO()
+    names = {"classes": ["\u732b", "caf\u00e9", "a\udcff"]}
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    print_json(names)
+    sys.stdout.flush()
+    assert json.loads(written.getvalue().decode(encoding)) == names
+    told = subprocess.run(
+        [sys.executable, "-c", "from autoslim_cli.streams import steady_streams as s; s(); print('\\u732b \\udcff')"],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    assert told.stdout.decode(encoding) in ("\u732b \\udcff\n", "\\u732b \\udcff\n")
+
+
+def test_json_stands_alone_whatever_a_network_s_code_prints(without_norms, autoslim):
+    net = without_norms / "net.py"
+    net.write_text("print('imported')\n" + net.read_text().replace("    layers", "    print('built')\n    layers", 1))
+    said = autoslim("units", "-r", without_norms, "--json")
+    assert json.loads(said.stdout)["units"]
+    assert said.stderr.splitlines()[:2] == ["imported", "built"]
+    said = autoslim("info", without_norms)  # of the next command in this process stdout is its own again
+    assert "FLOPs" in said.stdout or "flops" in said.stdout
 
 
 def test_without_a_recipe_the_demo_is_named_before_it_is_taken(autoslim, tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def test_what_mlflow_refuses_says_what_to_set(autoslim, recipe, no_settings, mon
     assert said.startswith("error: track: mlflow cannot begin: ")
     assert "nowhere://at.all" in said
     assert said.endswith(
-        "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which autoslim[mlflow] can write) or the address of a "
+        "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which the extra mlflow can write) or the address of a "
         "server; set it, or leave it out of track"
     )
 
@@ -216,7 +216,7 @@ def test_no_training_is_lost_to_a_tracker_that_fails(autoslim, recipe, stand_ins
 def test_a_tracker_that_is_not_installed_is_named(autoslim, recipe, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     done = autoslim("train-supernet", "-r", recipe, "track=[wandb]", *SHORT, code=2)
-    assert "autoslim[wandb]" in done.stderr
+    assert "pip install '.[wandb]'" in done.stderr
 
 
 def test_what_watches_a_training_makes_no_other_result(autoslim, recipe):

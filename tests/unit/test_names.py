@@ -1,5 +1,6 @@
 """What stages name, one module reads back; and every reading of a name makes that name again."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoslim_cli.cost.budget import parse_many
+from autoslim_cli.cost.budget import parse, parse_many
 from autoslim_cli.files import names
 from autoslim_cli.files.measures import MEASURES
 
@@ -26,6 +27,23 @@ def budgets(draw):
     texts = {m: draw(NUMBERS) + draw(st.sampled_from(["%", *(u.lower() for u in MEASURES[m].units)])) for m in measures}
     (budget,) = parse_many(texts, BASE)
     return replace(budget, device=draw(DEVICES) if "latency" in texts else "")
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("1.001K", 1001), ("1.001M", 1_001_000), ("4.999M", 4_999_000), ("0.29%", 2_900_000)]
+)
+def test_a_bound_is_the_number_that_was_written(text, limit):
+    assert parse("flops", text, 1e9).limit == limit
+
+
+def test_a_file_beyond_every_path_goes_by_its_own(monkeypatch):
+    assert names.relative(Path("/a/b/c"), Path("/a/d")) == "../b/c"
+
+    def other_drive(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    assert names.relative(Path("/a/b/c"), Path("/a/d")) == "/a/b/c"
 
 
 @given(budgets())
