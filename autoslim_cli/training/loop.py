@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from autoslim_cli.data.batch import Batch, Tree, images_in, split
 from autoslim_cli.errors import ArtifactError, AutoslimError, UsageError, advice_on_few_values
@@ -67,8 +68,8 @@ def fit(job: Job, training: Training, reporter: Reporter, ranks: Ranks, *, resum
                 stretch.losses.append(_gradients(job, training, state.scaler, sums, inputs, targets, done))
                 # 2. One optimizer step.
                 rate = float(state.scheduler.get_last_lr()[0])
-                state.step(settings.clip)
                 done += 1
+                state.step(settings.clip, done)
                 # 3. Look at the losses now and then, and refuse to go on from one that is broken: the state on the
                 # disk is still a sound one.
                 stopping = poll(bool(stop))
@@ -125,6 +126,10 @@ def _state(settings: TrainSettings, training: Training, steps: int) -> State:
     network = training.network
     optimizer = training.optimizer(network) if training.optimizer else optimizer_of(network, settings)
     scheduler = training.schedule(optimizer, steps) if training.schedule else schedule(optimizer, settings, steps)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise UsageError(
+            "schedule: ReduceLROnPlateau waits for scores of epochs; a schedule here follows the steps alone"
+        )
     scaler = torch.amp.GradScaler(training.images.device.type, enabled=settings.precision == "fp16")
     averaged = Averaged([*network.parameters(), *training.statistics], settings.ema) if settings.ema else None
     return State(network, optimizer, scheduler, scaler, averaged)

@@ -104,8 +104,8 @@ class State:
         elif self.averaged is not None:
             self.averaged.exchange()
 
-    def step(self, clip: float | None) -> None:
-        """Take one optimizer step on the gradients at hand, of norm `clip` at most."""
+    def step(self, clip: float | None, done: int) -> None:
+        """Take one optimizer step on the gradients at hand, of norm `clip` at most: with it so many are done."""
         if clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), clip)
@@ -116,7 +116,7 @@ class State:
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.scheduler.step()
         if self.averaged is not None:
-            self.averaged.update(self.scheduler.last_epoch)
+            self.averaged.update(done)
 
     def save(self, job: Job, done: int) -> None:
         """Write the state that `--resume` continues from, if the job has a file for it."""

@@ -383,8 +383,8 @@ def test_weights_that_a_last_step_broke_are_not_saved(refuse, recipe, monkeypatc
     """The losses of an epoch are those before its last step; a state of weights that are no numbers helps nobody."""
     step, taken = State.step, []
 
-    def broken(state, clip):
-        step(state, clip)
+    def broken(state, clip, done):
+        step(state, clip, done)
         taken.append(None)
         if len(taken) == 14:  # the last of the second epoch
             with torch.no_grad():

@@ -293,7 +293,7 @@ def test_a_fused_optimizer_goes_on_from_what_a_plain_one_saved(tmp_path):
     save_state(job.state, values)
     assert state.restore(job) == 3
     assert bool((state.optimizer.state[state.network.bias]["momentum_buffer"] == 0).all())
-    state.step(None)
+    state.step(None, 4)
 
 
 def test_settings_in_a_state_do_not_count(tmp_path):
@@ -306,7 +306,7 @@ def test_settings_in_a_state_do_not_count(tmp_path):
     save_state(job.state, values)
     assert state.restore(job) == 3
     assert state.optimizer.param_groups[0]["momentum"] == 0.9
-    state.step(None)
+    state.step(None, 4)
     assert state.scheduler.last_epoch == 4
 
 
@@ -324,9 +324,9 @@ def after_three_steps(kind, *, skips=False, **settings):
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     averaged = Averaged(list(network.parameters()), 0.9)
     state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=skips), averaged)
-    for _ in range(3):
+    for done in (1, 2, 3):
         state.scaler.scale(network(torch.ones(1, 2)).sum()).backward()
-        state.step(None)
+        state.step(None, done)
     return state
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler as schedules
 from torch.utils.data import DataLoader, TensorDataset
 
 import autoslim_cli as autoslim
@@ -144,6 +145,16 @@ def test_an_optimizer_and_a_schedule_of_ones_own():
     assert network is model
     assert rates == list(range(11))
     assert all(map(torch.equal, before, network.parameters()))  # at a rate of zero
+
+
+def test_schedules_of_schedules_average_and_those_that_wait_for_scores_are_refused():
+    def chained(optimizer, _):
+        return schedules.ChainedScheduler([schedules.ConstantLR(optimizer), schedules.ExponentialLR(optimizer, 0.9)])
+
+    words = {"epochs": 1, "optimizer": lambda p: torch.optim.SGD(p, lr=0.01), "device": "cpu"}
+    assert autoslim.retrain(Net(), loader(), schedule=chained, settings={"ema": 0.9}, **words)
+    with pytest.raises(UsageError, match="schedule: ReduceLROnPlateau waits for scores"):
+        autoslim.retrain(Net(), loader(), schedule=lambda o, _: schedules.ReduceLROnPlateau(o), **words)
 
 
 def test_trained_weights_are_a_start_but_no_initialisation():
