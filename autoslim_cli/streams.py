@@ -59,7 +59,8 @@ def _steady(stream: TextIO, lost: frozenset[int] | None) -> TextIO:
     steady = SteadyText(
         io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors="backslashreplace",  # a name in letters that its reader's encoding lacks ends no command
+        # A name in letters that the reader's encoding lacks ends no command.
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
         newline="\n",
         line_buffering=stream is sys.stderr or stream.isatty(),
     )

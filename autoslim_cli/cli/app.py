@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from autoslim_cli import __version__
 from autoslim_cli.cli import describe, device, recipes, searching, subnetworks, training
 from autoslim_cli.cli.examples import epilog
+from autoslim_cli.cli.printing import giving_stdout_back
 from autoslim_cli.cli.processes import fail_together, shared_work
 from autoslim_cli.errors import AutoslimError, UsageError, is_out_of_memory, legible
 from autoslim_cli.interruption import asked_to_end, interrupted_alike
@@ -38,7 +39,7 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command with the exit codes that docs/guide.md lists."""
-        with interrupted_alike(), _one_line(), shared_work():
+        with interrupted_alike(), _one_line(), giving_stdout_back(), shared_work():
             if _directory_is_gone():  # libraries end the process there, or worse
                 raise UsageError(_GONE)
             return super().invoke(ctx)

@@ -303,10 +303,12 @@ def _model(
     is_file = what.endswith((".json", ".safetensors")) or os.path.isfile(what)  # noqa: PTH113  False for no path
     is_named = what.startswith(("torchvision/", "timm/", "autoslim/"))
     directory = None if is_file or is_named else catalogue.here(what) or catalogue.shipped().get(what)
-    if is_file or directory or not (is_named or ":" in what):
-        if args or trace or classes is not None:
-            raise UsageError(f"--arg, --trace and --classes are for a model name: {what} says what they are")
-        return (load_recipe(directory).model, directory) if directory else (None, None)
+    if (directory or os.path.isfile(what)) and (args or trace or classes is not None):  # noqa: PTH113  as above
+        raise UsageError(f"--arg, --trace and --classes are for a model name: {what} says what they are")
+    if directory:
+        return load_recipe(directory).model, directory
+    if is_file or not (is_named or ":" in what):
+        return None, None
     classes = 1000 if classes is None else classes
     if classes < 1:
         raise UsageError(f"--classes {classes} must be positive")

@@ -5,10 +5,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
-
-import typer
 
 if TYPE_CHECKING:
     from autoslim_cli.files.metric import Metric
@@ -18,26 +16,28 @@ _KEPT: list[TextIO] = []
 """Stdout, while what else is printed goes to stderr."""
 
 
-def json_alone(context: typer.Context, wanted: bool) -> bool:
+def json_alone(wanted: bool) -> bool:
     """Keep stdout for the JSON of a command that was asked for it: what a recipe's own code prints goes to stderr."""
-    if wanted:
-        context.with_resource(_json_alone())
+    if wanted and not _KEPT:
+        _KEPT.append(sys.stdout)
+        sys.stdout = sys.stderr
     return wanted
 
 
 @contextmanager
-def _json_alone() -> Iterator[None]:
-    _KEPT.append(sys.stdout)
+def giving_stdout_back() -> Iterator[None]:
+    """Give stdout back at the end of a command that kept it."""
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        yield
     finally:
-        _KEPT.pop()
+        if _KEPT:
+            sys.stdout = _KEPT.pop()
 
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout, letters that stdout cannot write escaped."""
-    stream, text = _KEPT[-1] if _KEPT else sys.stdout, json.dumps(value, ensure_ascii=False)
+    stream = _KEPT[-1] if _KEPT else sys.stdout
+    text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(stream.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -185,9 +185,9 @@ def list_several(root: Path, part: Part) -> ImageFiles:
         )
     names, rows = list[str](), list[list[int]]()
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        lines = csv.reader(file)
+        lines = _lines(csv.reader(file), path)
         heads = next(lines, [])
-        for number, line in enumerate(_lines(lines, path), 2):
+        for number, line in enumerate(lines, 2):
             if len(line) != len(heads) or len(heads) < 2 or not set(line[1:]) <= {"0", "1"}:
                 raise UsageError(f"data.path: {path}, line {number}: not an image and 0 or 1 for each of {heads[1:]}")
             names.append(line[0])

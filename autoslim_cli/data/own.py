@@ -239,16 +239,12 @@ def _check(source: OwnSource, inputs: Sequence[tuple[int, ...]], *, any_size: bo
             f"data.name: {source.name} gives inputs of shape {there}, and the model takes {expected}: "
             "(channels, height, width), as model.input says"
         )
-    if odd := [str(tensor.dtype) for tensor in tensors(given) if not _is_image(tensor)]:
+    image = tensors(given)[0]
+    if image.dtype != torch.uint8 and not image.is_floating_point():
         raise UsageError(
-            f"data.name: {source.name} gives inputs of {odd[0]}: images are uint8, which the recipe's mean and std "
-            "normalise, or floats, which go into the network as they are"
+            f"data.name: {source.name} gives images of {image.dtype}: they are uint8, which the recipe's mean and std "
+            "normalise, or floats, which go into the network as they are (image.float())"
         )
-
-
-def _is_image(tensor: Tensor) -> bool:
-    """Tell whether a tensor is of a kind that a network takes, or that becomes one."""
-    return tensor.is_floating_point() or tensor.dtype == torch.uint8
 
 
 def _pair(item: object) -> tuple[object, object]:

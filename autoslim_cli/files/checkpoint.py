@@ -42,10 +42,16 @@ def save(path: Path, format_name: str, tensors: Mapping[str, Tensor], facts: Map
 
 def distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return each tensor under its first name: a layer that goes by two names has its tensors twice."""
-    first: dict[tuple[int, torch.Size], str] = {}
-    for name, tensor in tensors.items():
-        first.setdefault((tensor.data_ptr(), tensor.shape) if tensor.numel() else (id(tensor), tensor.shape), name)
-    return {name: tensors[name] for name in first.values()}
+    return {name: tensors[name] for name in dict.fromkeys(first_names(tensors).values())}
+
+
+def first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return for every name the first one of the same tensor. Views of one memory are tensors of their own."""
+    first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    return {
+        name: first.setdefault((t.data_ptr() if t.numel() else id(t), t.shape, t.stride()), name)
+        for name, t in tensors.items()
+    }
 
 
 def read_facts(path: Path, format_name: str, make: str) -> dict[str, Any]:
@@ -104,8 +110,9 @@ def load(path: Path, format_name: str, make: str) -> tuple[dict[str, Tensor], di
 @torch.no_grad()
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
     """Copy a checkpoint's tensors into a network. Raises ArtifactError naming one that cannot be the network's."""
-    own = distinct(network.state_dict())
-    tensors = distinct(tensors)
+    names = first_names(network.state_dict())
+    own, tensors = distinct(network.state_dict()), distinct(tensors)
+    tensors = {names.get(name, name): tensor for name, tensor in tensors.items()}  # other writers keep another name
     for name in (*own, *tensors):
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             here = list(own[name].shape) if name in own else "no such tensor"

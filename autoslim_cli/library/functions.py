@@ -55,7 +55,13 @@ from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.retrain import ends_in_calibration, glance_as_ended, learning
-from autoslim_cli.stages.train_supernet import GLANCE_IMAGES, glance_at, scored_channels, scores_at
+from autoslim_cli.stages.train_supernet import (
+    GLANCE_IMAGES,
+    glance_at,
+    refuse_averages_of_switches,
+    scored_channels,
+    scores_at,
+)
 from autoslim_cli.training import measure
 from autoslim_cli.training.checkpointing import with_memory
 from autoslim_cli.training.distributed import Ranks
@@ -124,6 +130,7 @@ def train_supernet(
         scored = opened(holdout, network.device, network.reading.inputs, "holdout") if holdout is not None else None
         given = _of_loader(learned, beside({"epochs": epochs, "lr": lr}, train, "train"))
         settings = checked(TrainSettings, given, "train")
+        refuse_averages_of_switches(settings, network.switches)
         _refuse_unseen(settings, scored)
         task = task_for(network.reading.outputs, task, settings)
         task.check_outputs(network.reading.outputs, network.model.input)
@@ -271,7 +278,7 @@ def retrain(
         task = task_for(outputs, task, chosen)
         task.check(outputs, learned.first[1])
         images = held(scored) if scored else None
-        calibrates = ends_in_calibration(chosen, plain, chosen.epochs * learned.count)
+        calibrates = ends_in_calibration(chosen, plain, learned.count)
 
         def end(trained: nn.Module) -> None:
             if calibrates:

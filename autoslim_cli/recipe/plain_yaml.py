@@ -17,7 +17,7 @@ LONGEST_NUMBER = 64
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
 
 
-_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_EXPONENT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 """`1e-3` is a number, as in JSON and YAML 1.2; PyYAML's 1.1 wants `1.0e-3`, and reads a text else."""
 
 
@@ -30,7 +30,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _one in (_Loader, _Dumper):
-    _one.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+    _one.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def to_yaml(value: Any) -> str:

@@ -42,10 +42,11 @@ def load_trained(
         given = load_weights(directory / model.weights, key, wanted)
     heads = tuple(f"{row.name}." for row in reading.table.rows if _is_output(row, reading.table))
     left = []
-    named = {tensor.data_ptr(): name for name, tensor in wanted.items() if name in given.tensors and tensor.numel()}
+    first = checkpoint.first_names(wanted)
+    of_others = {first[name]: tensor for name, tensor in given.tensors.items() if name in first}
     with torch.no_grad():
         for name, tensor in checkpoint.distinct(wanted).items():
-            found = given.tensors.get(named.get(tensor.data_ptr(), name))  # of a layer under two names either will do
+            found = given.tensors.get(name, of_others.get(name))  # of a layer under two names either will do
             if found is None or found.shape != tensor.shape:
                 around = bool(reading.part) and not name.startswith(f"{reading.part}.")
                 if not whole and found is not None and (around or name.startswith(heads)):

@@ -56,13 +56,15 @@ def retrain(
     `resume` continues a stopped training, and keeps a model that is already there and current; `force` gives up a
     stopped training that is not continued, which is refused by UsageError else. `replaces`: a network that is there
     and not current is trained anew, and kept aside; else that is refused.
-    Raises AutoslimError on a loss that is not finite.
+    Raises AutoslimError on a loss that is not finite, ArtifactError where a file is missing that it starts from.
     """
     recipe, path = project.recipe, project.directory / model_file(name)
     if path.name == BASE_FILE and recipe.base and recipe.retrain.section != recipe.base.section:
         raise UsageError(f"{path} is what the supernet starts from, and train-base makes it: give another --name")
 
     start.refuse_no_supernet(project)
+    if recipe.retrain.distill:
+        project.reporter.warn("retrain.distill is of --joint, where networks teach each other: this one is alone")
 
     def build() -> Training:
         return _training(project, name, channels, path, {"chosen_by": chosen_by(config)} if config else {})
@@ -184,20 +186,22 @@ def calibration_look(project: Project) -> dict[str, int]:
 def _ends_in_calibration(project: Project) -> bool:
     """Tell whether statistics are measured at the end of the recipe's retraining."""
     settings = project.recipe.retrain
-    epochs = 1 if settings.validates else settings.epochs  # the first may end a training, or be what is kept
-    steps = epochs * training_images(project).steps(settings.batch)
+    steps = training_images(project).steps(settings.batch)
     return ends_in_calibration(settings, project.network.reading.module, steps)
 
 
 def ends_in_calibration(settings: RetrainSettings, network: nn.Module, steps: int) -> bool:
-    """Tell whether statistics are measured after some steps: if settings say so, or leave it to the network's momentum.
+    """Tell whether statistics are measured at the end: if settings say so, or leave it to the network's momentum.
+
+    `steps` are those of an epoch. Where the holdout decides, the first may end a training, or be what is kept.
 
     One of 0.0003, as MNASNet's, leaves a short training with statistics that are mostly initial ones. Averaged weights
     have statistics of their own.
     """
     if settings.calibrate != "auto":
         return settings.calibrate
-    return settings.ema is not None or keeps_initial_statistics(network, steps)
+    epochs = 1 if settings.validates else settings.epochs
+    return settings.ema is not None or keeps_initial_statistics(network, epochs * steps)
 
 
 def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_by: nn.Module | None) -> Step:
@@ -225,12 +229,7 @@ def learning(network: nn.Module, task: Task, settings: RetrainSettings, taught_b
 
 
 def _refuse_lessons(task: Task, settings: RetrainSettings, *, taught: bool) -> None:
-    """Raise UsageError for a temperature or a teacher that means nothing in a task, or a setting of `--joint`."""
-    if settings.distill:
-        raise UsageError(
-            f"{settings.section}.distill: networks that are retrained --joint teach each other, and this one is alone; "
-            "leave it out"
-        )
+    """Raise UsageError for a temperature or a teacher that means nothing in a task."""
     if settings.temperature != 1 and not task.gives_logits:
         raise UsageError(
             f"{settings.section}.temperature: {settings.temperature:g} softens logits, and {task.name} has none; "

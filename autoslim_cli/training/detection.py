@@ -28,10 +28,10 @@ def detection(classes: int, part: str, metric: str = "ap") -> Task:
             )
         given = [_without_crowds(objects) for objects in targets]
         labels, boxes = (torch.cat([objects[key] for objects in given]) for key in ("labels", "boxes"))
-        if len(labels) and not 1 <= int(labels.min()) <= int(labels.max()) < classes:
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise UsageError(
-                f"detection expects labels from 1 to {classes - 1}, since 0 is the background of model.classes, but "
-                f"the data gives {int(labels.min())} to {int(labels.max())}"
+                f"detection expects labels below model.classes ({classes}, with the background as 0), but the data "
+                f"gives {int(labels.min())} to {int(labels.max())}"
             )
         if bool((empty := (boxes[:, 2:] <= boxes[:, :2]).any(1)).any()):
             raise UsageError(

@@ -120,14 +120,14 @@ class State:
 
     def save(self, job: Job, done: int) -> None:
         """Write the state that `--resume` continues from, if the job has a file for it."""
-        if job.state is None:
-            return
-        floats = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
-        if floats and not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+        weights = [weight.isfinite().all() for weight in self.network.parameters()]
+        if weights and not bool(torch.stack(weights).all()):
             raise AutoslimError(
-                f"weights are not finite after step {done}, and were not saved; lower {job.section}.lr, or set "
+                f"weights are not finite after step {done}, and are not kept; lower {job.section}.lr, or set "
                 f"{job.section}.warmup=0.05 or {job.section}.clip=1"
             )
+        if job.state is None:
+            return
         state = {
             "decisive": job.decisive,
             "done": done,

@@ -103,7 +103,7 @@ TRACKERS: dict[str, Callable[[Watched, str | None], AbstractContextManager[tuple
 ADVICE = {
     "tensorboard": "",
     "wandb": "`wandb login`, or WANDB_MODE=offline, or ",
-    "mlflow": "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which the extra mlflow can write) or the "
+    "mlflow": "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which needs the extra mlflow) or the "
     "address of a server; set it, or ",
 }
 """What to do where one cannot begin, beside leaving it out."""

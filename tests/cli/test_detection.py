@@ -41,7 +41,6 @@ class Wrong(Scenes):
         boxes, labels = objects["boxes"], objects["labels"]
         return image, {
             "labels": {"boxes": boxes, "labels": labels + 1},
-            "from 0": {"boxes": boxes, "labels": labels - 1},
             "shape": {"boxes": boxes[:, :3], "labels": labels},
             "one": boxes,
             "empty box": {"boxes": boxes[:, [0, 1, 0, 3]], "labels": labels},
@@ -155,8 +154,7 @@ def test_trained_weights_of_other_classes_leave_the_heads_new(detecting):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("labels", "labels from 1 to 1, since 0 is the background of model.classes, but the data gives 2 to 2"),
-        ("from 0", "labels from 1 to 1, since 0 is the background of model.classes, but the data gives 0 to 0"),
+        ("labels", "labels below model.classes (2, with the background as 0), but the data gives 2 to 2"),
         ("shape", "labels of int64 and boxes as left, top, right, bottom, but the data gives [{boxes:"),
         ("one", "an item is an image (channels, height, width) and a dictionary of boxes (objects, 4)"),
         ("empty box", "wider and higher than nothing"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 from rich.text import Text
+from typer.testing import CliRunner
 
 from autoslim_cli.cli.app import app
 from autoslim_cli.cli.examples import EXAMPLES
@@ -267,7 +268,8 @@ def test_names_in_letters_that_stdout_lacks_end_no_command(encoding, monkeypatch
         capture_output=True,
         check=True,
     )
-    assert told.stdout.decode(encoding) in ("\u732b \\udcff\n", "\\u732b \\udcff\n")
+    first = "\u732b" if encoding == "utf-8" else "\\u732b"
+    assert told.stdout.decode(encoding) == f"{first} \\udcff\n"
 
 
 def test_json_stands_alone_whatever_a_network_s_code_prints(without_norms, autoslim):
@@ -278,6 +280,15 @@ def test_json_stands_alone_whatever_a_network_s_code_prints(without_norms, autos
     assert said.stderr.splitlines()[:2] == ["imported", "built"]
     said = autoslim("info", without_norms)  # of the next command in this process stdout is its own again
     assert "FLOPs" in said.stdout or "flops" in said.stdout
+
+
+def test_stdout_is_given_back_whatever_ends_a_command(refuse, autoslim):
+    before = sys.stdout
+    for words in (("info", "--json"), ("recipes", "list", "--json", "extra"), ("info", "nothing", "--json")):
+        CliRunner().invoke(app, words)
+        assert sys.stdout is before
+    autoslim("recipes", "list", "--json")
+    assert sys.stdout is before
 
 
 def test_without_a_recipe_the_demo_is_named_before_it_is_taken(autoslim, tmp_path, monkeypatch):

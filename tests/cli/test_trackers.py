@@ -127,7 +127,7 @@ def test_what_mlflow_refuses_says_what_to_set(autoslim, recipe, no_settings, mon
     assert said.startswith("error: track: mlflow cannot begin: ")
     assert "nowhere://at.all" in said
     assert said.endswith(
-        "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which the extra mlflow can write) or the address of a "
+        "MLFLOW_TRACKING_URI says where, as sqlite:///mlflow.db (which needs the extra mlflow) or the address of a "
         "server; set it, or leave it out of track"
     )
 

@@ -157,6 +157,20 @@ def test_schedules_of_schedules_average_and_those_that_wait_for_scores_are_refus
         autoslim.retrain(Net(), loader(), schedule=lambda o, _: schedules.ReduceLROnPlateau(o), **words)
 
 
+def test_statistics_of_one_epoch_are_measured_where_a_holdout_may_end_a_training(monkeypatch):
+    model, looks = Net(), []
+    model.norm.momentum = 0.01  # which 5 steps leave at their initial values, and 1,000 do not
+    kept = {"epochs": 200, "lr": 1e-4, "device": "cpu"}
+    monkeypatch.setattr("autoslim_cli.training.measure.calibrate", lambda *_: looks.append(None))
+    autoslim.retrain(model, loader(), holdout=loader(320, 480), settings={"patience": 1}, **{**kept, "lr": 1e-9})
+    assert looks
+
+
+def test_averages_of_switches_are_refused():
+    with pytest.raises(UsageError, match=r"train\.ema: with supernet\.bn: switchable"):
+        trained(train={"ema": 0.9}, supernet={"bn": "switchable", "widths": [0.5, 1.0], "distill": False}, width=1.0)
+
+
 def test_trained_weights_are_a_start_but_no_initialisation():
     supernet = trained(start="weights", width=1.0, lr=1e-9)
     torch.manual_seed(1)

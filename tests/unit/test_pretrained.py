@@ -13,6 +13,7 @@ from conftest import randomise_norms
 from torch import nn
 
 from autoslim_cli.errors import ArtifactError, UsageError
+from autoslim_cli.files.checkpoint import fill
 from autoslim_cli.models.built_in import FACTORIES
 from autoslim_cli.models.zoo import build
 from autoslim_cli.network.trace import read
@@ -290,3 +291,48 @@ def test_images_that_weights_do_not_expect_are_said(timm, name, weights, data, s
     warn_of_weights(project)
     assert len(project.reporter.warnings) == bool(said)
     assert said in "".join(project.reporter.warnings)
+
+
+class Aliased(nn.Module):
+    """A layer and its norm under two names, and buffers that are views of one memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.again = nn.Sequential(self.stem, self.norm)
+        self.register_buffer("table", torch.arange(36.0).reshape(6, 6))
+        self.register_buffer("part", self.table[:2])
+        self.register_buffer("turned", self.table.t())
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.fc(self.again(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kept", ["all", "first", "last"])
+def test_a_layer_under_two_names_starts_from_either_and_views_are_not_taken_for_it(tmp_path, kept):
+    """What torch.save keeps, what autoslim writes, and what safetensors' own save_model keeps."""
+    torch.manual_seed(3)
+    theirs = Aliased()
+    tensors = {name: tensor.clone() + 1 for name, tensor in theirs.state_dict().items()}
+    twice = {"stem.weight": "again.0.weight", "stem.bias": "again.0.bias"}
+    twice |= {f"norm.{name}": f"again.1.{name}" for name in theirs.norm.state_dict()}
+    for first, last in twice.items():
+        tensors[last] = tensors[first]
+    left_out = {"all": [], "first": twice.values(), "last": twice}[kept]
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    if kept == "all":
+        torch.save(tensors, tmp_path / "theirs.pth")
+    else:
+        tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        safetensors.torch.save_file(tensors, tmp_path / "theirs.safetensors")
+    (path,) = tmp_path.iterdir()
+    model = ModelSettings(name="any", input=SHAPE, classes=4, weights=path.name)
+    trained, _ = load_trained(read(Aliased(), SHAPE), model, tmp_path)
+    filled = Aliased()
+    if kept != "all":  # a file of views needs their own memory, as torch's has
+        fill(filled, tensors, path)
+    for network in (trained, filled) if kept != "all" else (trained,):
+        for name, tensor in network.state_dict().items():
+            if name in tensors and not name.endswith("num_batches_tracked"):
+                assert torch.equal(tensor, tensors[name]), name

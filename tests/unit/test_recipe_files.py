@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from autoslim_cli.recipe.catalogue import recipe_of
 from autoslim_cli.recipe.plain_yaml import read_yaml, to_yaml
 from autoslim_cli.recipe.schema import DataSettings, ModelSettings, TaskSettings
+from autoslim_cli.recipe.schema.bounds import _finite
 
 PLAIN = st.recursive(
     st.one_of(
@@ -27,7 +28,7 @@ PLAIN = st.recursive(
 )
 
 
-@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "1.0e-3", "+1e-3", "0.001"])
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "1.0e-3", "+1e-3", ".1e-2", "0.001"])
 def test_a_number_with_an_exponent_is_one(text):
     assert read_yaml(f"eps: {text}") == {"eps": 0.001}
 
@@ -53,6 +54,13 @@ def test_arguments_that_no_file_can_hold_are_refused(settings, more, value):
     assert settings(**others, args={"deep": [{"eps": 1e-3}]}).args == {"deep": [{"eps": 1e-3}]}
     with pytest.raises(ValidationError, match="take a finite number"):
         settings(**others, args={"deep": [{"eps": value}]})
+
+
+def test_arguments_may_be_nested_as_deep_as_json_is_read():
+    deep = {"eps": 1e-3}
+    for _ in range(2000):
+        deep = {"in": deep}
+    assert _finite(deep) is deep
 
 
 def test_a_config_among_the_published_ones_finds_its_recipe_from_anywhere(recipe, monkeypatch):

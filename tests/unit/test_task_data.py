@@ -221,6 +221,9 @@ def test_several_labels_come_from_a_table(tmp_path):
     (tmp_path / "val.csv").write_text("\n".join([*lines, '1.png,"0,2', "0.png,1,1\n" * 20_000]))
     with pytest.raises(UsageError, match=r"val\.csv, before line \d+: .*; is a quote not closed\?"):
         opened("test", settings, model, MULTI_LABEL, tmp_path)
+    (tmp_path / "val.csv").write_text('file,"cat,dog\n' + "0.png,1,1\n" * 20_000)
+    with pytest.raises(UsageError, match="is a quote not closed"):
+        opened("test", settings, model, MULTI_LABEL, tmp_path)
     (tmp_path / "val.csv").unlink()
     with pytest.raises(UsageError, match=r"no test\.csv or val\.csv"):
         opened("test", settings, model, MULTI_LABEL, tmp_path)
@@ -326,8 +329,8 @@ def test_a_digest_of_ones_own_data_is_of_code_arguments_and_items(tmp_path):
     [
         ("count", "21 items for train and 20 for plain"),
         ("pair", "an item is a pair of an input and a target, not Tensor"),
-        ("int16", r"gives inputs of torch\.int16: images are uint8"),
-        ("bool", r"gives inputs of torch\.bool: images are uint8"),
+        ("int16", r"gives images of torch\.int16: they are uint8"),
+        ("bool", r"gives images of torch\.bool: they are uint8"),
     ],
 )
 def test_wrong_data_of_ones_own_are_refused_at_once(tmp_path, broken, words):

@@ -27,14 +27,15 @@ class AtMost:
         return value
 
 
-def _finite(value: Any) -> Any:
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
     """Return values of which every number is finite: JSON, which files are written in, has no others."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    for one in inner:
-        _finite(one)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} cannot be written into a file: take a finite number")
-    return value
+    left: list[Any] = [values]
+    while left:
+        one = left.pop()
+        if isinstance(one, float) and not math.isfinite(one):
+            raise ValueError(f"{one} cannot be written into a file: take a finite number")
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else ()
+    return values
 
 
 Args = Annotated[dict[str, Any], AfterValidator(_finite)]
