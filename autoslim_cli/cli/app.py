@@ -39,7 +39,7 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command with the exit codes that docs/guide.md lists."""
-        with interrupted_alike(), _one_line(), giving_stdout_back(), shared_work():
+        with interrupted_alike(), _one_line(), shared_work(), giving_stdout_back():
             if _directory_is_gone():  # libraries end the process there, or worse
                 raise UsageError(_GONE)
             return super().invoke(ctx)

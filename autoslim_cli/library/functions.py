@@ -58,7 +58,6 @@ from autoslim_cli.stages.retrain import ends_in_calibration, glance_as_ended, le
 from autoslim_cli.stages.train_supernet import (
     GLANCE_IMAGES,
     glance_at,
-    refuse_averages_of_switches,
     scored_channels,
     scores_at,
 )
@@ -130,7 +129,6 @@ def train_supernet(
         scored = opened(holdout, network.device, network.reading.inputs, "holdout") if holdout is not None else None
         given = _of_loader(learned, beside({"epochs": epochs, "lr": lr}, train, "train"))
         settings = checked(TrainSettings, given, "train")
-        refuse_averages_of_switches(settings, network.switches)
         _refuse_unseen(settings, scored)
         task = task_for(network.reading.outputs, task, settings)
         task.check_outputs(network.reading.outputs, network.model.input)

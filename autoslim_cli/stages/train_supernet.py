@@ -17,7 +17,7 @@ from autoslim_cli.files.metric import Metric
 from autoslim_cli.files.names import SUPERNET_FILE, state_file
 from autoslim_cli.files.provenance import decisive, difference
 from autoslim_cli.network.table import Channels
-from autoslim_cli.recipe.schema import SupernetSettings, TrainSettings
+from autoslim_cli.recipe.schema import SupernetSettings
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.supernet import Supernet
 from autoslim_cli.stages.expected_images import warn_of_weights
@@ -52,7 +52,6 @@ def train_supernet(project: Project, *, resume: bool = False, force: bool = Fals
     recipe, network = project.recipe, project.network
     if not any(len(unit.counts) > 1 for unit in network.space.units.values()):
         raise UsageError(f"{recipe.model.name}: no unit can be slimmed; `{project.commands('units')}` says why")
-    refuse_averages_of_switches(recipe.train, project.network.switches)
     path = project.directory / SUPERNET_FILE
     job = Job(
         settings=recipe.train,
@@ -81,7 +80,6 @@ def refuse_supernet(project: Project, *, force: bool = False) -> None:
     """
     recipe, path, state = project.recipe, project.directory / SUPERNET_FILE, project.directory / STATE_FILE
     task_of(recipe, project.directory, recipe.train, project.task)
-    refuse_averages_of_switches(recipe.train, project.network.switches)
     blocks_computed_anew(project.network.reading, recipe.train)
     if force:
         return
@@ -98,15 +96,6 @@ def refuse_supernet(project: Project, *, force: bool = False) -> None:
     then = decisive(_from_any_weights(then))
     if why := difference({key: then.get(key) for key in now}, now):
         raise UsageError(f"{what} ({why}); restore the settings, or --force makes it anew")
-
-
-def refuse_averages_of_switches(settings: TrainSettings, switches: Mapping[str, Channels]) -> None:
-    """Raise UsageError where averaged weights would go with statistics of others: switches are not calibrated."""
-    if settings.ema is not None and switches:
-        raise UsageError(
-            "train.ema: with supernet.bn: switchable each switch would end with averages of statistics, not with those "
-            "of the averaged weights; leave it out"
-        )
 
 
 def _from_any_weights(origin: Mapping[str, Any], weights: str | None = None) -> dict[str, Any]:

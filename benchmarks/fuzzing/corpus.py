@@ -105,8 +105,8 @@ def training_state(network: nn.Module) -> State:
     state = State(network, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=False))
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    for _ in range(3):
-        state.step(None)
+    for done in (1, 2, 3):
+        state.step(None, done)
     return state
 
 

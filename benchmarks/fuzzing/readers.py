@@ -54,7 +54,7 @@ def readers_of(project: Project) -> list[Reader]:
         state = training_state(plain)
         state.restore(job_of(path))
         refuse_broken(plain)
-        state.step(None)
+        state.step(None, 4)
 
     def read_search(path: Path) -> None:
         read_steps(path)

@@ -166,11 +166,6 @@ def test_statistics_of_one_epoch_are_measured_where_a_holdout_may_end_a_training
     assert looks
 
 
-def test_averages_of_switches_are_refused():
-    with pytest.raises(UsageError, match=r"train\.ema: with supernet\.bn: switchable"):
-        trained(train={"ema": 0.9}, supernet={"bn": "switchable", "widths": [0.5, 1.0], "distill": False}, width=1.0)
-
-
 def test_trained_weights_are_a_start_but_no_initialisation():
     supernet = trained(start="weights", width=1.0, lr=1e-9)
     torch.manual_seed(1)
