@@ -300,10 +300,11 @@ def _model(
     from autoslim_cli.recipe.overrides import value_of
     from autoslim_cli.recipe.schema import ModelSettings
 
-    is_file = what.endswith((".json", ".safetensors")) or os.path.isfile(what)  # noqa: PTH113  False for no path
+    is_there = os.path.isfile(what)  # noqa: PTH113  False for what is no path
+    is_file = is_there or what.endswith((".json", ".safetensors"))
     is_named = what.startswith(("torchvision/", "timm/", "autoslim/"))
     directory = None if is_file or is_named else catalogue.here(what) or catalogue.shipped().get(what)
-    if (directory or os.path.isfile(what)) and (args or trace or classes is not None):  # noqa: PTH113  as above
+    if (directory or is_there) and (args or trace or classes is not None):
         raise UsageError(f"--arg, --trace and --classes are for a model name: {what} says what they are")
     if directory:
         return load_recipe(directory).model, directory

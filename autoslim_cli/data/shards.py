@@ -10,7 +10,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,8 +45,7 @@ class ImageShards:
     def select(self, chosen: Tensor) -> "ImageShards":
         """Return some of the images by their places (int64: images)."""
         names = Names(self.names[place] for place in chosen.tolist())
-        chosen_ones = self.labels[chosen], self.places[chosen]
-        return ImageShards(self.shards, names, *chosen_ones, self.class_names, self.left_out)
+        return replace(self, names=names, labels=self.labels[chosen], places=self.places[chosen])
 
     def image(self, place: int) -> Tensor:
         """Return an image, uint8 (1 or 3, rows, columns). Raises AutoslimError naming it if it is damaged."""
