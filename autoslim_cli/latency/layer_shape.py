@@ -64,7 +64,23 @@ def _operation(reading: Reading, node: fx.Node) -> str:
     facts += [f"group_inputs={row.group_inputs}"] if row.group_inputs else []
     facts += [f"groups={row.groups}"] if row.groups > 1 else []
     facts += ["bias"] if row.bias and row.multiplies else []
-    return f"{kind}({', '.join([*facts, *_inside(module)])})"
+    return f"{kind}({', '.join([*facts, *_own(module, names), *_inside(module)])})"
+
+
+COUNTS = {
+    *("in_channels", "out_channels", "in_features", "out_features"),
+    *("num_features", "num_channels", "num_parameters", "normalized_shape"),
+}
+"""Attributes of layers that follow their channel counts."""
+
+
+def _own(module: nn.Module, named: Sequence[str]) -> list[str]:
+    """Return the settings of a layer whose class is not torch's: which of them cost time, nobody can know."""
+    if type(module).__module__.startswith("torch."):
+        return []
+    said = {*COUNTS, *named, "groups", "num_groups", "padding_mode", "inplace", "training"}
+    own = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in said}
+    return [f"{name}={own[name]}" for name in sorted(own) if isinstance(own[name], (int, float, str, tuple))]
 
 
 def _settings(module: nn.Module) -> list[str]:

@@ -169,6 +169,30 @@ def test_what_a_layer_holds_inside_is_part_of_its_shape():
     assert len({shape[name] for name in "acd"}) == 3
 
 
+class Repeated(nn.BatchNorm2d):
+    """A layer that takes as long as an attribute of its own says."""
+
+    def __init__(self, times):
+        super().__init__(16)
+        self.times = times
+
+    def forward(self, x):
+        for _ in range(self.times):
+            x = super().forward(x)
+        return x
+
+
+def test_what_a_layer_of_anothers_class_says_of_itself_is_part_of_its_shape():
+    def three(self, x, _):
+        return self.c(self.b(self.a(x)))
+
+    times = {"a": 1, "b": 9, "c": 9}
+    network = Network(three, **{name: nn.Sequential(conv(), Repeated(number)) for name, number in times.items()})
+    shape = {piece.name[0]: piece.shape for piece in pieces(read(network, SHAPE))}
+    assert "times=9" in shape["b"]
+    assert shape["b"] == shape["c"] != shape["a"]
+
+
 def test_counts_are_those_that_were_measured():
     """Twins whose channels come in other steps, and layouts that several units share."""
 
