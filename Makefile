@@ -10,6 +10,8 @@ BUDGET ?= 7%
 
 # Tests run side by side, with one thread each.
 WORKERS ?= 2
+# Where scripts lie that import their neighbours by name alone: mypy is run in each.
+SCRIPTS := scripts benchmarks $(addprefix benchmarks/,kills peers study tasks)
 
 .PHONY: help setup lint format types test quick lowest docs docs-links demo smoke smoke-tasks clean
 
@@ -32,10 +34,11 @@ format: $(SETUP) ## format the code and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: $(SETUP) ## check types alone
+types: $(SETUP) ## check types alone, those of scripts and benchmarks as well
 	$(BIN)/mypy
+	@for place in $(SCRIPTS); do echo "mypy $$place"; MYPYPATH=$$place $(BIN)/mypy $$place/*.py || exit 1; done
 
-test: lint ## check style and types, then run the tests
+test: lint types ## check style and types, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 quick: lint ## the same without slow tests: processes, kills, whole jobs

@@ -73,7 +73,7 @@ def generate(directory: Path, images: int, distinct: int = 256) -> None:
     files = []
     for _ in range(min(distinct, images)):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-            (WIDTH, HEIGHT), Image.BICUBIC
+            (WIDTH, HEIGHT), Image.Resampling.BICUBIC
         )
         grain = rng.normal(0, 22, (HEIGHT // 2 + 1, WIDTH // 2, 3)).repeat(2, 0).repeat(2, 1)[:HEIGHT]
         pixels = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
@@ -277,7 +277,8 @@ def wait_share(directory: Path, workers: int, epochs: int) -> float:
     looks = [row for row in rows if "waiting" in row]
     steps = [after["step"] - before for before, after in zip([0, *(row["step"] for row in looks)], looks, strict=False)]
     seconds = [count * 32 / row["images_per_second"] for count, row in zip(steps, looks, strict=True)]
-    return sum(t * row["waiting"] for t, row in zip(seconds, looks, strict=True)) / sum(seconds)
+    waited = sum(t * row["waiting"] for t, row in zip(seconds, looks, strict=True))
+    return float(waited / sum(seconds))
 
 
 def measured(directory: Path, workers: int, rounds: int, batches: int) -> dict[str, Any]:

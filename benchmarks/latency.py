@@ -68,7 +68,7 @@ def measure(name: str, side: int, engine: Engine, chart: Path | None = None) -> 
         if chart:
             more["chart"] = charted(with_latency(project, table), chart)
     facts = {key: result[key] for key in ("device", "shapes", "points", "range_ms", "base_ms", "correction")}
-    return {"network": name, "side": side, "engine": engine, **result["check"], **more, **facts}
+    return {"network": name, "side": side, "engine": engine, **(result["check"] or {}), **more, **facts}
 
 
 def without_cold(project: Project, path: Path) -> float:

@@ -17,8 +17,9 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 
@@ -80,8 +81,9 @@ class Bench:
         body = on_device(fresh(self.reading.module, self.reading.table, self.space.largest), DEVICE)
         self.supernet = Supernet(body, self.reading, self.space.largest)
         self.digits = self._digits(name)
-        batches = list(self.digits.take(images).evaluation(images))
-        self.images, self.labels = batches[0]
+        (batch,) = self.digits.take(images).evaluation(images)
+        assert all(isinstance(tensor, torch.Tensor) for tensor in batch)
+        self.images, self.labels = cast("tuple[torch.Tensor, torch.Tensor]", batch)
         self.evaluator = ForkedEvaluator(self.supernet)
 
     def _digits(self, name: str) -> Images:
@@ -113,12 +115,13 @@ class Bench:
                         break
         self.supernet.eval()
 
-    def flops(self, channels: dict[str, int]) -> int:
+    def flops(self, channels: Mapping[str, int]) -> int:
         """Return multiply-adds."""
         return flops(self.reading.table, channels)
 
     def score_of(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the loss of some logits, on the device."""
+        assert TASK.losses is not None
         return TASK.losses(logits, self.labels[: len(logits)]).double().mean()
 
     def naive(self, channels: dict[str, int], candidates: list[Any]) -> dict[Any, float]:
@@ -182,7 +185,7 @@ class Bench:
         }
 
 
-def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, train: int) -> dict[str, Any]:
+def measure(name: str, settings: tuple[str, int, int], *, steps: int, repeats: int, train: int) -> dict[str, Any]:
     """Time steps and a whole search on one network."""
     bench = Bench(*settings)
     if train:
@@ -205,11 +208,11 @@ def measure(name: str, settings: dict[str, Any], *, steps: int, repeats: int, tr
         whole = sum(bench.flops(c.applied(channels)) for c in candidates) * len(bench.images)
         times: dict[str, list[float]] = {"naive": [], "forked": [], "rate": [], "forward": [], "work_ratio": []}
         for _ in range(repeats):
-            seconds, naive = timed(lambda c=channels, o=candidates: bench.naive(c, o))
+            seconds, naive = timed(partial(bench.naive, channels, candidates))
             times["naive"].append(seconds)
             times["forward"].append(bench.forward_rate(channels))
             before = bench.evaluator.multiply_adds
-            seconds, forked = timed(lambda c=channels, o=candidates: bench.forked(c, o))
+            seconds, forked = timed(partial(bench.forked, channels, candidates))
             times["forked"].append(seconds)
             work = bench.evaluator.multiply_adds - before
             times["rate"].append(work / seconds)
@@ -258,7 +261,7 @@ def evenly(problem: Problem) -> list[dict[str, int]]:
     return path[:-1]
 
 
-def interpolated(points: list[tuple[int, float]], steps: int) -> float:
+def interpolated(points: Sequence[tuple[float, float]], steps: int) -> float:
     """Return the sum over all steps of what was timed at some."""
     total = 0.0
     for step in range(1, steps + 1):

@@ -172,7 +172,7 @@ def _randomise(network: nn.Module) -> None:
 
 
 @torch.inference_mode()
-def _difference(supernet: Supernet, expected: torch.Tensor, images: torch.Tensor) -> float:
+def _difference(supernet: nn.Module, expected: torch.Tensor, images: torch.Tensor) -> float:
     """Return the largest difference from the expected logits, relative to the largest of these."""
     return float((supernet(images) - expected).abs().max() / expected.abs().max())
 

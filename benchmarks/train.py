@@ -29,7 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,7 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def together(supernet: Supernet, drawn: list[Channels], images: Tensor, labels: Tensor) -> None:
+def together(supernet: Supernet, drawn: Sequence[Channels], images: Tensor, labels: Tensor) -> None:
     """Add the gradients of a sandwich step."""
     first, *others = drawn
     supernet.zero_gradients()
@@ -81,10 +81,10 @@ def one_by_one(networks: list[nn.Module], images: Tensor, labels: Tensor) -> Non
         network.zero_grad()
     first, *others = networks
     outputs = first(images)
-    TASK.learned(outputs, labels).backward()
+    TASK.learned(outputs, labels).backward()  # type: ignore[no-untyped-call]
     target = TASK.target(outputs)
     for network in others:
-        TASK.distilled(network(images), target).backward()
+        TASK.distilled(network(images), target).backward()  # type: ignore[no-untyped-call]
 
 
 def sandwich_overhead(name: str, rounds: int, device: torch.device) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def ours(directory: Path, name: str, epochs: int) -> float:
     command = [sys.executable, "-m", "autoslim_cli", "retrain", "-r", str(recipe), "--width", "1.0", "--json"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     rows = [json.loads(line) for line in (recipe / "model-width-1.metrics.jsonl").read_text().splitlines()]
-    rates = [row["images_per_second"] for row in rows if "images_per_second" in row and row["epoch"] > 1]
+    rates: list[float] = [row["images_per_second"] for row in rows if "images_per_second" in row and row["epoch"] > 1]
     return statistics.median(rates)
 
 

@@ -60,9 +60,8 @@ SECONDS = 3.0
 def work_of_step(space: Space, recipe: Recipe, count: Any) -> float:
     """Return the multiply-adds of one image in a step of the supernet's training."""
     rng = random.Random(0)
-    return PASSES * statistics.mean(
-        sum(count(channels) for channels in draw_subnetworks(space, recipe.supernet, count, rng)) for _ in range(DRAWS)
-    )
+    steps = (draw_subnetworks(space, recipe.supernet, count, rng) for _ in range(DRAWS))
+    return PASSES * statistics.mean(float(sum(map(count, channels))) for channels in steps)
 
 
 def step(network: nn.Module, images: Tensor, precision: str) -> None:
@@ -132,7 +131,7 @@ def estimate(name: str) -> dict[str, Any]:
     # 2. How fast this machine does it, and in how much memory.
     networks = (fresh(reading.module, table, channels) for channels in (space.largest, table.base))
     largest, plain = (part_of(network, model.trace) for network in networks)
-    shape = model.input
+    shape: tuple[int, ...] = model.input
     if model.trace:
         shape = tuple(given_to(reading.module.eval(), model.trace, torch.zeros(2, *shape))[0].shape[1:])
     speed = rate(plain, shape, base)

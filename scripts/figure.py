@@ -129,7 +129,8 @@ def channels() -> None:
     counts = {unit["name"]: unit["base"] for unit in units_of("imagenet-mobilenet-v2") if not unit["pinned"]}
     figure, panel = plt.subplots(figsize=(9, 2.9), layout="constrained")
     places = range(len(counts))
-    panel.bar([x - 0.2 for x in places], counts.values(), 0.4, label="MobileNetV2 1.0x, 300.8M FLOPs", color="0.7")
+    bases = list(counts.values())
+    panel.bar([x - 0.2 for x in places], bases, 0.4, label="MobileNetV2 1.0x, 300.8M FLOPs", color="0.7")
     panel.bar([x + 0.2 for x in places], [found[name] for name in counts], 0.4, label="AutoSlim's, 305.1M", color="C0")
     panel.set_xticks([])
     panel.set_xlabel("channel units, from the image to the classifier", fontsize=8)

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,7 +170,7 @@ def main() -> None:
         sys.exit(f"{options.to} holds tiles already; remove its train/, test/ and whole/ first")
     for part in ("train", "test", "whole"):
         (options.to / part).mkdir(parents=True)
-    facts = {}
+    facts: dict[str, dict[str, Any]] = {}
     for one in PHOTOGRAPHS:
         part = "test" if one.is_test else "train"
         whole = opened(fetched(one.package, kept) / one.package.folder / one.file)

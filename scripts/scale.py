@@ -193,8 +193,8 @@ def feeding(rows: Rows) -> str:
     a_core = rows["images_per_second"]["autoslim"] / rows["workers"]
     mib = rows["kib_a_file"] / 1024
 
-    def each(of: Callable[[int], float]) -> str:
-        return several(of(rate) for rate in RATES)
+    def each(of: Callable[[int, int], float], gpus: int) -> str:
+        return several(of(gpus, rate) for rate in RATES)
 
     body = [
         [
@@ -205,9 +205,9 @@ def feeding(rows: Rows) -> str:
         *(
             [
                 f"{plural(gpus)}, each at {several(RATES)} images/s",
-                f"{each(lambda rate, n=gpus: n * rate / a_core)} cores; "
-                f"{each(lambda rate, n=gpus: n * rate * mib)} MiB/s from storage; "
-                f"an epoch in {each(lambda rate, n=gpus: IMAGENET / rate / n / 60)} minutes",
+                f"{each(lambda n, rate: n * rate / a_core, gpus)} cores; "
+                f"{each(lambda n, rate: n * rate * mib, gpus)} MiB/s from storage; "
+                f"an epoch in {each(lambda n, rate: IMAGENET / rate / n / 60, gpus)} minutes",
             ]
             for gpus in GPUS
         ),

@@ -71,7 +71,7 @@ def main() -> None:
 
 def rules(divisor: int) -> dict[str, Any]:
     """Return FastNAS's own rules with another divisor."""
-    config = FastNASConfig().model_dump()
+    config: dict[str, Any] = FastNASConfig().model_dump()
     for by_layer in config.values():
         for rule in by_layer.values() if isinstance(by_layer, dict) else ():
             for name in ("channel_divisor", "feature_divisor"):
@@ -86,7 +86,7 @@ def top1(network: nn.Module, batch: Tensor, labels: Tensor) -> float:
     network.eval()
     right = [
         (network(some).argmax(1) == wanted).sum()
-        for some, wanted in zip(batch.split(BATCH), labels.split(BATCH), strict=True)
+        for some, wanted in zip(batch.split(BATCH), labels.split(BATCH), strict=True)  # type: ignore[no-untyped-call]
     ]
     return float(sum(right)) / len(labels)
 

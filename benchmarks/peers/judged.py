@@ -25,7 +25,7 @@ def best_arm(rows: Sequence[Row], family: str, share: int) -> str | None:
     if not values:
         return None
     most = max(map(len, values.values()))
-    full = {arm: some for arm, some in values.items() if len(some) == most}
+    full: dict[str, dict[int, float]] = {arm: some for arm, some in values.items() if len(some) == most}
     return max(full, key=lambda arm: statistics.mean(full[arm].values()))
 
 

@@ -28,7 +28,7 @@ class Work:
 
     def see(self, layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         """Add a layer's: one for each weight at each place where it is used. Bias is not counted."""
-        if isinstance(layer, LAYERS) and not torch.jit.is_tracing():
+        if isinstance(layer, LAYERS) and not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             places = output.numel() // output.shape[-1 if isinstance(layer, nn.Linear) else 1]
             self.multiply_adds += places * layer.weight.numel()
 

@@ -49,7 +49,7 @@ def print_arms(rows: Sequence[Row]) -> None:
 
 def mean(rows: Sequence[Row], name: str) -> float:
     """Return the mean of a column."""
-    return statistics.mean(row[name] for row in rows)
+    return statistics.mean(float(row[name]) for row in rows)
 
 
 def print_tests(rows: Sequence[Row]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import accounting
 from commands import autoslim
@@ -54,13 +55,13 @@ def warm_supernet(chosen: Chosen, seed: int) -> Row:
     (flops,) = {row["flops"] for row in trained["widths"].values()}
     start = autoslim("extract", "-r", directory, "--width", "1.0")
     weights = os.path.relpath(start["path"], chosen.place(seed, "warm"))
-    changes = {"model": {"weights": weights}, "supernet": {"width": base.warm_width}}
+    changes: Row = {"model": {"weights": weights}, "supernet": {"width": base.warm_width}}
     row = _supernet(chosen, seed, "warm", base.warm_epochs, **changes)
     first = accounting.training(flops, base.train_images - base.holdout, base.base_epochs)
     return {**row, "multiply_adds": first + row["multiply_adds"], "seconds": trained["wall"] + row["seconds"]}
 
 
-def _supernet(chosen: Chosen, seed: int, part: str, epochs: int, **changes: Row) -> Row:
+def _supernet(chosen: Chosen, seed: int, part: str, epochs: int, **changes: Any) -> Row:
     """Train a supernet; return its row."""
     base = chosen.base
     directory = write_recipe(chosen, seed, part, **changes, train={"epochs": epochs})

@@ -40,6 +40,12 @@ def train(seeds: Sequence[int], other: str) -> None:
         print(json.dumps(train_supernet(project, resume=True)["widths"]), flush=True)
 
 
+def report(seeds: Sequence[int]) -> None:
+    """Print every table."""
+    tables.report(seeds)
+    fast.report_fast(seeds)
+
+
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,7 +85,7 @@ def main() -> None:
     one = stage("fast")
     one.set_defaults(run=lambda o: fast.fast(o.seeds))
     one = stage("report")
-    one.set_defaults(run=lambda o: (tables.report(o.seeds), fast.report_fast(o.seeds)))
+    one.set_defaults(run=lambda o: report(o.seeds))
     options = parser.parse_args()
     CHOSEN.name = options.base
     options.run(options)

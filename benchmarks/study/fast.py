@@ -7,7 +7,9 @@ from typing import Any
 from found import Bench
 from plan import TRAININGS, add_row, open_seed, place, rows_of
 
-ENGINE = "onnxruntime"
+from autoslim_cli.latency.table import Engine
+
+ENGINE: Engine = "onnxruntime"
 LATENCY = 0.5
 """The latency budget, as a share of the base network's."""
 

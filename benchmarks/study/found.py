@@ -81,7 +81,7 @@ class Bench:
     def judge(self, channels: dict[str, int]) -> dict[str, float]:
         """Return loss and top-1 on the fresh images, with batch statistics and with calibrated ones."""
         from autoslim_cli.recipe.schema import SearchSettings
-        from autoslim_cli.searching.problem import CURRENT
+        from autoslim_cli.slimming.candidate import CURRENT
         from autoslim_cli.training.measure import calibrate, calibration_batches, evaluate
 
         scorer = self.scorer(SearchSettings(images=FRESH), self.fresh)

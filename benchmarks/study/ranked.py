@@ -35,7 +35,7 @@ def batches(seeds: Sequence[int]) -> None:
     from scipy.stats import kendalltau
 
     from autoslim_cli.recipe.schema import SearchSettings
-    from autoslim_cli.searching.problem import CURRENT
+    from autoslim_cli.slimming.candidate import CURRENT
 
     for seed in seeds:
         bench = Bench(seed)

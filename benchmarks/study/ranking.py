@@ -68,7 +68,8 @@ def interval(correlation: Callable[..., Any], one: Sequence[float], other: Seque
     """
     if len(set(one)) == 1 or len(set(other)) == 1:
         return "none"
-    rng, drawn = random.Random(0), []
+    rng = random.Random(0)
+    drawn: list[float] = []
     while len(drawn) < RESAMPLED:
         places = rng.choices(range(len(one)), k=len(one))
         some, same = [one[k] for k in places], [other[k] for k in places]

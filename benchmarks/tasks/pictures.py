@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from plan import SHARES, TASKS, Chosen, Row, rows_of
+from plan import SHARES, TASKS, Chosen, Row, images_of, rows_of
 from torch import Tensor
 
 from autoslim_cli import load_model
@@ -86,7 +86,7 @@ def photographs(chosen: Chosen) -> None:
     }
     figure, panels = plt.subplots(len(PLACES), 5, figsize=(9, 6), layout="constrained")
     for line, (name, (top, left)) in zip(panels, PLACES.items(), strict=True):
-        whole = torch.from_numpy(np.array(Image.open(TASKS["super-resolution"].images / "whole" / f"{name}.png")))
+        whole = torch.from_numpy(np.array(Image.open(images_of("super-resolution") / "whole" / f"{name}.png")))
         truth = whole[top : top + SIDE, left : left + SIDE].permute(2, 0, 1).unsqueeze(0)
         low = reduced(truth, 2).float() / 255
         shown = {"low resolution": F.interpolate(low, scale_factor=2, mode="nearest")}
@@ -113,7 +113,7 @@ def masks(chosen: Chosen) -> None:
     place, share = chosen.place("segmentation", 0), SHARES[-1]
     one, searched = (load_model(place / f"model-{name}{share}pct.safetensors")[0].eval() for name in ("uniform-", ""))
     figure, panels = plt.subplots(4, len(SCENES), figsize=(6.5, 4.6), layout="constrained")
-    images = TASKS["segmentation"].images / "test"
+    images = images_of("segmentation") / "test"
     for column, number in zip(panels.T, SCENES, strict=True):
         scene = np.array(Image.open(images / "images" / f"{number:05}.png"))
         mask = np.array(Image.open(images / "masks" / f"{number:05}.png"))

@@ -82,6 +82,13 @@ class Chosen:
         return [f"seed={seed}", *path, *shown.settings, *(QUICK if self.quick else [])]
 
 
+def images_of(task: str) -> Path:
+    """Return where a task's images lie. Raises LookupError for one whose recipe makes its own."""
+    if not (images := TASKS[task].images):
+        raise LookupError(f"{task} has no images on disk")
+    return images
+
+
 def rows_of(path: Path) -> list[Row]:
     """Return the rows of a file; a line that a kill cut short is none."""
     rows = []
