@@ -4,7 +4,7 @@ import json
 import os
 import random
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,9 @@ BASES = {
         steps=100,
     ),
 }
+
+BASES["flat-long"] = replace(BASES["flat"], warm_epochs=48)
+"""Is a supernet that trains twice as long worth it?"""
 
 PROVEN = ["resnet20", "mobilenet"]
 """The base networks of docs/proof.md."""
