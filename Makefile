@@ -13,7 +13,7 @@ WORKERS ?= 2
 # Where scripts lie that import their neighbours by name alone: mypy is run in each.
 SCRIPTS := scripts benchmarks $(addprefix benchmarks/,kills peers study tasks)
 
-.PHONY: help setup lint format types test quick lowest docs docs-links demo smoke smoke-tasks clean
+.PHONY: help setup lint format types types-of-scripts test quick lowest docs docs-links demo smoke smoke-tasks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,9 +36,12 @@ format: $(SETUP) ## format the code and mend what ruff can mend
 
 types: $(SETUP) ## check types alone, those of scripts and benchmarks as well
 	$(BIN)/mypy
+	$(MAKE) --no-print-directory types-of-scripts
+
+types-of-scripts: $(SETUP)
 	@for place in $(SCRIPTS); do echo "mypy $$place"; MYPYPATH=$$place $(BIN)/mypy $$place/*.py || exit 1; done
 
-test: lint types ## check style and types, then run the tests
+test: lint types-of-scripts ## check style and types, then run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 quick: lint ## the same without slow tests: processes, kills, whole jobs

@@ -52,9 +52,8 @@ def corpus(directory: Path) -> Project:
     facts = {"model": network.architecture, "channels": network.full, "made_from": origin(project, *SUPERNET_OF)}
     checkpoint.save(supernet, checkpoint.SUPERNET, network.fresh_supernet().kept.state_dict(), facts)
     # 1. A found config, and a network that was retrained from it.
-    holdout = Holdout(images=150, seed=0)
-    facts_found = {"budget": "flops<=30%", "holdout": holdout, "loss": 1.0, "top1": 0.5, "step": 3}
-    found = Found.model_validate({**facts_found, "supernet": "sha256:0"})
+    searched = {"budget": "flops<=30%", "loss": 1.0, "top1": 0.5, "step": 3, "supernet": "sha256:0"}
+    found = Found.model_validate({"holdout": Holdout(images=150, seed=0), **searched})
     config = config_of(network, costs, channels, found=found)
     arch, model = directory / "arch-30pct.json", directory / "model-30pct.safetensors"
     write_config(arch, config)
