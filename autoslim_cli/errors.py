@@ -79,6 +79,8 @@ _MEMORY_RAN_OUT = (
     "Failed to allocate memory",
     "Invalid buffer size",
     "Storage size calculation overflowed",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
 )
 
 

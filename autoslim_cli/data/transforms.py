@@ -19,9 +19,9 @@ SHOWN = 0.875
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device. The host goes on meanwhile: an ordinary copy to a GPU waits for its work in flight.
 
-    MPS does not keep what such a copy reads from alive.
+    To a GPU alone: main memory would be read before the copy has come, and MPS does not keep alive what it reads from.
     """
-    return tensor.to(device, non_blocking=device.type != "mps")
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:

@@ -87,7 +87,8 @@ class Workers:
             batch_sampler=asked,  # type: ignore[arg-type]
             num_workers=count,
             persistent_workers=count > 0,
-            pin_memory=torch.cuda.is_available(),
+            # Of a GPU that is not in use it would take memory, and fail where that is full.
+            pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]
             collate_fn=partial(_collated, self.collate),
             worker_init_fn=_begin_worker,
             multiprocessing_context=HOW if count > 0 else None,

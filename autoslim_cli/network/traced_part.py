@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from autoslim_cli.errors import UsageError
+from autoslim_cli.errors import UsageError, is_out_of_memory
 from autoslim_cli.near import near
 from autoslim_cli.network.text import first_line
 
@@ -76,6 +76,8 @@ def given_to(network: nn.Module, name: str, *inputs: Any) -> tuple[Tensor, ...]:
             ) from None
         return tensors
     except Exception as error:  # whatever the user's code raises on an image that does not suit it
+        if is_out_of_memory(error):
+            raise
         raise UsageError(
             f"the network does not run up to {name}: {first_line(error)}; check model.input, model.args and model.trace"
         ) from None

@@ -55,7 +55,12 @@ def _twice(block: nn.Module) -> Callable[..., Any]:
     forward = block.forward
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=partial(_passes, block), **kwargs)
+        def called(*given: Any) -> Any:
+            by_name = dict(zip(kwargs, given[len(args) :], strict=True))
+            return forward(*given[: len(args)], **by_name)
+
+        # All by position: of what is given by name torch keeps no random state, and a GPU would draw other numbers.
+        return checkpoint(called, *args, *kwargs.values(), use_reentrant=False, context_fn=partial(_passes, block))
 
     return run
 

@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from autoslim_cli.cost.forward_memory import Live
 from autoslim_cli.cost.step_memory import blocks_to_checkpoint
@@ -249,3 +251,37 @@ def test_where_it_cannot_help_it_is_refused_in_one_line(network, why):
     assert str(refused.value).startswith("train.activation_checkpointing: ")
     assert "leave it out" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+class Named(nn.Module):
+    """Blocks that are given what they take by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(3, 8, 3), nn.ModuleList(Shared().block for _ in range(3))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(input=x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_random_numbers_are_kept_for_what_a_block_is_given_by_name(monkeypatch):
+    """PyTorch keeps those of the devices of its arguments: on a GPU another mask would be drawn, in silence."""
+    seen = []
+
+    def looked(called, *args, **kwargs):
+        seen.append(sum(isinstance(one, torch.Tensor) for one in tree_leaves(args)))
+        return checkpoint(called, *args, **kwargs)
+
+    monkeypatch.setattr("autoslim_cli.training.checkpointing.checkpoint", looked)
+    reading, plain = read(Named(), (3, 16, 16)), Named()
+    assert [block.name for block in blocks_to_checkpoint(reading)] == ["blocks.0", "blocks.1", "blocks.2"]
+    lean, given = copy.deepcopy(plain), batch(size=16)
+    for network, settings in ((plain, PLAIN), (lean, LEAN)):
+        torch.manual_seed(0)
+        with_memory(step_of(network), network, reading, settings)[0](*given, Pass())
+    assert_same(state(plain), state(lean))
+    assert seen == [1, 1, 1]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from autoslim_cli import machine
-from autoslim_cli.errors import UsageError
+from autoslim_cli.data.transforms import moved
+from autoslim_cli.errors import UsageError, is_out_of_memory
 
 
 def test_memory_that_was_freed_is_free(monkeypatch):
@@ -27,3 +28,24 @@ def test_the_processes_of_a_machine_do_not_share_a_gpu_that_is_named(monkeypatch
     with pytest.raises(UsageError, match="2 processes on this machine would share one"):
         machine.choose_device("cuda:0")
     assert machine.choose_device("cpu:0").type == "cpu"
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("cpu", True), ("mps", True)])
+def test_a_copy_is_waited_for_but_to_a_gpu(device, waits):
+    """To main memory it would be read before it is there: from a GPU that is wrong numbers, and no error."""
+    asked = {}
+
+    class Given:
+        def to(self, device, *, non_blocking):
+            asked[device.type] = non_blocking
+
+    moved(Given(), torch.device(device))
+    assert asked == {device: not waits}
+
+
+@pytest.mark.parametrize(
+    "words", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUDA out of memory."]
+)
+def test_a_library_without_memory_is_out_of_memory(words):
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED"))
