@@ -6,7 +6,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from test_torchrun import torchrun
 
 from autoslim_cli.progress import Reporter
@@ -245,10 +247,16 @@ def test_targets_that_the_task_cannot_use_are_one_line(segmenting, refuse, data,
     assert words in refuse(2, "train-supernet", "-r", segmenting, f"data.name=./data.py:{data}", "train.epochs=1")
 
 
-def test_a_network_that_is_taught_by_another_learns_its_outputs(segmenting, autoslim):
+def test_a_network_that_is_taught_by_another_learns_its_outputs(segmenting, autoslim, autoslim_json):
     autoslim("train-supernet", "-r", segmenting, "train.epochs=1")
-    settings = ("retrain.teacher=supernet", "retrain.temperature=2", "retrain.epochs=1", "retrain.start=supernet")
-    autoslim("retrain", "-r", segmenting, "--width", "0.5", *settings)
+    settings = ("retrain.epochs=1", "retrain.start=supernet", "retrain.teacher_weight=1", "retrain.temperature=2")
+    trained = []
+    for teacher in ("none", "supernet"):
+        lesson = (f"retrain.teacher={teacher}", "--name", f"of-{teacher}")
+        made = autoslim_json("retrain", "-r", segmenting, "--width", "0.5", *lesson, *settings)
+        trained.append(load_file(made["path"]))
+    plain, taught = trained
+    assert any(not torch.equal(plain[name], taught[name]) for name in plain)
 
 
 @pytest.mark.slow

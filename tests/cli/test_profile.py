@@ -284,6 +284,9 @@ def test_a_search_for_another_device_finds_the_known_optimum(worked, synthetic, 
     assert config["channels"]["layer2.0.conv1"] == max(c for c in grid if c <= 0.55 * unit["base"])
     steps = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
     assert {step["unit"] for step in steps if "step" in step} == {"layer2.0.conv1"}
+    # Side by side with others, and alone, its latency is that of the table.
+    _, row = autoslim_json("compare", path, "--latency-table", synthetic)["networks"]  # after the base network
+    assert row["latency_ms"] == autoslim_json("info", path, "--latency-table", synthetic)["latency"]["predicted_ms"]
     # Several measures in one budget: the one that binds is named.
     (both,) = autoslim_json(
         *("search", "--latency", "90%", "--flops", "30%", "--latency-table", synthetic, "-r", worked)
@@ -500,7 +503,13 @@ def test_a_table_of_tied_units_predicts_their_networks(worked, quick, autoslim, 
 
 def test_onnx_runtime_is_an_engine(worked, quick, autoslim_json, refuse):
     pytest.importorskip("onnxruntime")
-    result = autoslim_json("profile", "--engine", "onnxruntime", "-r", worked)
-    assert result["path"].endswith("-onnxruntime.json")
-    assert result["device"]["engine"] == "onnxruntime"
+    before = torch.get_num_threads()
+    try:
+        settings = ("--threads", "1", "--batch", "2")
+        result = autoslim_json("profile", "--engine", "onnxruntime", *settings, "-r", worked)
+    finally:
+        torch.set_num_threads(before)
+    assert result["path"].endswith("latency-cpu-1-thread-onnxruntime-batch-2.json")
+    device = {key: result["device"][key] for key in ("engine", "threads", "batch")}
+    assert device == {"engine": "onnxruntime", "threads": 1, "batch": 2}
     assert "fp32" in refuse(2, "profile", "--engine", "onnxruntime", "--dtype", "fp16", "-r", worked)

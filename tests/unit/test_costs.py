@@ -3,10 +3,14 @@
 import random
 
 import pytest
+import torch
 import torchvision
+from torch import nn
 
+from autoslim_cli.cost import fvcore_count
 from autoslim_cli.cost.closed_form import flops, on_arrays, params
 from autoslim_cli.cost.costs import Costs
+from autoslim_cli.errors import AutoslimError
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.trace import read
 from autoslim_cli.slimming.space import Space
@@ -50,3 +54,21 @@ def test_arrays_compute_what_rows_say(name):
     for seed in range(3):
         channels = space.random(random.Random(seed))
         assert [cost(channels) for cost in in_arrays] == [flops(table, channels), params(table, channels)]
+
+
+def test_nothing_is_counted_where_fvcore_counts_otherwise(monkeypatch):
+    network = cifar_resnet(10, depth=8, width=8)
+    reading = read(network, (3, 8, 8))
+    said = flops(reading.table, reading.table.base)
+    assert fvcore_count.agree(network, reading, reading.table.base) == said
+    monkeypatch.setattr(fvcore_count, "fvcore_flops", lambda *_: said + 1)
+    with pytest.raises(AutoslimError, match=f"counts {said} FLOPs and .* fvcore {said + 1} and .* counted differently"):
+        fvcore_count.agree(network, reading, reading.table.base)
+
+
+def test_nothing_is_counted_where_the_network_holds_other_parameters():
+    network = cifar_resnet(10, depth=8, width=8)
+    reading = read(network, (3, 8, 8))
+    network.more = nn.Parameter(torch.zeros(1))
+    with pytest.raises(AutoslimError, match="counted differently"):
+        fvcore_count.agree(network, reading, reading.table.base)

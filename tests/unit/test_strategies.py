@@ -19,7 +19,7 @@ from autoslim_cli.recipe.schema import SearchSettings
 from autoslim_cli.searching import STRATEGIES, Answer, Problem, Step
 from autoslim_cli.searching.finish import fill, finish, refine
 from autoslim_cli.searching.forecast import foresee
-from autoslim_cli.searching.problem import _per_saving
+from autoslim_cli.searching.problem import SCREEN, _per_saving
 from autoslim_cli.searching.scorer import even, share
 from autoslim_cli.slimming.candidate import Candidate
 from autoslim_cli.slimming.space import Space, UnitSpace
@@ -377,6 +377,58 @@ def test_lazy_is_exact_where_harms_never_fall(grids, shares, weights, among, per
         evaluations[name] = len(asked)
     assert chosen["lazy"] == chosen["exact"]
     assert evaluations["lazy"] <= evaluations["exact"]
+
+
+def asked_of_lazy(settings, budget=0.1):
+    """What `lazy` asks for, as (draw, candidates), and the evaluations in it; `exact`'s evaluations beside it."""
+    grids = {name: range(1, 17) for name in BASE}
+    asked, points = [], {"lazy": set(), "exact": set()}
+    for name, evaluated in points.items():
+
+        def ask(channels, candidates, draw, name=name, evaluated=evaluated):
+            if name == "lazy":
+                asked.append((draw, len(candidates)))
+            evaluated.update((draw, *c.applied(channels).items()) for c in candidates)
+            return convex({"a": 50, "b": 60, "c": 55, "d": 45})(channels, candidates, draw)
+
+        steps = list(STRATEGIES[name](problem_of(grids, [budget], settings), ask))
+        assert len(steps) > 10
+    return asked, len(points["lazy"]), len(points["exact"])
+
+
+def test_lazy_scores_few():
+    settings = SearchSettings(refresh=10**6, screen=1.0, among=1, stride=0.0, fill=0)
+    _, lazy, exact = asked_of_lazy(settings)
+    assert lazy < 0.7 * exact
+
+
+def test_lazy_looks_at_every_unit_now_and_then_on_some_of_the_images():
+    settings = SearchSettings(refresh=3, screen=0.5, among=1, stride=0.0, fill=0)
+    asked, _, _ = asked_of_lazy(settings)
+    screens = [place for place, (draw, _) in enumerate(asked) if draw == SCREEN]
+    steps = [{draw for draw, _ in asked[one:other]} - {SCREEN} for one, other in itertools.pairwise(screens)]
+    assert len(steps) > 2
+    assert steps == [set(range(3 * n + 1, 3 * n + 4)) for n in range(len(steps))]  # at steps 1, 4, 7...
+    assert all(asked[place][1] == 1 + len(BASE) for place in screens[:3])  # all units, and the channels themselves
+
+
+def test_random_keeps_the_best_draw():
+    settings = SearchSettings(strategy="random", draws=8, fill=0)
+    *drawn, answer = STRATEGIES["random"](problem_of({n: range(1, 9) for n in BASE}, [0.3], settings), arbitrary(0))
+    losses = [step.score.loss for step in drawn if step.kind == "draw"]
+    assert len(set(losses)) > 1
+    assert answer.score.loss == min(losses)
+
+
+def test_magnitude_takes_the_least_important_first():
+    problem = problem_of({n: range(1, 9) for n in BASE}, [0.6], SearchSettings(strategy="magnitude", fill=0))
+    important = {name: [1.0] * unit.largest for name, unit in problem.space.units.items()}
+    for least in BASE:
+        importance = {**important, least: [1e-3] * len(important[least])}
+        answer = list(STRATEGIES["magnitude"](replace(problem, importance=importance), arbitrary(0)))[-1]
+        assert answer.channels[least] < 8
+        others = {name: count for name, count in answer.channels.items() if name != least}
+        assert answer.channels[least] == 1 or set(others.values()) == {8}
 
 
 def test_a_stride_takes_several_units_on_fewer_scores():

@@ -3,23 +3,28 @@
 import copy
 import itertools
 import random
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.errors import UsageError
 from autoslim_cli.models.built_in import cifar_resnet
 from autoslim_cli.network.rebuild import cut, fresh, runs_in_use
 from autoslim_cli.network.trace import read
-from autoslim_cli.recipe.schema import SupernetSettings, TrainSettings
+from autoslim_cli.recipe.schema import RetrainSettings, SupernetSettings, TrainSettings
+from autoslim_cli.seeds import python_random
 from autoslim_cli.slimming.pointwise import without_strided_pointwise
 from autoslim_cli.slimming.space import Space
 from autoslim_cli.slimming.supernet import Supernet
+from autoslim_cli.stages.retrain import learning
 from autoslim_cli.training.measure import calibrate, evaluate, keeps_initial_statistics
 from autoslim_cli.training.optimiser import optimizer_of, schedule
-from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step
+from autoslim_cli.training.passes import Pass
+from autoslim_cli.training.sandwich import draw_subnetworks, run_channels, sandwich_step, supernet_step
 from autoslim_cli.training.state import Averaged
 from autoslim_cli.training.tasks import classification
 
@@ -338,3 +343,50 @@ def test_slim_strided_pointwise_gradients_are_right():
     weight = layer.weight.detach().double().flatten(1)
     seen = images[..., ::2, ::2].permute(1, 0, 2, 3).flatten(1).double()
     torch.testing.assert_close(layer.weight.grad.double().flatten(1), 2 * weight @ seen @ seen.T, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("weight", "temperature"), [(0.3, 1.0), (0.3, 3.0), (1.0, 2.0)])
+def test_a_lesson_is_weighed_and_softened(weight, temperature):
+    student, teacher = cifar_resnet(5, depth=8, width=8).train(), cifar_resnet(5, depth=8, width=8).eval()
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(5, (8,))
+    settings = RetrainSettings(epochs=1, teacher_weight=weight, temperature=temperature)
+    loss = learning(student, classification(5), settings, teacher)(images, labels, Pass())["loss"]
+    with torch.no_grad():
+        outputs, target = student(images), F.softmax(teacher(images) / temperature, 1)
+        lesson = F.cross_entropy(outputs / temperature, target) * temperature**2
+        expected = (1 - weight) * F.cross_entropy(outputs, labels) + weight * lesson
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("distill", "sandwich"), [(True, True), (False, True), (True, False)])
+def test_smaller_sub_networks_learn_from_the_largest_where_the_recipe_says_so(distill, sandwich):
+    """Inplace distillation, as settings turn it on and off; without the sandwich rule there is no largest."""
+    supernet, space = supernet_of(cifar_resnet(5, depth=8, width=8), (3, 8, 8))
+    settings = SupernetSettings(distill=distill, sandwich=sandwich)
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(5, (8,))
+    supernet.train().zero_gradients()
+    task = classification(5)
+    losses = supernet_step(supernet, space, settings, partial(flops, supernet.reading.table), task, 0)(
+        images, labels, Pass()
+    )
+    drawn = draw_subnetworks(
+        space, settings, partial(flops, supernet.reading.table), python_random(0, "subnetworks", 0)
+    )
+    run = run_channels(supernet)
+    with torch.no_grad():
+        first, *others = [run(images, channels) for channels in drawn]
+        soft, hard = (
+            [F.cross_entropy(outputs, target) for outputs in others] for target in (F.softmax(first, 1), labels)
+        )
+    found = torch.stack(list(losses.values())[1:])
+    torch.testing.assert_close(found, torch.stack(soft if distill and sandwich else hard), rtol=1e-4, atol=1e-5)
+
+
+def test_momentum_is_the_recipes():
+    def of(**settings):
+        defaults = optimizer_of(nn.Linear(2, 2), TrainSettings(epochs=1, **settings)).defaults
+        return defaults["momentum"], defaults["nesterov"]
+
+    assert of() == (0.9, True)
+    assert of(momentum=0.5, nesterov=False) == (0.5, False)
+    assert of(momentum=0) == (0, False)
