@@ -19,9 +19,10 @@ SHOWN = 0.875
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device. The host goes on meanwhile: an ordinary copy to a GPU waits for its work in flight.
 
-    To a GPU alone: main memory would be read before the copy has come, and MPS does not keep alive what it reads from.
+    Not to main memory, which would be read before the copy has come, and not to MPS, which does not keep what it reads
+    from alive.
     """
-    return tensor.to(device, non_blocking=device.type == "cuda")
+    return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:
