@@ -51,16 +51,17 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", launch.local_rank % count) if launch.size > 1 and count else torch.device("cuda")
 
 
-def free_memory(device: torch.device) -> int:
+def free_memory(device: torch.device, on_one_gpu: int = 1) -> int:
     """Return the bytes that this process may take of a device's free memory: a job's processes share it.
+
+    `on_one_gpu` of them compute on the same GPU.
 
     Of a CPU's memory it is what the system calls available, on Linux within the control group's limit.
     What an earlier stage of this process has freed counts as free, though the process keeps it for the next.
     """
-    local = launched().local_size
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return kept + torch.cuda.mem_get_info(device)[0] // -(-local // torch.cuda.device_count())
+        return kept + torch.cuda.mem_get_info(device)[0] // on_one_gpu
     free = _available(device)
     try:
         limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
@@ -69,7 +70,7 @@ def free_memory(device: torch.device) -> int:
         free = min(free, int(limit) - int(used) + cache)
     except (OSError, ValueError, KeyError):  # no such group (version 2), or no limit
         pass
-    return free // local + _handed_back()
+    return free // launched().local_size + _handed_back()
 
 
 def _available(device: torch.device) -> int:

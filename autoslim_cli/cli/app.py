@@ -24,6 +24,7 @@ _MEMORY = (
     "evaluate.batch, search.memory, or model.input and supernet.width for all of them"
 )
 _WORKER = "DataLoader worker"
+_ASSERT = "device-side assert triggered"
 _GONE = "the current directory was removed: change to one that is there"
 _WrongWords: type[Any] = typer.BadParameter.__mro__[1]
 """The parser's own error, of which typer exports this one kind: an unknown option, a missing argument."""
@@ -80,6 +81,12 @@ def _one_line() -> Iterator[None]:
         if str(error).startswith(_WORKER):
             _fail(
                 f"a process that loads images has gone: it may have run out of memory; lower data.workers ({error})", 1
+            )
+        if _ASSERT in str(error):
+            _fail(
+                "the GPU stopped at a value out of range, such as a label that the network has no output for; the same "
+                "command with device=cpu says which",
+                1,
             )
         raise
 

@@ -109,6 +109,6 @@ def _images_at_once(
             f"search.memory={settings.memory:g} GiB hold {most} images at a time, not {wanted}: BN takes its "
             f"statistics from batches{coarse}"
         )
-    if settings.memory * 2**30 * min(1, wanted / most) > (free := free_memory(holdout.device)):
+    if settings.memory * 2**30 * min(1, wanted / most) > (free := free_memory(holdout.device, ranks.on_one_gpu)):
         say(f"only {free / 2**30:.1f} GiB are free: if memory runs out, lower search.memory")
     return most

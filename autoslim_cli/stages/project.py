@@ -67,7 +67,7 @@ def open_project(
     `overrides` are those that a person gave, which the recipe holds already.
     """
     keep_freed_memory()
-    ranks = join_ranks()
+    ranks = join_ranks(on_gpus=not recipe.device.startswith(("cpu", "mps")))
     ranks.agreed(shared_settings(recipe), "recipes")
     device = choose_device(recipe.device)
     ranks.agreed(device.type, "kinds of device")

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
 from autoslim_cli.files.provenance import first_difference
 from autoslim_cli.interruption import ended_by_signals
-from autoslim_cli.launch import launched
+from autoslim_cli.launch import Launch, launched
 
 Value = TypeVar("Value")
 
@@ -40,6 +41,8 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    on_one_gpu: int = 1
+    """Processes that compute on this one's GPU, itself included."""
 
     @property
     def first(self) -> bool:
@@ -134,21 +137,44 @@ class Poll:
             self.asked = None
 
 
-def join_ranks() -> Ranks:
-    """Join the job that torchrun started this process in, if it did."""
+_JOINED: list[Ranks] = []
+"""This process's place in the job that it has joined."""
+
+
+def join_ranks(*, on_gpus: bool = True) -> Ranks:
+    """Join the job that torchrun started this process in, if it did. `on_gpus`: GPUs compute where there are some."""
     launch = launched()
     if launch.size == 1:
         return Ranks()
     if not dist.is_initialized():
-        gpus = torch.cuda.device_count()
-        if gpus:
-            torch.cuda.set_device(launch.local_rank % gpus)
-        # NCCL has no two processes on one GPU. What lies in main memory goes through gloo in either case.
         with ended_by_signals():  # while others are not there yet
-            backend = "cpu:gloo,cuda:nccl" if gpus >= launch.local_size else "gloo"
-            dist.init_process_group(backend, timeout=PATIENCE)
-        Ranks(launch.rank, launch.size).agreed(backend, "backends (NCCL wants a GPU for every process)")
-    return Ranks(launch.rank, launch.size)
+            store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+            gpus = told_by_all(store, rank, size, _own_gpu(launch) if on_gpus else NO_GPU)
+            # NCCL has no two processes on one GPU. What lies in main memory goes through gloo in either case.
+            backend = "gloo" if NO_GPU in gpus or len(set(gpus)) < size else "cpu:gloo,cuda:nccl"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        _JOINED[:] = [Ranks(rank, size, 1 if gpus[rank] == NO_GPU else gpus.count(gpus[rank]))]
+    return _JOINED[0]
+
+
+NO_GPU = "none"
+
+
+def _own_gpu(launch: Launch) -> str:
+    """Choose the GPU of this process, and return its name among those of all machines.
+
+    How many a process sees does not tell whether it shares one: some launchers show each process its own alone.
+    """
+    if not (gpus := torch.cuda.device_count()):
+        return NO_GPU
+    torch.cuda.set_device(launch.local_rank % gpus)
+    return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+
+
+def told_by_all(store: Store, rank: int, size: int, mine: str) -> list[str]:
+    """Return what every process says in a store, in the order of ranks, before they are a group."""
+    store.set(f"autoslim/told/{rank}", mine)
+    return [store.get(f"autoslim/told/{other}").decode() for other in range(size)]
 
 
 _LEFT: list[Any] = []

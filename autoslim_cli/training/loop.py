@@ -180,7 +180,8 @@ def _say_memory(job: Job, training: Training, reporter: Reporter, ranks: Ranks) 
     images = min(job.settings.micro_batch or share, share)
     # Sums of gradients are made beside them.
     sums = sum(p.nbytes for p in training.network.parameters()) if ranks.size > 1 else 0
-    needed, free = training.memory(images) + sums, min(ranks.gather(free_memory(training.images.device), "free memory"))
+    here = free_memory(training.images.device, ranks.on_one_gpu)
+    needed, free = training.memory(images) + sums, min(ranks.gather(here, "free memory"))
     alone = f" with the tensors of the part {training.part} alone" if training.part else ""
     reporter.say(f"a step takes about {_size(needed)}{alone}, {images} images at a time; {_size(free)} are free")
     if needed > free:

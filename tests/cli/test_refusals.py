@@ -402,6 +402,17 @@ def test_a_full_disk(refuse, recipe, monkeypatch):
     assert files(recipe) == ["recipe.yaml"]
 
 
+def test_a_value_that_a_gpu_stops_at(refuse, recipe, monkeypatch):
+    """A GPU says neither which value it was nor where."""
+
+    def stopped(*_):
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(State, "step", stopped)
+    line = refuse(1, "train-supernet", "-r", recipe)
+    assert "such as a label that the network has no output for; the same command with device=cpu says which" in line
+
+
 def test_an_image_that_cannot_be_read(refuse, recipe):
     for part in ("train", "test"):
         for label in ("a", "b"):

@@ -76,8 +76,8 @@ def test_a_trial_takes_the_memory_that_retraining_may_take(autoslim, refuse, wor
         rows = [json.loads(line) for line in (worked / "search.jsonl").read_text().splitlines()]
         trials.append([(row["trial"], row["loss"]) for row in rows if "trial" in row])
     assert trials[0] == trials[1]
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**10)
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda *_: 2**10)
     assert "retrain.batch: a step over 64 images at a time" in refuse(2, *command)
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: 2**20)
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda *_: 2**20)
     line = refuse(2, *command, "retrain.micro_batch=4", "calibrate.batch=256", "evaluate.batch=16")
     assert "calibrate.batch: a forward pass over 256 images" in line

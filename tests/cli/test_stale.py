@@ -325,7 +325,7 @@ def test_a_search_does_not_depend_on_free_memory(autoslim, worked, monkeypatch):
     header = json.loads((worked / "search.jsonl").read_text().splitlines()[0])
     config = (worked / "arch-60pct.json").read_bytes()
     for module in (machine, preparation):
-        monkeypatch.setattr(module, "free_memory", lambda device: 300_000)
+        monkeypatch.setattr(module, "free_memory", lambda *_: 300_000)
     said = autoslim(*command).stderr
     assert "GiB are free" in said
     assert json.loads((worked / "search.jsonl").read_text().splitlines()[0]) == header

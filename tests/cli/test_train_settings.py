@@ -146,7 +146,7 @@ def test_activation_checkpointing_changes_memory_alone(autoslim, refuse, recipe,
 
 
 def set_memory(monkeypatch, free):
-    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda device: free)
+    monkeypatch.setattr("autoslim_cli.training.loop.free_memory", lambda *_: free)
 
 
 def test_a_step_that_does_not_fit_is_refused(autoslim, refuse, recipe, monkeypatch):

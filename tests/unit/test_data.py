@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,7 +18,7 @@ from autoslim_cli.data.decode import decode
 from autoslim_cli.data.opening import open_source
 from autoslim_cli.data.sets import all_images, split_holdout
 from autoslim_cli.data.sources import ArraySource, CachedSource
-from autoslim_cli.data.transforms import covering, fit, moved
+from autoslim_cli.data.transforms import covering, fit
 from autoslim_cli.errors import AutoslimError, UsageError
 from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
 
@@ -295,27 +294,6 @@ def test_batches_reach_a_device_without_waiting_for_it(tmp_path, kept, colours):
     assert all(part.device == meta for part in batches[0])
     assert copies.done >= 4
     assert not copies.waited_for
-
-
-class Waits(TorchFunctionMode):
-    """Note of each copy to a device whether the host waits for it."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is Tensor.to:
-            self.seen.append(not (kwargs or {}).get("non_blocking", False))
-        return function(*args, **(kwargs or {}))
-
-
-def test_a_copy_to_main_memory_is_waited_for():
-    """Its values would be read before they are there."""
-    with Waits() as waits:
-        moved(torch.zeros(1), CPU)
-        moved(torch.zeros(1), torch.device("meta"))
-    assert waits.seen == [True, False]
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 16), (1, 8, 8), (3, 5, 1), (3, 1, 5), (1, 1, 1), (3, 1, 1)])
