@@ -13,6 +13,7 @@ from PIL import Image
 
 from autoslim_cli.cli import app as commands
 from autoslim_cli.errors import ArtifactError
+from autoslim_cli.training.state import State
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +117,21 @@ def test_nohup_is_respected(worked):
     running.send_signal(signal.SIGHUP)
     assert running.communicate(timeout=WAIT) == ("", "")
     assert running.returncode == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_second_signal_ends_a_training_at_once(recipe, autoslim, monkeypatch, times):
+    """The first is answered once the step has ended and was saved."""
+    step = State.step
+
+    def signalled(*given, **more):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGTERM)
+        return step(*given, **more)
+
+    monkeypatch.setattr(State, "step", signalled)
+    assert autoslim("train-supernet", "-r", recipe, code=130).stderr.endswith("error: interrupted\n")
+    assert (recipe / "supernet.resume.pt").exists() == (times == 1)
 
 
 def test_a_training_whose_terminal_is_lost_saves(recipe):

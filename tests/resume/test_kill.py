@@ -212,7 +212,9 @@ def test_calibrate_bn(straight, autoslim):
         start("calibrate-bn", "--widths", widths, "-r", killed),
         lambda: len(list(killed.glob("subnet-*.safetensors"))) > 3,
     )
+    kept = {path: path.stat().st_mtime_ns for path in killed.glob("subnet-*.safetensors")}
     autoslim("calibrate-bn", "--widths", widths, "-r", killed, "--resume")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     made = sorted(path.name for path in worked.glob("subnet-*.safetensors"))
     assert len(made) == 26
     for name in made:
