@@ -58,7 +58,7 @@ TIMM = (
         "gernet_s",
         "eca_resnet33ts",
     ),
-    *("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224"),
+    *("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224", "ghostnetv3_100"),
 )
 SIDES = (64, 96, 224, 299)
 """Image sides to try: the first one that the network runs on."""

@@ -46,7 +46,7 @@ LatencyTable = Annotated[
 
 
 def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = False, verbose: Verbose = None) -> None:
-    """Show the channel units of a recipe's network: what can be slimmed, and what is pinned and why."""
+    """Show the channel units of a recipe's network: what can be slimmed, and what is pinned or capped and why."""
     project = open_recipe(recipe, overrides, verbose, shared=False, on_cpu=True)
     from autoslim_cli.near import listed
     from autoslim_cli.recipe.schema import BASE_FILE
@@ -58,12 +58,12 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})
         return
     print_table(
-        ["unit", "base", "supernet", "min", "step", "layers; why pinned"],
+        ["unit", "base", "supernet", "min", "step", "layers; why pinned or capped"],
         (
             (
                 r["name"],
                 *(str(r[k]) for k in ("base", "supernet", "min", "step")),
-                listed(layers_in(r), LAYERS) + (f"; pinned: {r['pinned']}" if r["pinned"] else ""),
+                listed(layers_in(r), LAYERS) + "".join(f"; {how}: {r[how]}" for how in ("pinned", "capped") if r[how]),
             )
             for r in rows
         ),

@@ -45,7 +45,10 @@ def digest(reading: Reading) -> str:
             for name, tensor in reading.module.named_buffers(remove_duplicate=False)
         },
         "rows": [dataclasses.asdict(row) for row in reading.table.rows],
-        "units": [{**dataclasses.asdict(unit), "pinned": unit.pinned is not None} for unit in reading.table.units],
+        "units": [
+            {**dataclasses.asdict(unit), "pinned": unit.pinned is not None, "capped": unit.capped is not None}
+            for unit in reading.table.units
+        ],
     }
     return f"sha256:{hashlib.sha256(_text(facts).encode()).hexdigest()}"
 

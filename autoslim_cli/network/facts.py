@@ -15,6 +15,14 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Cap:
+    """The units of a layout never have more channels than at base width."""
+
+    layout: OpenLayout
+    reason: str
+
+
+@dataclass(frozen=True)
 class Merge:
     """Two layouts are equal at any channels; `where` names the operation that needs it."""
 
@@ -73,7 +81,7 @@ class NotUnderstood:
     reason: str
 
 
-UnitFact = Pin | Merge | Group | FallsIntoRuns | Rearranged
+UnitFact = Pin | Cap | Merge | Group | FallsIntoRuns | Rearranged
 Fact = UnitFact | Enter | Parts | Mixes | NotUnderstood
 
 

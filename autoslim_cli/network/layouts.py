@@ -12,8 +12,8 @@ class OpenUnit:
     """A unit under way; `units.py` alone changes it.
 
     `layers` produce its channels. `order` is the place in the graph of the operation that opened it. `becomes` is the
-    layout of other units that stands for it, once there is one. `rearranged`: some tensor holds its channels in another
-    order, so that they cannot be sorted.
+    layout of other units that stands for it, once there is one. `capped`: why it never has more than at base width.
+    `rearranged`: some tensor holds its channels in another order, so that they cannot be sorted.
     """
 
     base: int
@@ -21,6 +21,7 @@ class OpenUnit:
     layers: list[str] = field(default_factory=list)
     granule: int = 1
     pinned: str | None = None
+    capped: str | None = None
     rearranged: bool = False
     becomes: "OpenLayout | None" = None
 

@@ -82,6 +82,6 @@ def _named(rows: Mapping[str, OpenRow]) -> list[tuple[Unit, OpenUnit]]:
             title = free[0] if free else f"{layers[0]}#{len(found)}"
             taken.add(title)
             pinned = unit.pinned or (None if unit.layers else NOTHING_DECIDES)  # bare parameters alone
-            closed = Unit(title, layers, unit.base, unit.granule, pinned, not unit.rearranged)
+            closed = Unit(title, layers, unit.base, unit.granule, pinned, unit.capped, not unit.rearranged)
             found[id(unit)] = (closed, unit)
     return list(found.values())

@@ -54,7 +54,7 @@ def _in_order(images: torch.Tensor) -> torch.Tensor:
 
 
 def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
-    """Return channels other than base wherever a unit is free."""
+    """Return channels other than base wherever a unit is free to have them."""
     return {unit.name: unit.base if unit.pinned else _near(unit, ratio) for unit in table.units}
 
 
@@ -68,8 +68,8 @@ def uneven(table: LayerTable, *, turned: bool = False) -> dict[str, int]:
 
 
 def _near(unit: Unit, ratio: float) -> int:
-    """Return the count of a unit that is nearest to a ratio of its base."""
-    return max(1, round(ratio * unit.base / unit.granule)) * unit.granule
+    """Return the count of a unit that is nearest to a ratio of its base, which a capped one does not exceed."""
+    return max(1, round((min(ratio, 1) if unit.capped else ratio) * unit.base / unit.granule)) * unit.granule
 
 
 def rebuilt(reading: Reading, channels: Channels, *, buffers: bool = False) -> nn.Module:

@@ -135,8 +135,8 @@ class Unit:
     """The layers whose channel counts must be equal, named after the first that produces them.
 
     `granule`: counts must be multiples of it (the channels of one group of a grouped convolution).
-    `pinned`: why the count stays at base, or None. `sortable`: no operation gives the order of its channels a meaning.
-    `tied`: the units that a recipe has made one with it (`space.tie`).
+    `pinned`: why the count stays at base, or None; `capped`: why it is never larger, or None. `sortable`: no operation
+    gives the order of its channels a meaning. `tied`: the units that a recipe has made one with it (`space.tie`).
     """
 
     name: str
@@ -144,6 +144,7 @@ class Unit:
     base: int
     granule: int = 1
     pinned: str | None = None
+    capped: str | None = None
     sortable: bool = True
     tied: tuple[str, ...] = ()
 

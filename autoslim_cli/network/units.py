@@ -1,9 +1,9 @@
-"""Change units as facts say: pin them, make them equal, group them, let others stand for them."""
+"""Change units as facts say: pin or cap them, make them equal, group them, let others stand for them."""
 
 import math
 from collections.abc import Sequence
 
-from autoslim_cli.network.facts import FallsIntoRuns, Group, Merge, Pin, Rearranged, UnitFact
+from autoslim_cli.network.facts import Cap, FallsIntoRuns, Group, Merge, Pin, Rearranged, UnitFact
 from autoslim_cli.network.layouts import OpenLayout, OpenSegment, OpenUnit, granules_with, resolve, size
 
 
@@ -12,6 +12,8 @@ def change(fact: UnitFact) -> None:
     match fact:
         case Pin(layout, reason):
             pin(layout, reason)
+        case Cap(layout, reason):
+            _cap(layout, reason)
         case Merge(first, second, where):
             merge(first, second, where)
         case Group(unit, granule, layer):
@@ -28,6 +30,13 @@ def pin(layout: OpenLayout, reason: str) -> None:
     for segment in resolve(layout):
         if segment.unit is not None:
             segment.unit.pinned = segment.unit.pinned or reason
+
+
+def _cap(layout: OpenLayout, reason: str) -> None:
+    """Let no unit of a layout have more than at base width; the first reason stays."""
+    for segment in resolve(layout):
+        if segment.unit is not None:
+            segment.unit.capped = segment.unit.capped or reason
 
 
 def merge(first: OpenLayout, second: OpenLayout, where: str) -> None:
@@ -102,4 +111,5 @@ def _let_stand_for(unit: OpenUnit, parts: Sequence[OpenSegment]) -> None:
         heir.layers += [layer for layer in unit.layers if layer not in heir.layers]
         heir.rearranged |= unit.rearranged
         heir.pinned = heir.pinned or unit.pinned
+        heir.capped = heir.capped or unit.capped
     unit.becomes = tuple(parts)

@@ -84,6 +84,7 @@ def _tied(reading: Reading, patterns: list[str]) -> Reading:
         layers=tuple(layer for unit in members for layer in unit.layers),
         granule=math.lcm(*(unit.granule for unit in members)),
         pinned=next((unit.pinned for unit in members if unit.pinned), None),
+        capped=next((unit.capped for unit in members if unit.capped), None),
         sortable=all(unit.sortable for unit in members),
         tied=tuple(name for unit in members for name in (unit.name, *unit.tied) if name != first.name),
     )

@@ -102,11 +102,13 @@ class Space:
                 continue
             quantum = _quantum(unit, divisors[unit.name])
             largest = max(scaled(unit.base, width, quantum), unit.base if width >= 1 else 0)
+            largest = min(largest, unit.base) if unit.capped else largest
             asked = (least or {}).get(unit.name, 0)
             if asked > largest:
+                other = f" ({unit.capped})" if unit.capped else ", or raise supernet.width"
                 raise UsageError(
-                    f"space.min: {asked} channels for unit {unit.name}, which has {largest} at most: lower it there, "
-                    "or raise supernet.width"
+                    f"space.min: {asked} channels for unit {unit.name}, which has {largest} at most: lower it "
+                    f"there{other}"
                 )
             smallest = min(max(scaled(unit.base, min_width, quantum), _rounded_up(asked, quantum)), largest)
             step = max(quantum, _nearest(largest / _value_for(groups, unit), quantum))
@@ -141,13 +143,15 @@ class Space:
     def uniform(self, width: float) -> dict[str, int]:
         """Return the channels of one width for all units, within the space's bounds but not on its grid.
 
-        Width 1 is the base network exactly.
+        Width 1 is the base network exactly, and from there on capped units are.
         """
         if width == 1:
             return {name: space.unit.base for name, space in self.units.items()}
         channels = {}
         for name, space in self.units.items():
             count = scaled(space.unit.base, width, _quantum(space.unit, self.divisors[name]))
+            if space.unit.capped and width > 1:
+                count = space.unit.base
             channels[name] = min(max(count, space.smallest), space.largest)
         return channels
 
@@ -164,7 +168,8 @@ class Space:
         found = {1.0 + 1e-9}  # at 1 the base network, whose counts need be no multiples; behind it, multiples again
         for name, space in self.units.items():
             quantum = _quantum(space.unit, self.divisors[name])
-            counts = range(_rounded_up(space.smallest, quantum), space.largest + 1, quantum)
+            top = _rounded_up(space.largest, quantum) if space.unit.capped else space.largest
+            counts = range(_rounded_up(space.smallest, quantum), top + 1, quantum)
             found.update((count - quantum / 2) / space.unit.base + 1e-9 for count in counts)
         return sorted(width for width in found if width > 0)
 
@@ -227,7 +232,7 @@ class Space:
                     raise UsageError(f"{where}: unit {name!r} is pinned at {unit.base} ({unit.pinned}), not {count}")
             else:
                 count = channels[name]
-                top = space.largest if bounded else MOST
+                top = space.largest if bounded else unit.base if unit.capped else MOST
                 if count < unit.granule or count % unit.granule or count > top:
                     span = f"{unit.granule}..{top}"
                     multiples = f" in multiples of {unit.granule}" if unit.granule > 1 else ""

@@ -52,6 +52,7 @@ def units_of(space: Space, table: LayerTable) -> list[dict[str, Any]]:
             "min": unit.smallest,
             "step": unit.step,
             "pinned": unit.unit.pinned,
+            "capped": unit.unit.capped,
         }
         for name, unit in space.units.items()
     ]

@@ -54,6 +54,34 @@ class Odds(nn.Module):
         return self.fc(x.mean(axis=(1, 2)))
 
 
+class Ghost(nn.Module):
+    """Half of a layer's channels, and a depthwise layer's of these: GhostNet's, cut to a number in the code."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.outputs = outputs
+        self.primary, self.norm = nn.Conv2d(inputs, outputs // 2, 1, bias=False), nn.BatchNorm2d(outputs // 2)
+        self.cheap = nn.Conv2d(outputs // 2, outputs // 2, 3, padding=1, groups=outputs // 2)
+
+    def forward(self, x):
+        first = torch.relu(self.norm(self.primary(x)))
+        return torch.cat([first, self.cheap(first)], 1)[:, : self.outputs, :, :]
+
+
+class Ghosts(nn.Module):
+    """Ghost modules in a bottleneck with a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.expand, self.project = nn.Conv2d(3, 16, 3, 2, 1), Ghost(16, 48), Ghost(48, 16)
+        self.head, self.fc = nn.Conv2d(16, 40, 1), nn.Linear(40, 10)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.project(self.expand(x)) + x
+        return self.fc(torch.relu(self.head(x)).mean((2, 3)))
+
+
 class Named(nn.Module):
     """Modules and a parameter with names that torch.fx's own modules use."""
 
@@ -71,6 +99,7 @@ class Named(nn.Module):
 
 FREE = {
     "named": 2,
+    "ghosts": 3,
     "odds": 5,
     "conv_blocks": 4,
     "cifar_vgg": 4,
@@ -83,6 +112,7 @@ NETWORKS = {
     **{name: FACTORIES[name] for name in FREE if name in FACTORIES},
     "named": lambda num_classes: Named(),
     "odds": lambda num_classes: Odds(),
+    "ghosts": lambda num_classes: Ghosts(),
     "cifar_vgg": lambda num_classes: cifar_vgg(num_classes, layers=(16, "M", 24, 24, "M", 32)),
 }
 

@@ -76,6 +76,44 @@ def test_a_size_written_into_the_code_pins():
     assert "reshape" in found["a"].pinned
 
 
+CUTS = {  # of eight channels: whether all are taken, though fewer there were
+    "[:, :8]": lambda x: x[:, :8],
+    "[:, 0:8:1, :, :]": lambda x: x[:, 0:8:1, :, :],
+    "[:, :9]": lambda x: x[:, :9],
+    "[:, :7]": lambda x: x[:, :7],
+    "[:, 1:8]": lambda x: x[:, 1:8],
+    "[:, :8:2]": lambda x: x[:, :8:2],
+    "[:, :-1]": lambda x: x[:, :-1],
+}
+
+
+@pytest.mark.parametrize(("cut", "takes_all"), zip(CUTS.values(), (1, 1, 1, 0, 0, 0, 0), strict=True), ids=CUTS)
+def test_a_cut_after_all_channels_caps(cut, takes_all):
+    def forward(self, x):
+        return self.out(self.b(cut(self.a(x))).mean([2, 3]))
+
+    count = cut(torch.zeros(1, 8, 1, 1)).shape[1]
+    layers = {"a": nn.Conv2d(3, 8, 3), "b": nn.Conv2d(count, 12, 1), "out": nn.Linear(12, 4)}
+    found = units(net(layers=layers, forward=forward))
+    assert (found["a"].pinned is None, found["a"].capped is not None) == (bool(takes_all), bool(takes_all))
+    assert found["b"].capped is None
+    if takes_all:
+        assert "the first" in found["a"].capped
+
+
+def test_what_stands_for_a_capped_unit_is_capped():
+    """The sum makes the stem's channels those of two layers, end to end."""
+
+    def forward(self, x):
+        x = self.stem(x)[:, :8]
+        return self.out((x + torch.cat([self.a(x), self.b(x)], 1)).mean([2, 3]))
+
+    layers = {"stem": nn.Conv2d(3, 8, 3), "a": nn.Conv2d(8, 4, 1), "b": nn.Conv2d(8, 4, 1), "out": nn.Linear(8, 4)}
+    found = units(net(layers=layers, forward=forward))
+    assert all(unit.capped and not unit.pinned for name, unit in found.items() if name != "out")
+    assert len(found) == 3
+
+
 @pytest.mark.parametrize(
     "flat", [lambda x: x.contiguous().view(x.size(0), -1), lambda x: x.flatten(1), lambda x: x.reshape(x.shape[0], -1)]
 )

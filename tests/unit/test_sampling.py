@@ -12,8 +12,15 @@ from autoslim_cli.network.table import LayerTable, Unit
 from autoslim_cli.slimming.sampling import near_budget
 from autoslim_cli.slimming.space import Space
 
-units = st.lists(st.tuples(st.integers(1, 60), st.sampled_from([1, 1, 4])), min_size=2, max_size=12).map(
-    lambda pairs: tuple(Unit(f"u{i}", (f"u{i}",), base * granule, granule) for i, (base, granule) in enumerate(pairs))
+units = st.lists(
+    st.tuples(st.integers(1, 60), st.sampled_from([1, 1, 4]), st.sampled_from([None, None, "because"])),
+    min_size=2,
+    max_size=12,
+).map(
+    lambda all_of: tuple(
+        Unit(f"u{i}", (f"u{i}",), base * granule, granule, capped=capped)
+        for i, (base, granule, capped) in enumerate(all_of)
+    )
 )
 RESNET = tuple(Unit(f"u{i}", (f"u{i}",), 16 * 2 ** (i // 6)) for i in range(18))
 

@@ -11,8 +11,14 @@ from autoslim_cli.errors import UsageError
 from autoslim_cli.network.table import LayerTable, Unit
 from autoslim_cli.slimming.space import Space, scaled
 
-units = st.lists(st.tuples(st.integers(1, 400), st.sampled_from([1, 1, 1, 3, 4, 7, 8])), min_size=1, max_size=6).map(
-    lambda pairs: tuple(Unit(f"u{i}", (f"u{i}",), base * granule, granule) for i, (base, granule) in enumerate(pairs))
+CAPS = st.sampled_from([None, None, "because"])
+units = st.lists(
+    st.tuples(st.integers(1, 400), st.sampled_from([1, 1, 1, 3, 4, 7, 8]), CAPS), min_size=1, max_size=6
+).map(
+    lambda all_of: tuple(
+        Unit(f"u{i}", (f"u{i}",), base * granule, granule, capped=capped)
+        for i, (base, granule, capped) in enumerate(all_of)
+    )
 )
 
 
@@ -30,10 +36,14 @@ def test_grids_hold_whole_granules_and_end_at_both_bounds(units, groups, divisor
         assert all(count > 0 and count % unit.granule == 0 for count in grid.counts)
         if divisor <= unit.base:
             nearest = min(range(unit.granule, divisor + unit.granule + 1, unit.granule), key=lambda m: abs(m - divisor))
-            assert all(count % nearest == 0 for count in grid.counts)
+            assert all(count % nearest == 0 or (unit.capped and count == unit.base) for count in grid.counts)
+        assert grid.counts[-1] <= unit.base or not unit.capped
         assert grid.counts[0] == space.smallest[unit.name]
         assert grid.counts[-1] == space.largest[unit.name]
         gaps = [b - a for a, b in zip(grid.counts, grid.counts[1:], strict=False)]
+        if unit.capped and unit.base % grid.quantum:  # the last leads from a multiple to what is none
+            assert all(0 < gap < grid.step + grid.quantum for gap in gaps[-1:])
+            gaps = gaps[:-1]
         assert all(gap == grid.step for gap in gaps[1:])
         assert all(0 < gap <= grid.step for gap in gaps[:1])
 
@@ -138,6 +148,18 @@ def test_steps_down_end_at_a_smallest_count_that_is_no_multiple():
 def test_a_supernet_of_width_one_or_more_holds_the_base_network(width):
     space = space_of((Unit("a", ("a",), 34), Unit("b", ("b",), 37)), width=width)
     assert all(space.uniform(1.0)[name] <= space.largest[name] for name in space.units)
+
+
+@pytest.mark.parametrize(("base", "largest"), [(64, 64), (100, 100), (6, 6)])
+def test_a_capped_unit_is_no_wider_than_the_base_network(base, largest):
+    space = space_of((Unit("a", ("a",), base, capped="because"), Unit("b", ("b",), base)), width=1.5)
+    assert space.largest["a"] == largest < space.largest["b"]
+    assert space.uniform(1.5)["a"] == base
+    assert space.check({"a": base, "b": 10 * base}, "a config", bounded=False)["a"] == base
+    with pytest.raises(UsageError, match=f"unit 'a' has {base + 1} channels; the range is 1..{base}"):
+        space.check({"a": base + 1, "b": base}, "a config", bounded=False)
+    with pytest.raises(UsageError, match=rf"has {base} at most: lower it there \(because\)"):
+        space_of((Unit("a", ("a",), base, capped="because"),), width=1.5, least={"a": base + 1})
 
 
 def test_the_paper_s_mobilenet_grid():

@@ -4,7 +4,7 @@ import math
 
 from torch import fx
 
-from autoslim_cli.network.facts import Found, Mixes, Parts
+from autoslim_cli.network.facts import Cap, Fact, Found, Mixes, Parts
 from autoslim_cli.network.layouts import Tagged, scaled
 from autoslim_cli.network.rules.not_understood import unknown
 from autoslim_cli.network.rules.operation import Operation, moved
@@ -135,7 +135,10 @@ def squeeze(operation: Operation) -> Found:
 
 
 def take_item(operation: Operation) -> Found:
-    """Take one of several parts, or keep the layout if the index leaves channels alone, as x[:, :, 1:] does."""
+    """Take one of several parts, or keep the layout if the index leaves channels alone, as x[:, :, 1:] does.
+
+    A cut after a number of channels that is no less than all of them, `x[:, :n]`, leaves fewer alone, too.
+    """
     source, index = operation.node.args[0], operation.node.args[1]
     if not isinstance(source, fx.Node):
         return Found()
@@ -155,6 +158,7 @@ def take_item(operation: Operation) -> Found:
     consumed = sum(item is not None for item in items)
     old = new = 0
     places: dict[int, int] = {}
+    facts: tuple[Fact, ...] = ()
     for item in [*items, *[slice(None)] * (len(value.shape or ()) - consumed)]:
         holds_channels = old in (tag.dim, tag.outer)
         if item is None:
@@ -162,8 +166,18 @@ def take_item(operation: Operation) -> Found:
         elif isinstance(item, slice) and (item == slice(None) or not holds_channels):
             places[old] = new
             old, new = old + 1, new + 1
+        elif isinstance(item, slice) and tag.outer is None and _takes_all(item, operation.before[old]):
+            facts = (Cap(tag.layout, f"{operation.where} takes the first {item.stop} channels, all at base width"),)
+            places[old] = new
+            old, new = old + 1, new + 1
         elif isinstance(item, int) and not holds_channels:
             old += 1
         else:
             return unknown(operation)
-    return Found(moved(tag, places.__getitem__))
+    return Found(moved(tag, places.__getitem__), facts)
+
+
+def _takes_all(item: slice, whole: int) -> bool:
+    """Tell whether a slice from the start ends at a number that is no less than the whole, as GhostNet's does."""
+    starts = item.start in (None, 0) and item.step in (None, 1)
+    return starts and isinstance(item.stop, int) and item.stop >= whole
