@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from plan import SHARES, TASKS, Chosen, Row, add_row, find, rows_of
+from plan import FINE_TUNED, SHARES, TASKS, Chosen, Row, add_row, find, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {"uniform": "one width", "searched": "searched"}
@@ -26,6 +26,8 @@ def make(chosen: Chosen) -> list[Row]:
             add_row(chosen.file(task), bicubic(chosen, task))
         for seed in chosen.seeds:
             retrained(chosen, task, seed)
+            if TASKS[task].fine_tuned:
+                fine_tuned(chosen, task, seed)
             if TASKS[task].spectrum:
                 spectrum(chosen, task, seed)
     rows = [row for task in chosen.tasks for row in rows_of(chosen.file(task))]
@@ -42,6 +44,18 @@ def retrained(chosen: Chosen, task: str, seed: int) -> None:
     for share, network in zip(shares, others, strict=True):
         add_row(chosen.file(task), row_of(chosen, task, seed, NAMES[network["network"]], network, share=share))
     add_row(chosen.file(task), row_of(chosen, task, seed, "base", base))  # the last: where it is, all are
+
+
+def fine_tuned(chosen: Chosen, task: str, seed: int) -> None:
+    """Train what was found and one width once more, from the supernet's weights: `autoslim run --from supernet`."""
+    if find(rows_of(chosen.file(task)), seed=seed, network="one width" + FINE_TUNED, share=SHARES[-1]):
+        return
+    budgets = ",".join(f"{share}%" for share in SHARES)
+    made = autoslim(chosen, task, seed, "run", "--flops", budgets, "--from", "supernet")["networks"]
+    shares = [share for share in SHARES for _ in ("searched", "one width")]
+    for share, network in zip(shares, (one for one in made if one["network"] in NAMES), strict=True):
+        name = NAMES[network["network"]] + FINE_TUNED
+        add_row(chosen.file(task), row_of(chosen, task, seed, name, network, share=share))
 
 
 def spectrum(chosen: Chosen, task: str, seed: int) -> None:

@@ -34,6 +34,8 @@ class Shown:
     """What the recipe is told besides."""
     spectrum: bool = True
     """Whether sub-networks of the supernet are measured as well, without retraining."""
+    fine_tuned: bool = False
+    """Whether what was found, and one width, are also trained from the supernet's weights."""
 
 
 TASKS = {
@@ -49,7 +51,16 @@ TASKS = {
         settings=("data.args={count: 600}", "data.holdout=100", "train.epochs=6", "retrain.epochs=10"),
         spectrum=False,
     ),
+    "segmentation-longer": Shown(
+        *("cifar10-scenes", Path("data/scenes"), "scripts/make_scenes.py", "miou", "mean IoU, %"),
+        times=100,
+        settings=("train.epochs=12", "retrain.epochs=12"),
+        spectrum=False,
+        fine_tuned=True,
+    ),
 }
+FINE_TUNED = ", fine-tuned"
+"""What the names of such networks end in."""
 QUICK = ["data.limit=200", "data.holdout=50", "train.epochs=1", "retrain.epochs=1", "calibrate.images=50"]
 QUICK_WIDTHS = "0.5,1.0"
 

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable, Sequence
 
-from plan import SHARES, TASKS, Chosen, Row, rows_of
+from plan import FINE_TUNED, SHARES, TASKS, Chosen, Row, rows_of
 
 
 def rows(chosen: Chosen) -> list[Row]:
@@ -12,22 +12,30 @@ def rows(chosen: Chosen) -> list[Row]:
 
 
 def report(some: Sequence[Row]) -> None:
-    """Print two tables for each task: networks trained from scratch, and sub-networks of the supernet."""
+    """Print tables for each task: networks trained from scratch, fine-tuned, and sub-networks of the supernet."""
     for task in dict.fromkeys(row["task"] for row in some):
         here = [row for row in some if row["task"] == task]
         print(f"\n{task}: test {TASKS[task].label}\n")
         print_trained(task, here)
-        print_spectrum(task, here)
+        if TASKS[task].fine_tuned:
+            print("\nfine-tuned from the supernet's weights:\n")
+            print_trained(task, here, FINE_TUNED)
+        if TASKS[task].spectrum:
+            print_spectrum(task, here)
 
 
-def print_trained(task: str, some: Sequence[Row]) -> None:
-    """Print what was trained from scratch: searched, one width, their difference by seed, the base network."""
+def print_trained(task: str, some: Sequence[Row], how: str = "") -> None:
+    """Print what was trained: searched, one width, their difference by seed, the base network, which is from scratch.
+
+    `how` is what the names of networks end in that did not start from scratch.
+    """
     print("| FLOPs | searched | one width | searched less one width, by seed | FLOPs used | n |")
     print("| --- " * 6 + "|")
     for share in SHARES:
-        found, even = (by_seed(task, some, network, share) for network in ("searched", "one width"))
+        names = [network + how for network in ("searched", "one width")]
+        found, even = (by_seed(task, some, name, share) for name in names)
         both = [found[seed] - even[seed] for seed in sorted(found) if seed in even]
-        used = [row["used"] for row in some if row.get("share") == share and "used" in row]
+        used = [row["used"] for row in some if row.get("share") == share and row["network"] in names]
         if both:
             each = ", ".join(f"{one:+.2f}" for one in both)
             filled = f"{min(used):.1%} to {max(used):.1%}"

@@ -75,6 +75,15 @@ def test_rows_are_paired_by_seed(shown, capsys):
     assert "| +0.25 ± 1.06 (+1.00, -0.50) | 99.0% to 99.0% | 2 |" in capsys.readouterr().out
 
 
+def test_networks_that_were_fine_tuned_have_a_table_of_their_own(shown, capsys):
+    names = {"searched": 0.8, "one width": 0.7, "searched, fine-tuned": 0.9, "one width, fine-tuned": 0.85}
+    same = {"task": "segmentation-longer", "seed": 0, "share": 25, "used": 1.0, "flops": 1}
+    shown.tables.report([{**same, "network": name, "miou": score} for name, score in names.items()])
+    scratch, fine_tuned = capsys.readouterr().out.split("fine-tuned from the supernet's weights")
+    assert "| 25 % | 80.00 | 70.00 | +10.00 (+10.00) |" in scratch
+    assert "| 25 % | 90.00 | 85.00 | +5.00 (+5.00) |" in fine_tuned
+
+
 def test_a_row_follows_one_that_a_kill_cut_short(shown, tmp_path):
     path = tmp_path / "rows.jsonl"
     shown.plan.add_row(path, {"seed": 0})
