@@ -174,7 +174,7 @@ def super_resolution(scale: int = 2, distill: str = "l2") -> Task:
         statistics=statistics,
         score=lambda sums, images: sums[0] / images,
         distillation={"l1": l1, "l2": l2}[distill],
-        noise=(3e-5, 0.01),
+        noise=(1e-6, 0.01),
         example=lambda image: torch.empty(2, image[0], *(scale * side for side in image[1:])),
     )
 

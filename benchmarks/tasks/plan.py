@@ -58,6 +58,11 @@ TASKS = {
         spectrum=False,
         fine_tuned=True,
     ),
+    "super-resolution-again": Shown(
+        *("photographs-x2", Path("data/photographs"), "scripts/make_photographs.py", "psnr", "PSNR, dB"),
+        spectrum=False,
+        fine_tuned=True,
+    ),
 }
 FINE_TUNED = ", fine-tuned"
 """What the names of such networks end in."""
