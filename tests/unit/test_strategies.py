@@ -208,7 +208,7 @@ def test_what_moves_leave_of_a_budget_is_filled():
 
 
 def test_what_a_step_of_super_resolution_changes_is_not_noise():
-    """A photograph network's step changes the L1 loss by 0.00001 to 0.00002: of two, the one that harms half is ahead."""
+    """With photographs it changes the L1 loss by 0.00001 to 0.00002: of two, the one that harms half is ahead."""
     noise, _ = super_resolution().noise
     assert _per_saving(2e-5, 0.05, noise) > 1.9 * _per_saving(1e-5, 0.05, noise)
 
