@@ -50,6 +50,7 @@ from autoslim_cli.searching.journal import Journal, answered
 from autoslim_cli.searching.log import SearchLog
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.problem import Step
+from autoslim_cli.searching.telling import decided_by_cost
 from autoslim_cli.searching.telling import progress as step_progress
 from autoslim_cli.slimming.base_network import BaseNetwork
 from autoslim_cli.slimming.slimmable import SlimmableNetwork
@@ -206,6 +207,7 @@ def search(
         raise UsageError("settings.rivals: they are trained as a recipe says; the command `search` does, of a recipe")
     check_reach(network.space, costs, budgets)
     device = next(supernet.parameters()).device
+    own, steps = task is not None, list[Step]()
     with drawing_apart():
         images = held(opened(holdout, device, reading.inputs, "holdout"))
         task = task_for(reading.outputs, task)
@@ -221,16 +223,20 @@ def search(
         with say.bar("searching", forecast.steps) as bar:
 
             def told(step: Step) -> None:
+                steps.append(step)
                 bar(min(journal.number, forecast.steps), partial(step_progress, costs, step, budgets[-1]))
 
             spelled_out = network.space.spelled_out  # a network that is read anew knows of no ties
-            return [
+            found = [
                 Found(
                     *(supernet, str(one.budget), spelled_out(one.channels), costs(one.channels)),
                     *(one.score, scorer.images),
                 )
                 for one in answered(strategy, problem, journal, told)
             ]
+    if own and (why := decided_by_cost(problem, steps)):
+        say.say(why)
+    return found
 
 
 def retrain(

@@ -22,7 +22,7 @@ from autoslim_cli.searching.journal import Journal, answered
 from autoslim_cli.searching.log import FORMAT, LOG_FILE, SearchLog, read_log, scores_depend_on
 from autoslim_cli.searching.preparation import check_reach, prepared, refuse_settings
 from autoslim_cli.searching.scorer import Scorer
-from autoslim_cli.searching.telling import progress, said, told
+from autoslim_cli.searching.telling import decided_by_cost, progress, said, told
 from autoslim_cli.stages.answers import file_of, write_answer
 from autoslim_cli.stages.project import Project, load_supernet, origin, say_how_it_was_trained
 from autoslim_cli.stages.retrain import refuse_retraining
@@ -83,6 +83,7 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
     problem, scorer, log, begun = _opened(project, budgets, resume=resume)
     ranks, journal = scorer.ranks, Journal(costs, scorer, log)
     answers: list[tuple[Answer, int]] = []
+    steps: list[Step] = []
     # 2. Let the strategy ask and decide, and log every score and every decision.
     with _threads_of(project, begun), saying_what_is_kept(project.reporter.say, f"{log.path} holds every score so far"):
         strategy = STRATEGIES[settings.strategy]
@@ -97,6 +98,7 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
         with project.reporter.bar("searching", forecast.steps) as bar:
 
             def look(step: Step) -> None:
+                steps.append(step)
                 bar(min(journal.number, forecast.steps), partial(progress, costs, step, budgets[-1]))
                 project.reporter.detail(partial(told, costs, step, journal.number))
 
@@ -105,6 +107,8 @@ def _searched(project: Project, budgets: list[Budget], *, resume: bool) -> Searc
                     answers.append((answer, journal.number))
                 else:
                     write(answer, settings.strategy, journal.number)
+        if project.recipe.task.is_own and (why := decided_by_cost(problem, steps)):
+            project.reporter.say(why)
         # 3. Let rivals compete, if there are any: a short training decides.
         rivals = _rivals(problem, journal)
         for answer, number in answers:

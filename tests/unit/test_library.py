@@ -1,6 +1,7 @@
 """Supernets, searches and trainings on a network and batches of one's own, without a recipe."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import autoslim_cli as autoslim
 from autoslim_cli.data.opening import DIGITS_FILE
 from autoslim_cli.errors import ArtifactError, AutoslimError, BudgetError, UsageError
 from autoslim_cli.models.built_in import cifar_resnet
+from autoslim_cli.training.tasks import classification
 
 EXAMPLE = torch.zeros(1, 1, 8, 8)
 
@@ -194,6 +196,18 @@ def test_what_is_measured_or_teaches_stays_as_it_was():
     assert [module.training for module in network.modules()] == [module.training for module in before.modules()]
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert network.stem.weight.is_contiguous()
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-10])
+def test_a_task_whose_losses_are_noise_is_told(noise):
+    """Cost alone would steer its search, and nothing else would show it."""
+    plain, lines = classification(10), []
+    task = replace(plain, losses=lambda outputs, labels: 1e-6 * plain.losses(outputs, labels), noise=(noise, noise))
+    budget = {"flops": "20%", "settings": {"stride": 0.0}}
+    autoslim.search(trained(epochs=1), loader(320, 480), task=task, progress=lines.append, **budget)
+    told = [line for line in lines if "that the task calls noise" in line]
+    assert len(told) == (noise == 1e-3)
+    assert all("steps changed less than the 0.001 that" in line for line in told)
 
 
 class Even(Net):
