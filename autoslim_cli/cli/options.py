@@ -30,7 +30,7 @@ Recipe = Annotated[
         metavar="NAME|DIR",
         autocompletion=completion.recipes,
         help="A recipe directory, a name in recipes/, or a shipped recipe (copied to recipes/NAME). "
-        "Default: the current directory if it holds recipe.yaml, else digits.",
+        "Default: that of the file that is named, else the current directory if it holds recipe.yaml, else digits.",
     ),
 ]
 Overrides = Annotated[
