@@ -1,6 +1,5 @@
 """Read a caller's own network, and hold what a search found for it."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from autoslim_cli.data.batch import Tree
 from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.files.channel_config import read_config, write_config
 from autoslim_cli.library.loader import input_shapes
-from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.rebuild import copied, fresh
 from autoslim_cli.network.table import Channels
 from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.progress import Reporter, Talk
@@ -47,7 +46,7 @@ class Count(NamedTuple):
 class Units(list[dict[str, Any]]):
     """The channel units of a network, in its order: objects as `autoslim units --json` gives them.
 
-    Printed, it is a table of the free units, and why the others are not.
+    Printed, it is a table of the free units, why some are capped, and why the others are not free.
     """
 
     def __repr__(self) -> str:
@@ -58,6 +57,7 @@ class Units(list[dict[str, Any]]):
             rows.append((one["name"], *numbers, ", ".join(layers_in(one))))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = ["  ".join([*(c.ljust(w) for c, w in zip(row[:4], widths, strict=True)), row[4]]) for row in rows]
+        lines += [f"{one['name']} has {one['base']} at most: {one['capped']}" for one in free if one["capped"]]
         lines += [f"{one['name']} stays at {one['base']}: {one['pinned']}" for one in self if one["pinned"] is not None]
         return "\n".join(lines)
 
@@ -97,11 +97,11 @@ def rebuild(model: nn.Module, example: Tree, channels: Channels | str | Path, *,
     where = str(channels) if isinstance(channels, str | Path) else "channels"
     counts = read_config(Path(channels)).channels if isinstance(channels, str | Path) else channels
     with drawing_apart():
-        table = read(copy.deepcopy(model).cpu(), *input_shapes(example)).table
+        table = read(copied(model).cpu(), *input_shapes(example)).table
         space = Space.of(table, width=1.0, min_width=0.5, groups=1, divisor=1)
         checked_counts = space.check(counts, where, bounded=False)
         torch.manual_seed(seed_from(seed, "resize"))
-        return fresh(copy.deepcopy(model).cpu(), table, checked_counts)
+        return fresh(copied(model).cpu(), table, checked_counts)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def base_network(
     steering = checked(SpaceSettings, space or {}, "space")
     wide = checked(SupernetSettings, supernet, "supernet")
     with drawing_apart():
-        as_built = read(copy.deepcopy(model).cpu(), first, *others)
+        as_built = read(copied(model).cpu(), first, *others)
         return BaseNetwork.steered(as_built, settings, wide, steering, seed=seed, device=device)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from autoslim_cli.network.reading import Reading
+from autoslim_cli.network.table import Unit
 
 LIBRARIES = ("torch", "torchvision", "builtins")
 """Packages whose layers and functions are known by name and arguments; of anybody else's, the code counts, too."""
@@ -45,12 +46,17 @@ def digest(reading: Reading) -> str:
             for name, tensor in reading.module.named_buffers(remove_duplicate=False)
         },
         "rows": [dataclasses.asdict(row) for row in reading.table.rows],
-        "units": [
-            {**dataclasses.asdict(unit), "pinned": unit.pinned is not None, "capped": unit.capped is not None}
-            for unit in reading.table.units
-        ],
+        "units": [_unit(unit) for unit in reading.table.units],
     }
     return f"sha256:{hashlib.sha256(_text(facts).encode()).hexdigest()}"
+
+
+def _unit(unit: Unit) -> dict[str, object]:
+    """Return a unit; that it is pinned or capped counts, not the reason's words."""
+    facts = {**dataclasses.asdict(unit), "pinned": unit.pinned is not None, "capped": True}
+    if not unit.capped:
+        del facts["capped"]
+    return facts
 
 
 def _text(value: object) -> str:

@@ -3,11 +3,14 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autoslim_cli.errors import UsageError, is_out_of_memory
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Layout, Range, features, first_part, ranges
+from autoslim_cli.network.text import first_line
 
 Tensors = dict[str, Tensor]
 Sizes = dict[str, int | tuple[int, ...]]
@@ -87,6 +90,24 @@ def row_tensors(network: nn.Module, row: LayerRow) -> Tensors:
     """Return the tensors of one row of the table, detached."""
     module, only = row.place
     return tensors_of(network.get_submodule(module), only)
+
+
+def copied(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """Return a copy of a module, and of what it holds. Raises UsageError if that cannot be copied.
+
+    Tensors that are computed from parameters cannot be, nor locks, open files, and the like.
+    """
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # whatever the user's own attributes raise
+        if is_out_of_memory(error):
+            raise
+        advice = (
+            "take off weight_norm, spectral_norm or pruning first (torch.nn.utils.remove_weight_norm, prune.remove)"
+        )
+        if not isinstance(error, RuntimeError):
+            advice = "let it hold nothing that cannot be copied, as a lock or an open file"
+        raise UsageError(f"{type(module).__name__} cannot be copied ({first_line(error)}): {advice}") from None
 
 
 def assemble(

@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.reading import Reading
-from autoslim_cli.network.rebuild import assemble, on_device, row_tensors, shape_at
+from autoslim_cli.network.rebuild import assemble, copied, on_device, row_tensors, shape_at
 from autoslim_cli.network.source import line_of
 from autoslim_cli.network.table import Channels, LayerRow, LayerTable, Unit
 from autoslim_cli.network.text import first_line
@@ -54,7 +54,7 @@ def _in_order(images: torch.Tensor) -> torch.Tensor:
 
 
 def _channels(table: LayerTable, ratio: float) -> dict[str, int]:
-    """Return channels other than base wherever a unit is free to have them."""
+    """Return channels other than base for every free unit."""
     return {unit.name: unit.base if unit.pinned else _near(unit, ratio) for unit in table.units}
 
 
@@ -68,8 +68,17 @@ def uneven(table: LayerTable, *, turned: bool = False) -> dict[str, int]:
 
 
 def _near(unit: Unit, ratio: float) -> int:
-    """Return the count of a unit that is nearest to a ratio of its base, which a capped one does not exceed."""
-    return max(1, round((min(ratio, 1) if unit.capped else ratio) * unit.base / unit.granule)) * unit.granule
+    """Return the count of a free unit that is nearest to a ratio of its base, another one than that.
+
+    A capped unit has as much less as it would have more; one of a single granule keeps it.
+    """
+    if unit.capped and ratio > 1:
+        ratio = 2 - ratio
+    base = unit.base // unit.granule
+    count = round(ratio * base)
+    if count == base:
+        count += -1 if unit.capped or ratio < 1 < base else 1
+    return max(1, count) * unit.granule
 
 
 def rebuilt(reading: Reading, channels: Channels, *, buffers: bool = False) -> nn.Module:
@@ -147,14 +156,8 @@ class _InOrder(fx.Interpreter):
 def on_meta(module: nn.Module, *, buffers: bool = False) -> nn.Module:
     """Return a copy of a module whose tensors, its `buffers` perhaps left out, have shapes but no values.
 
-    Raises UsageError if it holds tensors that are computed from its parameters: they cannot be copied.
+    Raises UsageError if it cannot be copied.
     """
     memo: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.detach().to("meta")) for p in module.parameters()}
     memo |= {} if buffers else {id(b): b.to("meta") for b in module.buffers()}
-    try:
-        return copy.deepcopy(module, memo)
-    except RuntimeError as error:
-        raise UsageError(
-            f"{type(module).__name__} cannot be copied ({first_line(error)}): take off weight_norm, spectral_norm or "
-            "pruning first (torch.nn.utils.remove_weight_norm, prune.remove)"
-        ) from None
+    return copied(module, memo)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import UninitializedParameter
 
 from autoslim_cli.errors import UsageError, expected
 from autoslim_cli.network import rules
@@ -184,6 +185,11 @@ def _refuse_fixed_weights(module: nn.Module, part: str) -> None:
     """
     for name, layer in module.named_modules():
         where = f"{part}.{name}".strip(".")
+        if any(isinstance(tensor, UninitializedParameter) for tensor in layer.parameters(recurse=False)):
+            raise UsageError(
+                f"{where} is a {type(layer).__name__}, which has no weights yet: run the network on an image where it "
+                "is built, or write the number of channels"
+            )
         if (kind := type(layer).__name__) in ("FrozenBatchNorm2d", "SyncBatchNorm"):  # of torchvision, and of others
             why = "whose statistics no sub-network could measure"
             if kind == "SyncBatchNorm":

@@ -44,6 +44,11 @@ class Walk(fx.Interpreter):
         except UsageError as error:
             raise UsageError(f"{first_line(error)}{self.at}") from None
         except Exception as error:  # whatever the user's operations raise on an image that does not suit them
+            if "device meta" in str(error):
+                raise UsageError(
+                    f"the network computes with a tensor that is neither a parameter nor a buffer{self.at}: make it "
+                    "one with register_buffer, so that it goes where the network goes"
+                ) from None
             shapes = " and ".join(str(list(image.shape[1:])) for image in images)
             raise UsageError(
                 f"the network does not run on an image of {shapes}: {first_line(error)}{self.at}; "

@@ -1,6 +1,5 @@
 """Load a supernet to run it at any width: for Python users, outside of any recipe."""
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from autoslim_cli.files.names import width_name
 from autoslim_cli.files.provenance import refuse_another_network
 from autoslim_cli.models.trust import Trust, build_named_by
 from autoslim_cli.network.digest import digest
-from autoslim_cli.network.rebuild import fresh
+from autoslim_cli.network.rebuild import copied, fresh
 from autoslim_cli.network.trace import expected_network, read
 from autoslim_cli.recipe.commands import Commands
 from autoslim_cli.recipe.schema import ModelSettings, SpaceSettings, SupernetSettings
@@ -68,7 +67,7 @@ class SlimmableNetwork(torch.nn.Module):
         with torch.random.fork_rng(devices=[]):
             if model is not None:
                 expected_network("model", model)
-                built = copy.deepcopy(model).cpu()
+                built = copied(model).cpu()
             else:
                 trusted = Trust(directory=Path(directory) if directory else None, anything=trust)
                 try:

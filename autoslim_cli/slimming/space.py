@@ -174,11 +174,13 @@ class Space:
         return sorted(width for width in found if width > 0)
 
     def random(self, rng: random.Random, *, low: float = 0.0, high: float = math.inf) -> dict[str, int]:
-        """Draw each unit's count from its grid, between `low` and `high` times its base where the grid has such."""
+        """Draw each unit's count from its grid, between `low` and `high` times its base, or the nearest to these."""
         channels = {}
         for name, space in self.units.items():
             fitting = [c for c in space.counts if low * space.unit.base <= c <= high * space.unit.base]
-            channels[name] = rng.choice(fitting or space.counts)
+            base = space.unit.base
+            nearest = min(space.counts, key=lambda count: max(low * base - count, count - high * base))
+            channels[name] = rng.choice(fitting or [nearest])
         return channels
 
     def slimmed(self, channels: Channels, unit: str) -> int | None:
@@ -236,7 +238,10 @@ class Space:
                 if count < unit.granule or count % unit.granule or count > top:
                     span = f"{unit.granule}..{top}"
                     multiples = f" in multiples of {unit.granule}" if unit.granule > 1 else ""
-                    raise UsageError(f"{where}: unit {name!r} has {count} channels; the range is {span}{multiples}")
+                    capped = f" ({unit.capped})" if unit.capped and count > top else ""
+                    raise UsageError(
+                        f"{where}: unit {name!r} has {count} channels; the range is {span}{multiples}{capped}"
+                    )
             complete[name] = count
         return complete
 

@@ -130,7 +130,7 @@ def widened(trained: nn.Module, reading: Reading, channels: Channels) -> nn.Modu
     def tensors(row: LayerRow) -> Tensors:
         old = row_tensors(trained, row)
         return {
-            name: _placed(tensor, old[name], axes(row, name, tensor), row.outputs, base, common, channels)
+            name: _placed(tensor, old[name], axes(row, name, tensor), row, base, common, channels)
             for name, tensor in row_tensors(initial, row).items()
         }
 
@@ -142,17 +142,20 @@ def _placed(
     new: Tensor,
     old: Tensor,
     layouts: dict[int, Layout],
-    outputs: Layout,
+    row: LayerRow,
     base: Channels,
     common: Channels,
     channels: Channels,
 ) -> Tensor:
-    """Put the trained values where the common channels lie; what reads other channels becomes zero."""
+    """Put the trained values where the common channels lie; what reads other channels becomes zero.
+
+    Not in a grouped layer whose groups keep their size: there new channels make new ones alone.
+    """
     if not layouts:
         return old.clone()
     placed = new.clone()
     for dim, layout in layouts.items():
-        if layout is not outputs and new.dim() > 1:
+        if layout is not row.outputs and new.dim() > 1 and not row.group_inputs:
             there = _indices(layout, channels, common)
             rest = torch.ones(new.shape[dim], dtype=torch.bool)
             rest[there] = False
@@ -174,18 +177,22 @@ def _indices(layout: Layout, stored: Channels, used: Channels) -> Tensor:
 def changed_by_widening(reading: Reading) -> list[str]:
     """Say what keeps a wider network from computing what the trained one does.
 
-    Operations that normalise or average over all channels of a free unit, and units whose channels change places.
+    Operations that normalise or average over all channels of a unit, and units whose channels change places: of those
+    that can be wider.
     """
-    free = {unit.name for unit in reading.table.free}
+    wider = [unit for unit in reading.table.free if not unit.capped]
+    names = {unit.name for unit in wider}
 
     def touches(layout: tuple[Segment, ...]) -> bool:
-        return any(segment.unit in free for segment in layout)
+        return any(segment.unit in names for segment in layout)
 
     rows = {row.name: row for row in reading.table.rows}
-    found = [f"the channels of {unit.name} change places" for unit in reading.table.free if not unit.sortable]
+    found = [f"the channels of {unit.name} change places" for unit in wider if not unit.sortable]
     for node in reading.graph.nodes:
         row = rows.get(str(node.target)) if node.op == "call_module" else None
         name = str(getattr(node.target, "__name__", node.target)).lower()
+        if node.op == "call_module":
+            name = type(reading.module.get_submodule(str(node.target))).__name__.lower()
         if node not in reading.mixing or (row and row.multiplies) or name in ("chunk", "split"):
             continue
         sources = [reading.layouts[source][1] for source in node.all_input_nodes if source in reading.layouts]

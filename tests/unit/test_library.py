@@ -102,6 +102,18 @@ def test_the_whole_way(tmp_path, monkeypatch):
     assert autoslim.rebuild(Net(), EXAMPLE, half.channels).fc.in_features == half.channels["stem"]
 
 
+def test_why_a_unit_is_capped_is_told():
+    class Cut(Net):
+        def forward(self, x):
+            return self.fc(self.norm(self.stem(x))[:, :8].relu().mean((2, 3)) + 0 * self.outer(self.inner(x)).mean())
+
+    network = Cut()
+    network.inner = nn.Conv2d(1, 16, 3, padding=1)
+    found = autoslim.units(network, EXAMPLE, space={"divisor": 2})
+    assert found[0]["supernet"] == found[0]["base"] == 8
+    assert "stem has 8 at most: getitem takes the first 8 channels, all at base width" in repr(found).splitlines()
+
+
 def test_results_depend_on_the_seed_alone():
     def weights(**options):
         supernet = trained(epochs=1, **options)

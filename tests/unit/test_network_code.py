@@ -1,18 +1,24 @@
 """What the code of networks does that no layer shows: it is counted, or refused in a line."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+import autoslim_cli
 from autoslim_cli.cost.closed_form import flops
 from autoslim_cli.cost.fvcore_count import agree
 from autoslim_cli.errors import UsageError
 from autoslim_cli.network.rebuild import fresh
 from autoslim_cli.network.rehearsal import uneven
+from autoslim_cli.network.table import LayerTable, Unit
 from autoslim_cli.network.trace import read
 from autoslim_cli.recipe.schema import TrainSettings
-from autoslim_cli.slimming.trained_weights import changed_by_widening
+from autoslim_cli.slimming.trained_weights import changed_by_widening, widened
 from autoslim_cli.training.optimiser import optimizer_of
 
 SHAPE = (3, 8, 8)
@@ -256,3 +262,117 @@ def test_a_norm_over_channels_changes_in_a_wider_network():
         return self.out(F.normalize(self.a(x)).mean([2, 3]))
 
     assert changed_by_widening(read(Net(code, **wide()), SHAPE)) == ["normalize works over all channels"]
+
+
+def test_a_softmax_layer_changes_in_a_wider_network():
+    def code(self, x):
+        return self.out(self.act(self.a(x)).mean([2, 3]))
+
+    network = Net(code, **wide(act=nn.Softmax(dim=1)))
+    assert changed_by_widening(read(network, SHAPE)) == ["act works over all channels"]
+
+
+def test_a_capped_unit_never_changes_by_widening():
+    def code(self, x):
+        return self.out(self.b(self.norm(self.a(x)[:, :16])).mean([2, 3]))
+
+    network = Net(code, a=nn.Conv2d(3, 16, 3), norm=nn.GroupNorm(1, 16), b=nn.Conv2d(16, 8, 1), out=nn.Linear(8, 4))
+    reading = read(network, SHAPE)
+    assert changed_by_widening(reading) == []
+    images = torch.randn(2, *SHAPE)
+    wider = widened(network, reading, {"a": 16, "b": 12, "out": 4})
+    torch.testing.assert_close(wider(images), network(images), rtol=1e-5, atol=1e-6)
+
+
+def test_new_channels_of_a_grouped_transposed_convolution_learn():
+    """They were zero, as was what reads them: no gradient ever moved either."""
+
+    def code(self, x):
+        return self.out(torch.relu(self.norm(self.up(torch.relu(self.a(x))))).mean([2, 3]))
+
+    up = nn.ConvTranspose2d(16, 16, 2, 2, groups=16, bias=False)
+    network = Net(code, **wide(up=up, norm=nn.BatchNorm2d(16)))
+    reading, images = read(network, SHAPE), torch.randn(8, *SHAPE)
+    wider = widened(network, reading, {"a": 24, "out": 4})
+    torch.testing.assert_close(wider.eval()(images), network.eval()(images), rtol=1e-5, atol=1e-6)
+    wider.train()(images).square().sum().backward()
+    assert wider.out.weight.grad[:, 16:].abs().sum() > 0
+
+
+def scaled_by(name, cut):
+    """A number that the code reads from a layer scales what it gives."""
+
+    def code(self, x):
+        for layer in (self.a, self.b, self.c, self.d):
+            x = torch.relu(layer(x))
+            x = x[:, :16] if cut else x
+        return self.out(x.mean([2, 3]) * (1.0 / getattr(self, name).out_channels))
+
+    return code
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["free", "capped"])
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_a_count_that_the_code_reads_is_found_of_every_unit(name, cut):
+    """At the ratios of some units, rounded, or cut to the base network's, nothing changed."""
+    layers = {one: nn.Conv2d(16, 16, 1) for one in "bcd"}
+    network = Net(scaled_by(name, cut), **wide(**layers))
+    with pytest.raises(UsageError, match="depends on how many channels a layer has"):
+        read(network, SHAPE)
+
+
+@given(st.lists(st.tuples(st.integers(1, 70), st.sampled_from([1, 1, 8]), st.sampled_from([None, "because"]))))
+def test_a_rehearsal_leaves_no_unit_as_it_is(shapes):
+    table = LayerTable((), tuple(Unit(f"u{n}", (), b * g, g, capped=c) for n, (b, g, c) in enumerate(shapes)))
+    for turned in (False, True):
+        for unit in table.units:
+            count = uneven(table, turned=turned)[unit.name]
+            assert count != unit.base or (unit.capped and unit.base == unit.granule)
+            assert count > 0 == count % unit.granule
+            assert count < unit.base or not unit.capped or count == unit.granule
+
+
+@pytest.mark.parametrize(
+    ("pool", "over"),
+    [
+        (nn.AvgPool3d((3, 1, 1), 1, (1, 0, 0)), lambda pool, x: pool(x).mean([2, 3])),
+        (nn.AvgPool1d(3, 1, 1), lambda pool, x: pool(x.mean([2, 3]))),
+    ],
+    ids=["3d", "1d"],
+)
+def test_pooling_over_channels_pins(pool, over):
+    """PyTorch takes channels for positions where a tensor has a dimension less."""
+    network = Net(lambda self, x: self.out(over(self.pool, self.a(x))), **wide(pool=pool))
+    assert read(network, SHAPE).table.units[0].pinned == f"{type(pool).__name__} at pool is not understood"
+
+
+def plain_tensor(self, x):
+    return self.out(self.a(x - self.mean).mean([2, 3]))
+
+
+def written_out(self, x):
+    return self.out(self.a(x - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)).mean([2, 3]))
+
+
+@pytest.mark.parametrize("code", [plain_tensor, written_out])
+def test_a_tensor_that_is_no_buffer_is_one_line(code):
+    with pytest.raises(UsageError, match=r"neither a parameter nor a buffer .*register_buffer"):
+        read(Net(code, **wide(mean=torch.full((1, 3, 1, 1), 0.5))), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ({"a": nn.LazyConv2d(16, 3)}, "a is a LazyConv2d, which has no weights yet"),
+        ({"lock": threading.Lock()}, r"Net cannot be copied \(cannot pickle .*lock.* let it hold nothing that"),
+        ({"a": nn.utils.weight_norm(nn.Conv2d(3, 16, 3))}, "weight_norm"),
+    ],
+    ids=["lazy", "lock", "weight norm"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_what_cannot_be_copied_is_one_line(layers, words):
+    network = Net(lambda self, x: self.out(self.a(x).mean([2, 3])), **{**wide(), **layers})
+    with pytest.raises(UsageError, match=words):
+        read(network, SHAPE)
+    with pytest.raises(UsageError, match=words):
+        autoslim_cli.units(network, torch.zeros(1, *SHAPE))

@@ -156,10 +156,19 @@ def test_a_capped_unit_is_no_wider_than_the_base_network(base, largest):
     assert space.largest["a"] == largest < space.largest["b"]
     assert space.uniform(1.5)["a"] == base
     assert space.check({"a": base, "b": 10 * base}, "a config", bounded=False)["a"] == base
-    with pytest.raises(UsageError, match=f"unit 'a' has {base + 1} channels; the range is 1..{base}"):
+    with pytest.raises(UsageError, match=f"unit 'a' has {base + 1} channels; the range is 1..{base} .because.$"):
         space.check({"a": base + 1, "b": base}, "a config", bounded=False)
     with pytest.raises(UsageError, match=rf"has {base} at most: lower it there \(because\)"):
         space_of((Unit("a", ("a",), base, capped="because"),), width=1.5, least={"a": base + 1})
+
+
+def test_channels_around_a_width_that_a_unit_does_not_reach_are_its_nearest():
+    space = space_of((Unit("a", ("a",), 16, capped="because"), Unit("b", ("b",), 16)), width=2.0, divisor=1)
+    for seed in range(20):
+        drawn = space.random(random.Random(seed), low=1.2, high=1.9)
+        assert drawn["a"] == 16
+        assert 1.2 * 16 <= drawn["b"] <= 1.9 * 16
+    assert space.random(random.Random(0), low=0.01, high=0.02) == space.smallest
 
 
 def test_the_paper_s_mobilenet_grid():

@@ -1,11 +1,12 @@
 """Say what operations that treat channels alike do: they keep layouts, merge them, or sum over dimensions."""
 
+import re
 from dataclasses import replace
 
 from autoslim_cli.network.facts import Fact, Found, Merge, Mixes, Pin
 from autoslim_cli.network.layouts import Tagged, size
 from autoslim_cli.network.rules.not_understood import unknown
-from autoslim_cli.network.rules.operation import Operation, moved
+from autoslim_cli.network.rules.operation import Operation, moved, name_of
 
 
 def keep(operation: Operation) -> Found:
@@ -17,9 +18,16 @@ def keep(operation: Operation) -> Found:
 
 
 def keep_behind(operation: Operation) -> Found:
-    """Keep the layout of what pools or scales the dimensions behind the second, if channels are the second."""
-    found = keep(operation)
-    return found if found.tag is None or found.tag.dim == 1 else unknown(operation)
+    """Keep the layout of what pools or scales the dimensions behind the second, if channels are the second.
+
+    `AvgPool1d` of (images, channels), without positions, takes channels for these.
+    """
+    found, name = keep(operation), name_of(operation.node)
+    if operation.node.op == "call_module":
+        name = type(operation.layer).__name__
+    behind = re.search(r"(\d)d$", name, re.IGNORECASE)
+    is_without_images = behind is not None and len(operation.before) != int(behind[1]) + 2
+    return found if found.tag is None or (found.tag.dim == 1 and not is_without_images) else unknown(operation)
 
 
 def combine(operation: Operation) -> Found:
