@@ -56,6 +56,8 @@ class HubImages:
     def _bytes(self, place: int) -> bytes:
         """Return an image as its file has it."""
         found = self.table[self.chosen[place]][self.column]
+        if found is None or (found["bytes"] is None and not found["path"]):
+            raise AutoslimError(f"{self.name}: row {self.chosen[place]} has no image: leave it out of the data set")
         if found["bytes"] is not None:
             return bytes(found["bytes"])
         try:

@@ -80,7 +80,14 @@ def open_source(
     check_number(labels, names, part, model, task, warn)
     chosen = _some(len(labels), limit, seed)
     check_classes(labels[chosen], model, task)
-    return ArraySource(images[chosen], labels[chosen], shape, device, names)
+    rows, columns = images.shape[-2:]
+    if task.enlarges > 1 and (rows < shape[1] or columns < shape[2]):
+        raise UsageError(
+            f"model.input: enlarged {task.enlarges} times it is {shape[1]}x{shape[2]}, and the images of {data.name} "
+            f"are {rows}x{columns}, too small: write {rows // task.enlarges}x{columns // task.enlarges} at most"
+        )
+    at_own_scale = task.enlarges > 1
+    return ArraySource(images[chosen], labels[chosen], shape, device, names, at_own_scale=at_own_scale)
 
 
 def _listed(part: Part, data: DataSettings, directory: Path) -> ImageFiles | ImageShards | HubImages:

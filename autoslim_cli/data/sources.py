@@ -65,13 +65,23 @@ class Source(Protocol):
 
 
 class ArraySource:
-    """Images that are given as one uint8 tensor (images, 1 or 3, height, width) and kept on the device."""
+    """Images that are given as one uint8 tensor (images, 1 or 3, height, width) and kept on the device.
+
+    `at_own_scale`: images are cropped at the centre, and not resized.
+    """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, shape: Shape, device: torch.device, class_names: Sequence[str] = ()
+        self,
+        images: Tensor,
+        labels: Tensor,
+        shape: Shape,
+        device: torch.device,
+        class_names: Sequence[str] = (),
+        *,
+        at_own_scale: bool = False,
     ) -> None:
         self.images, self.labels, self.shape = images.contiguous().to(device), labels, shape
-        self.class_names = class_names
+        self.class_names, self.at_own_scale = class_names, at_own_scale
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,10 +94,11 @@ class ArraySource:
         return f"sha256:{hashed.hexdigest()}"
 
     def fitted(self, batches: Iterable[Tensor]) -> Iterator[Batch]:
-        """Yield batches as `transforms.fit` makes them."""
+        """Yield batches as `transforms.fit` or `transforms.centre` makes them."""
         _, height, width = self.shape
+        made = centre if self.at_own_scale else fit
         for indices in batches:
-            yield fit(self._originals(indices), height, width).contiguous(), self.labels[indices]
+            yield made(self._originals(indices), height, width).contiguous(), self.labels[indices]
 
     def cropped(self, batches: Iterable[Drawn], augment: AugmentSettings, places: Sequence[int]) -> Iterator[Batch]:
         """Yield batches of random parts."""

@@ -16,7 +16,8 @@ def possible(figures: Score, metric: Metric) -> None:
     loss, value = figures.get("loss", 0.0), figures.get(metric.name, 0.0)
     if not metric.can_be(loss, value):
         raise ValueError(f"no network has a loss of {loss:g} and {metric.title} of {value:g}")
-    if negative := [name for name, number in figures.items() if number < 0 and name not in ("loss", metric.name)]:
+    free = ("loss", metric.name, f"uncalibrated_{metric.name}")
+    if negative := [name for name, number in figures.items() if number < 0 and name not in free]:
         raise ValueError(f"{negative[0]} is below zero")
 
 

@@ -45,10 +45,12 @@ class Metric(Settings):
     def can_be(self, loss: float, value: float) -> bool:
         """Tell whether a working network can have this score: a fraction from 0 to 1, a loss that is of some use.
 
-        What the losses of a user's own task come to is not known, but that they are finite.
+        What the losses of a user's own task come to is not known, but that they are finite. A rate of errors may be
+        above 1.
         """
         of_use = 0 <= loss <= MOST_LOSS if self in BUILT_IN else math.isfinite(loss)
-        return of_use and (0 <= value <= 1 if self.unit == "%" else math.isfinite(value))
+        most = 1 if self.unit == "%" and self.higher_is_better else math.inf
+        return of_use and math.isfinite(value) and (self.unit != "%" or 0 <= value <= most)
 
 
 TOP1 = Metric(name="top1", label="top-1", unit="%")

@@ -17,8 +17,9 @@ class Limits(NamedTuple):
     median_error: float
 
     def hold(self, check: Check) -> bool:
-        """Tell whether a check shows it."""
-        return check.rank_correlation >= self.rank_correlation and check.median_error <= self.median_error
+        """Tell whether a check shows it, to the digits in which both are told."""
+        rank, error = round(check.rank_correlation, 2), round(check.median_error, 2)
+        return rank >= self.rank_correlation and error <= self.median_error
 
 
 WELL, ROUGHLY = Limits(0.9, 0.1), Limits(0.75, 0.2)

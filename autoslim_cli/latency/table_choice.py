@@ -39,6 +39,21 @@ def table_for_search(
     return path
 
 
+def measured_otherwise(device: Device, place: torch.device, *, named: bool) -> str:
+    """Say with what else a table of this machine was measured than it has now; nothing where it is of another.
+
+    Of a table that a person `named` the threads may be meant.
+    """
+    if device.engine == "imported" or not is_local(device, place):
+        return ""
+    there = place_of(device, place)
+    now = local_device(there, device.engine, device.dtype, device.batch, device.channels_last)
+    found = [f"by {device.engine} {device.version}, not {now.version}"] if device.version != now.version else []
+    if not named and device.threads != now.threads:
+        found.append(f"with {device.threads} threads, not {now.threads}")
+    return " and ".join(found)
+
+
 def commands_on(device: Device, place: torch.device, commands: Commands) -> Commands:
     """Return the commands that measure a device: where its kind is not that of `place`, they say which it is.
 

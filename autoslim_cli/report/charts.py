@@ -78,7 +78,7 @@ def rows(
     first = head + 18  # below the numbers of the scale
     drawing = sheet(what, first + 2 + height * len(names))
     drawing.extend(legend)
-    for tick in x.ticks(4):
+    for tick in (tick for tick in x.ticks(4) if what != "channels" or tick == int(tick)):
         at = {"x1": x(tick), "x2": x(tick), "y1": first - 2, "y2": first + height * len(names)}
         drawing.append(element("line", class_="line", **at))
         text = show(int(tick) if what == "channels" else tick)

@@ -87,7 +87,7 @@ def evaluate(project: Project, path: Path, width: float | None = None) -> dict[s
 
     if width is not None:
         name = switch_name(project, width)
-        switch = load_supernet(project, path).extract(base.switches[name], name)
+        switch = load_supernet(project, path, same_holdout=False).extract(base.switches[name], name)
         refuse_unsuited(path, checkpoint.read_any(path), images_now(project, "test"))
         return {"path": str(path), "switch": name, **project.costs(base.switches[name]), **score(switch)}
     facts = checkpoint.read_any(path, making_network(path))

@@ -126,7 +126,7 @@ def export(path: Path, form: Form, *, batch: int | None = None, fold_bn: bool = 
         "before": base,
         "after": {"flops": flops(table, table.base), "params": sum(p.numel() for p in network.parameters())},
         "folded": folded,
-        "loads": load_lines(form, str(target), config.model.shapes, names),
+        "loads": load_lines(form, str(target), config.model.shapes, names, batch=batch or 1),
         "preprocessing": known,
         "class_names": class_names,
     }

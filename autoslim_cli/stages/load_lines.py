@@ -29,16 +29,18 @@ LOGITS = "logits"
 """What the output of a network that gives one tensor is called."""
 
 
-def load_lines(form: Form, path: str, shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> list[str]:
-    """Return the lines that load a file, with one image's worth of zeros; `names` are those of its outputs."""
+def load_lines(
+    form: Form, path: str, shapes: Sequence[tuple[int, ...]], names: Sequence[str], *, batch: int = 1
+) -> list[str]:
+    """Return the lines that load a file, with zeros for so many images; `names` are those of its outputs."""
     inputs = zip(input_names(len(shapes)), shapes, strict=True)
     words = {
         "path": path,
         "outputs": "logits" if list(names) == [LOGITS] else "outputs",
         "names": json.dumps(list(names)) if len(names) == 1 else "None",
         "first": "[0]" if len(names) == 1 else "",
-        "feed": ", ".join(f'"{name}": numpy.zeros((1, *{shape}), "float32")' for name, shape in inputs),
-        "zeros": ", ".join(f"torch.zeros(1, *{shape})" for shape in shapes),
+        "feed": ", ".join(f'"{name}": numpy.zeros(({batch}, *{shape}), "float32")' for name, shape in inputs),
+        "zeros": ", ".join(f"torch.zeros({batch}, *{shape})" for shape in shapes),
     }
     return [line.format(**words) for line in LOADS[form]]
 

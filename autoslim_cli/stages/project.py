@@ -20,7 +20,7 @@ from autoslim_cli.latency.pieces import pieces
 from autoslim_cli.latency.predictor import predictor
 from autoslim_cli.latency.summary import verdict
 from autoslim_cli.latency.table import read_table
-from autoslim_cli.latency.table_choice import commands_on, table_for_search
+from autoslim_cli.latency.table_choice import commands_on, measured_otherwise, table_for_search
 from autoslim_cli.launch import launched
 from autoslim_cli.machine import choose_device, keep_freed_memory
 from autoslim_cli.models.trust import Trust
@@ -191,4 +191,6 @@ def with_latency(project: Project, named: Path | None) -> Project:
     judged = verdict(table.check)
     if judged.predicts in ("badly", "unchecked"):
         project.reporter.warn(f"{path} {judged.words}")
+    if why := measured_otherwise(table.device, project.device, named=named is not None):
+        project.reporter.warn(f"{path} was measured {why}: `{again('profile')}` measures as this machine is now")
     return replace(project, costs=project.costs.also("latency", latency), latency_table=path)

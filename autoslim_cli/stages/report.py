@@ -316,7 +316,10 @@ def _can_be_drawn(step: dict[str, Any], metric: Metric) -> bool:
 
 def _artifact(path: Path) -> Artifact:
     """Return what a file says of its origin, and whether what it was made from is still there."""
-    digest = sha256(path)
+    try:
+        digest = sha256(path)
+    except OSError as error:  # as a link to what is gone
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
     if path.suffix == ".json":
         config = read_config(path)
         if not config.found:

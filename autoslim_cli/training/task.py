@@ -170,10 +170,10 @@ class Task:
                 "its statistics must be finite, and its score must not divide by zero"
             )
         if self.metric.unit == "%" and math.isfinite(loss):
-            if self.metric.higher_is_better and value > 1 + ROUNDING:
+            if value < -ROUNDING or (self.metric.higher_is_better and value > 1 + ROUNDING):
                 raise self._refused(
                     f"{self.metric.title} of {images} images is {value:g}, and of the unit % a score is a fraction "
-                    "from 0 to 1: return 0.93 for 93 %"
+                    "from 0 to 1: return 0.93 for 93 %, or give the metric another unit"
                 )
             value = 1.0 if 1 < value <= 1 + ROUNDING else 0.0 if -ROUNDING <= value < 0 else value
         return Score(loss, value, self.metric)

@@ -122,7 +122,8 @@ def segmentation(classes: int, ignore_index: int = 255, label_smoothing: float =
         return torch.cat([both, count(true, counted) + count(named, counted) - both])
 
     def mean_iou(sums: Sequence[float], _images: int) -> float:
-        shares = [both / either for both, either in zip(sums[:classes], sums[classes:], strict=True) if either]
+        pairs = zip(sums[:classes], sums[classes:], strict=True)
+        shares = [both / either for n, (both, either) in enumerate(pairs) if either and n != ignore_index]
         return sum(shares) / len(shares) if shares else float("nan")
 
     def distillation(outputs: object, target: object) -> Tensor:

@@ -78,6 +78,9 @@ def test_a_retrained_network_loads_without_autoslim(worked, autoslim_json, form)
     assert result["before"]["flops"] > result["after"]["flops"]
     assert len(result["loads"]) == 3
     torch.testing.assert_close(loaded_alone(result["loads"]), wanted, rtol=1e-3, atol=1e-4)
+    of_three = loaded_alone(autoslim_json("export", f"--{form}", model, "--batch", "3")["loads"])
+    torch.testing.assert_close(of_three, wanted.expand(3, -1), rtol=1e-3, atol=1e-4)
+    result = autoslim_json("export", f"--{form}", model)
     if form == "onnx":
         assert "BatchNormalization" in nodes_of(result["path"])
         session = pytest.importorskip("onnxruntime").InferenceSession(result["path"])

@@ -329,10 +329,25 @@ def test_a_search_by_a_table_that_predicts_badly_is_warned_of(worked, synthetic,
     assert "unchecked" in autoslim(*arguments).stderr
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"version": "1.0"}, "by eager 1.0, not "), ({"threads": 77}, "with 77 threads, not "), ({}, "")],
+    ids=["version", "threads", "as it was"],
+)
+def test_a_table_that_was_measured_otherwise_is_taken_with_a_warning(worked, profiled, autoslim, changes, said):
+    edited(profiled, lambda table: (falling(table), table["device"].update(changes)))
+    lines = autoslim("search", "--latency", "90%", "-r", worked).stderr.splitlines()
+    warned = [line for line in lines if line.startswith("warning: ") and "was measured" in line]
+    assert len(warned) == bool(said)
+    assert all(said in line and "`autoslim profile -r" in line for line in warned)
+
+
 def test_a_measured_latency_that_breaks_the_budget_is_said(worked, synthetic, autoslim, monkeypatch):
     edited(synthetic, lambda table: table.update(check={**BAD, "rank_correlation": 0.99, "median_error": 0.03}))
     arguments = ("search", "--latency", "20us", "--latency-table", synthetic, "-r", worked)
     monkeypatch.setattr(answers, "time_found", lambda *_: 0.0199)
+    assert "breaks" not in autoslim(*arguments).stderr
+    monkeypatch.setattr(answers, "time_found", lambda *_: 0.020001)  # by 0.0%, as it would be told
     assert "breaks" not in autoslim(*arguments).stderr
     monkeypatch.setattr(answers, "time_found", lambda *_: 0.0203)
     (line,) = [line for line in autoslim(*arguments).stderr.splitlines() if "breaks" in line]

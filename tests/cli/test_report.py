@@ -252,10 +252,11 @@ def test_what_cannot_be_shown_is_named(worked, autoslim_json, tmp_path):
     (alone / "arch-half.json").write_text("{ half")
     (alone / "supernet.metrics.jsonl").write_text('{"step": 1, "loss": {"a": "b"}}\n{"step": 2}\n[[\n')
     (alone / "foreign.safetensors").write_text("not even one")
+    (alone / "gone.safetensors").symlink_to(tmp_path / "purged.safetensors")
     (alone / "search.jsonl").write_text('{"format": 1}\nnot a line\n')
     result = autoslim_json("report", "-r", alone)
     assert [note.partition(":")[0].rpartition("/")[2] for note in result["left_out"]] == [
-        "arch-half.json", "foreign.safetensors", "search.jsonl",
+        "arch-half.json", "foreign.safetensors", "gone.safetensors", "search.jsonl",
     ]  # fmt: skip
     assert "Left out" in page_of(alone).words
 

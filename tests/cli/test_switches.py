@@ -122,6 +122,9 @@ def test_a_slimmable_network_runs_at_its_switches(autoslim_json, refuse, recipe)
     assert row["flops"] == autoslim_json("info", row["path"])["fvcore_flops"]
     at = autoslim_json("evaluate", supernet, "--width", "0.5", *SWITCHABLE)
     assert at["top1"] == autoslim_json("evaluate", row["path"])["top1"]
+    assert at == autoslim_json(
+        "evaluate", supernet, "--width", "0.5", *SWITCHABLE, "data.holdout=90"
+    )  # not scored on it
     assert "no switch" in refuse(2, "evaluate", supernet, "--width", "0.75", *SWITCHABLE)
     assert "--width names the switch to measure: 0.5, 1" in refuse(2, "evaluate", supernet, *SWITCHABLE)
     assert "bn: shared" in refuse(2, "search", "--flops", "50%", "-r", recipe, *SWITCHABLE)

@@ -20,10 +20,11 @@ from autoslim_cli.data.sets import all_images, split_holdout
 from autoslim_cli.data.sources import ArraySource, CachedSource
 from autoslim_cli.data.transforms import covering, fit
 from autoslim_cli.errors import AutoslimError, UsageError
-from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings
+from autoslim_cli.recipe.schema import AugmentSettings, DataSettings, ModelSettings, TaskSettings
 
 CPU = torch.device("cpu")
 DIGITS = ModelSettings(name="autoslim/cifar_resnet", input=(1, 8, 8), classes=10)
+DIGITS_DATA = DataSettings(name="digits", holdout=1)
 EVERYTHING = AugmentSettings(crop="pad", padding=2, flip=True, color_jitter=0.4, lighting=0.1)
 
 
@@ -294,6 +295,20 @@ def test_batches_reach_a_device_without_waiting_for_it(tmp_path, kept, colours):
     assert all(part.device == meta for part in batches[0])
     assert copies.done >= 4
     assert not copies.waited_for
+
+
+def test_images_to_be_enlarged_are_cropped_and_not_resized(tmp_path):
+    """Resized, they would teach what no camera saw."""
+    task = TaskSettings(name="super-resolution", scale=2)
+    whole = open_source("train", DIGITS_DATA, DIGITS, 0, tmp_path, CPU)
+    low = ModelSettings(name="x", input=(1, 2, 2))
+    cut = open_source("train", DIGITS_DATA, low, 0, tmp_path, CPU, task)
+    indices = [torch.arange(50)]
+    (images, _), (parts, _) = next(whole.fitted(indices)), next(cut.fitted(indices))
+    assert torch.equal(parts, images[..., 2:6, 2:6])
+    larger = ModelSettings(name="x", input=(1, 8, 8))
+    with pytest.raises(UsageError, match="it is 16x16, and the images of digits are 8x8, too small: write 4x4 at most"):
+        open_source("train", DIGITS_DATA, larger, 0, tmp_path, CPU, task)
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 16), (1, 8, 8), (3, 5, 1), (3, 1, 5), (1, 1, 1), (3, 1, 1)])

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from autoslim_cli.data.checks import check_classes
+from autoslim_cli.data.hugging_face import HubImages
 from autoslim_cli.data.opening import open_source
 from autoslim_cli.data.sets import CLASSIFICATION, all_images
 from autoslim_cli.errors import AutoslimError, UsageError
@@ -35,6 +36,13 @@ def add(tar, name, data):
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("image", [None, {"bytes": None, "path": None}])
+def test_a_row_of_a_table_without_an_image_is_one_line(image):
+    some = types.SimpleNamespace(name="owner/set (train)", table=[{}, {"image": image}], chosen=[1], column="image")
+    with pytest.raises(AutoslimError, match=r"^owner/set \(train\): row 1 has no image"):
+        HubImages._bytes(some, 0)
 
 
 @pytest.fixture

@@ -218,6 +218,7 @@ def test_no_network_is_predicted_to_take_nothing():
     ("rank", "error", "repeats", "predicts", "words"),
     [
         (0.98, 0.04, 0.03, "well", ["predicts well: rank correlation 0.98", "median error 4% on 30 other networks"]),
+        (0.896, 0.104, 0.03, "well", ["predicts well: rank correlation 0.90", "median error 10%"]),  # as it is told
         (0.85, 0.15, 0.03, "roughly", ["predicts roughly", "leave room"]),
         (0.46, 0.47, 0.03, "badly", ["predicts badly: rank correlation 0.46", "47%", "--flops"]),
         (0.52, 0.08, 0.03, "badly", ["predicts badly"]),  # near, but in the wrong order

@@ -10,6 +10,7 @@ from autoslim_cli import Metric, Task
 from autoslim_cli.data.batch import joined, split
 from autoslim_cli.errors import UsageError
 from autoslim_cli.files.channel_config import Found, Holdout
+from autoslim_cli.files.facts import possible
 from autoslim_cli.recipe.schema import Recipe
 from autoslim_cli.searching.problem import Problem
 from autoslim_cli.training.measure import evaluate
@@ -91,6 +92,15 @@ def test_classes_that_do_not_occur_do_not_count():
     outputs = torch.zeros(2, CLASSES, SIDE, SIDE)
     outputs[:, 0] = 1
     assert scored(task, outputs, masks).value == 1.0
+
+
+def test_a_class_that_is_ignored_is_not_among_those_of_the_mean():
+    """A pixel of another class that is called so would give it an intersection of nothing with something."""
+    task = segmentation(3, ignore_index=0)
+    masks = torch.tensor([[[1, 1, 2, 2]]])
+    named = torch.tensor([[[0, 1, 2, 2]]])
+    outputs = F.one_hot(named, 3).permute(0, 3, 1, 2).float()
+    assert scored(task, outputs, masks).value == pytest.approx((1 / 2 + 1) / 2)
 
 
 def test_ignored_pixels_teach_and_score_nothing():
@@ -215,6 +225,10 @@ def test_a_task_needs_no_more_than_a_loss_and_a_score():
             {"metric": Metric(name="error", unit="%"), "score": lambda sums, images: 93.0},
             "error of 7 images is 93, and of the unit % a score is a fraction from 0 to 1",
         ),
+        (
+            {"metric": Metric(name="kappa", unit="%"), "score": lambda sums, images: -0.03},
+            "kappa of 7 images is -0.03, and of the unit % a score is a fraction from 0 to 1",
+        ),
     ],
 )
 def test_a_loss_that_is_not_one_number_and_a_score_that_is_none_are_refused(changes, words):
@@ -237,7 +251,15 @@ def test_statistics_of_batches_of_several_sizes_that_do_not_add_up_are_refused()
 
 def test_a_rate_of_errors_may_be_above_one():
     rate = own(metric=Metric(name="error", unit="%", higher_is_better=False), score=lambda sums, images: 1.2)
-    assert scored(rate, torch.ones(7, 3), torch.zeros(7, 3)).value == 1.2
+    score = scored(rate, torch.ones(7, 3), torch.zeros(7, 3))
+    assert score.value == 1.2
+    assert score.possible
+
+
+def test_figures_without_calibration_may_be_below_zero_as_the_metric_may():
+    possible({"loss": 1.0, "r2": 0.4, "uncalibrated_r2": -0.8, "flops": 3.0}, Metric(name="r2"))
+    with pytest.raises(ValueError, match="flops is below zero"):
+        possible({"loss": 1.0, "r2": 0.4, "flops": -3.0}, Metric(name="r2"))
 
 
 def test_what_losses_of_own_tasks_come_to_is_not_known():
