@@ -53,7 +53,14 @@ def warn_of_seen_holdout(project: Project, path: Path, key: str | None = None, s
         return
     facts = read_any(path)
     origin = facts["made_from"]
+    data = origin.get("recipe", {}).get("data", {})
     if origin.get("contents", {}).get("images") != project.images.digest:
+        now = project.recipe.data
+        if data.get("name") == now.name and data.get("limit") != now.limit:  # other images, of the same data perhaps
+            project.reporter.warn(
+                f"{key or weights_key(project)}: {path} learned from images chosen by another data.limit, and may have "
+                f"seen those of the holdout, {so}"
+            )
         return
     if not _spared(origin.get("recipe", {})) or difference_of_holdouts(facts, project.recipe):
         project.reporter.warn(f"{key or weights_key(project)}: {path} learned from images of the holdout, {so}")

@@ -193,6 +193,10 @@ def test_weights_that_are_known_to_have_seen_the_holdout_are_warned_of(autoslim,
         weights = f"model.weights=model-{name}.safetensors"
         said = autoslim("train-supernet", "-r", recipe, "--force", weights, *QUICK, *other).stderr
         assert (f"model.weights: {recipe / f'model-{name}.safetensors'} {warned}" in said) == there
+    # Fewer images are others by their digest, and yet among those.
+    seen = "model.weights=model-width-1.safetensors"
+    said = autoslim("train-supernet", "-r", recipe, "--force", seen, *QUICK, "data.limit=500").stderr
+    assert "learned from images chosen by another data.limit, and may have seen those of the holdout" in said
     # What a base network learns from is asked, too.
     for key in ("start", "teacher"):
         base = f"base={{epochs: 1, batch: 64, {key}: model-width-1.safetensors}}"
