@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return _own_gpu()
+            return own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -37,7 +37,7 @@ def choose_device(name: str) -> torch.device:
             raise RuntimeError(f"{processes} processes on this machine would share one; cuda shares out all GPUs")
         if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError("not one of cpu, cuda and mps")
-        device = _own_gpu() if device == torch.device("cuda") else device
+        device = own_gpu() if device == torch.device("cuda") else device
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -45,7 +45,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _own_gpu() -> torch.device:
+def own_gpu() -> torch.device:
     """Return the GPU of this process: torchrun's local rank picks it, round robin."""
     launch, count = launched(), torch.cuda.device_count()
     return torch.device("cuda", launch.local_rank % count) if launch.size > 1 and count else torch.device("cuda")

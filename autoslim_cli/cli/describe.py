@@ -58,7 +58,7 @@ def units(overrides: Overrides = None, recipe: Recipe = None, as_json: Json = Fa
         print_json({"model": project.recipe.model.model_dump(mode="json"), "units": rows})
         return
     print_table(
-        ["unit", "base", "supernet", "min", "step", "layers; why pinned or capped"],
+        ["unit", "base", "supernet", "min", "step", "layers; pins, caps"],
         (
             (
                 r["name"],

@@ -53,10 +53,9 @@ def digest(reading: Reading) -> str:
 
 def _unit(unit: Unit) -> dict[str, object]:
     """Return a unit; that it is pinned or capped counts, not the reason's words."""
-    facts = {**dataclasses.asdict(unit), "pinned": unit.pinned is not None, "capped": True}
-    if not unit.capped:
-        del facts["capped"]
-    return facts
+    facts: dict[str, object] = {**dataclasses.asdict(unit), "pinned": unit.pinned is not None}
+    del facts["capped"]
+    return facts | ({"capped": True} if unit.capped else {})
 
 
 def _text(value: object) -> str:

@@ -177,10 +177,11 @@ class Space:
         """Draw each unit's count from its grid, between `low` and `high` times its base, or the nearest to these."""
         channels = {}
         for name, space in self.units.items():
-            fitting = [c for c in space.counts if low * space.unit.base <= c <= high * space.unit.base]
-            base = space.unit.base
-            nearest = min(space.counts, key=lambda count: max(low * base - count, count - high * base))
-            channels[name] = rng.choice(fitting or [nearest])
+            least, most = low * space.unit.base, high * space.unit.base
+            fitting = [count for count in space.counts if least <= count <= most]
+            if not fitting:
+                fitting = [min(space.counts, key=lambda count: max(least - count, count - most))]
+            channels[name] = rng.choice(fitting)
         return channels
 
     def slimmed(self, channels: Channels, unit: str) -> int | None:

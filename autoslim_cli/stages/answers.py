@@ -64,18 +64,22 @@ def write_answer(
     return {"path": str(path), **spent, **cost, **score.figures}
 
 
+TOLD = 0.0005
+"""A share that is told as 0.1 %, and not as none."""
+
+
 def _warn_of_a_broken_bound(project: Project, path: Path, budget: Budget, measured_ms: float | None) -> None:
     """Say so where a network takes longer than its budget allows: only its prediction is what the search bounds."""
     bound = next((bound for bound in budget.bounds if bound.measure == "latency"), None)
     if bound is None or measured_ms is None:
         return
-    excess = f"{max(0.0, measured_ms / bound.limit - 1):.1%}"
-    if excess == f"{0:.1%}":
+    excess = measured_ms / bound.limit - 1
+    if excess < TOLD:
         return
     show = MEASURES["latency"].show
     within = show(bound.limit * bound.limit / measured_ms)
     project.reporter.warn(
-        f"{path}: measured {show(measured_ms)}, which breaks {bound} ({show(bound.limit)}) by {excess}: "
+        f"{path}: measured {show(measured_ms)}, which breaks {bound} ({show(bound.limit)}) by {excess:.1%}: "
         f"only the prediction holds; search for about {within} to be within it"
     )
 

@@ -16,7 +16,8 @@ from torch.distributed.rendezvous import rendezvous
 from autoslim_cli.errors import AutoslimError, is_out_of_memory
 from autoslim_cli.files.provenance import first_difference
 from autoslim_cli.interruption import ended_by_signals
-from autoslim_cli.launch import Launch, launched
+from autoslim_cli.launch import launched
+from autoslim_cli.machine import own_gpu
 
 Value = TypeVar("Value")
 
@@ -149,7 +150,7 @@ def join_ranks(*, on_gpus: bool = True) -> Ranks:
     if not dist.is_initialized():
         with ended_by_signals():  # while others are not there yet
             store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
-            gpus = told_by_all(store, rank, size, _own_gpu(launch) if on_gpus else NO_GPU)
+            gpus = told_by_all(store, rank, size, _gpu_of_all() if on_gpus else NO_GPU)
             # NCCL has no two processes on one GPU. What lies in main memory goes through gloo in either case.
             backend = "gloo" if NO_GPU in gpus or len(set(gpus)) < size else "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -160,15 +161,15 @@ def join_ranks(*, on_gpus: bool = True) -> Ranks:
 NO_GPU = "none"
 
 
-def _own_gpu(launch: Launch) -> str:
+def _gpu_of_all() -> str:
     """Choose the GPU of this process, and return its name among those of all machines.
 
     How many a process sees does not tell whether it shares one: some launchers show each process its own alone.
     """
-    if not (gpus := torch.cuda.device_count()):
+    if not torch.cuda.device_count():
         return NO_GPU
-    torch.cuda.set_device(launch.local_rank % gpus)
-    return str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    torch.cuda.set_device(own_gpu())
+    return str(torch.cuda.get_device_properties(own_gpu()).uuid)
 
 
 def told_by_all(store: Store, rank: int, size: int, mine: str) -> list[str]:

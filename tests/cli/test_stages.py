@@ -383,11 +383,11 @@ def test_a_user_s_own_network_with_a_layer_under_two_names(autoslim_json, recipe
 
 def test_units_name_what_a_search_may_do(autoslim_json, recipe):
     units = autoslim_json("units", "-r", recipe)["units"]
-    keys = {"name", "layers", "parts", "base", "supernet", "min", "step", "pinned"}
+    keys = {"name", "layers", "parts", "base", "supernet", "min", "step", "pinned", "capped"}
     assert [set(unit) for unit in units] == [keys] * 7
     assert units[0] == {
         **{"name": "conv1", "layers": ["conv1", "layer1.0.conv2"], "parts": {}},
-        **{"base": 8, "supernet": 12, "min": 2, "step": 2, "pinned": None},
+        **{"base": 8, "supernet": 12, "min": 2, "step": 2, "pinned": None, "capped": None},
     }
     assert (units[-1]["name"], units[-1]["pinned"]) == ("fc", "the network's output")
 

@@ -79,12 +79,11 @@ def test_processes_that_see_one_gpu_each_may_share_it_or_not(monkeypatch, on_gpu
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **rest: begun.update(rest, backend=backend))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(mine is not None))
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid=mine))
     ranks = distributed.join_ranks(on_gpus=on_gpus)
     assert (begun["backend"], ranks.on_one_gpu) == expected
     assert (ranks.rank, ranks.size, begun["store"]) == (0, 2, store)
-    assert chosen == ([0] if on_gpus and mine else [])  # else none is woken
+    assert chosen == ([torch.device("cuda", 0)] if on_gpus and mine else [])  # else none is woken
 
 
 @pytest.mark.parametrize("sharing", [1, 4])
